@@ -1,0 +1,78 @@
+"""The network as it is shipped: uint8 image in, decided maps out, every step inside the graph.
+
+Decisions in the graph keep the transfer small (one byte per pixel instead of 24) and make every engine give the same
+answer. Only operators that OpenVINO, ONNX Runtime and TensorRT 8.6 to 11 all have are used; 8-bit tensors occur only
+at the borders of the graph, directly behind or before a Cast, because TensorRT 8.6 allows nothing else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from drive_seg.network.panoptic import STRIDE, SUBPIXELS, Normalise, PanopticNet
+
+INPUT_NAME = "image"
+OUTPUT_NAMES = ("semantic", "confidence", "centers", "offsets")
+PEAK_WINDOW = 7
+"""Cells: a center is the highest of this many by this many cells (28 x 28 pixels)."""
+
+
+class DeployedNet(nn.Module):
+    """PanopticNet plus normalisation, argmax, confidence and center suppression.
+
+    Input ``image``: uint8 (N, H, W, 3) RGB. Outputs in the order of ``OUTPUT_NAMES``: uint8 (N, H, W) class ids,
+    uint8 (N, H, W) round(255 * probability of that class), float32 (N, T, H/4, W/4) heat of the peaks and 0
+    elsewhere, float32 (N, 2, H/4, W/4) offsets (dy, dx) in pixels.
+    """
+
+    def __init__(self, net: PanopticNet) -> None:
+        super().__init__()
+        self.normalise = Normalise()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        maps = self.net(self.normalise(image))
+        semantic, confidence = decide(maps.semantic)
+        return semantic, confidence, peaks(torch.sigmoid(maps.centers)), maps.offsets
+
+
+def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, C * 16, h, w) -> class id and round(255 * its probability), both uint8 (N, 4 h, 4 w).
+
+    A running maximum over the classes instead of ArgMax: element-wise operators stay in the blocked channel layout
+    (one class is one block of 16), where OpenVINO's ArgMax would first transpose everything.
+    The first of equal classes wins, as in numpy.argmax.
+    """
+    per_class = logits.split(SUBPIXELS, dim=1)
+    best = per_class[0]
+    index = torch.zeros_like(best)
+    for number, candidate in enumerate(per_class[1:], start=1):
+        index = torch.where(candidate > best, float(number), index)
+        best = torch.maximum(best, candidate)
+    total = torch.exp(per_class[0] - best)
+    for candidate in per_class[1:]:
+        total = total + torch.exp(candidate - best)
+    return _to_pixels(index), _to_pixels(torch.round(255.0 / total))
+
+
+def _to_pixels(cells: Tensor) -> Tensor:
+    """(N, 16, h, w) float -> uint8 (N, 4 h, 4 w)."""
+    return functional.pixel_shuffle(cells, STRIDE).squeeze(1).to(torch.uint8)
+
+
+def peaks(heat: Tensor) -> Tensor:
+    """Heat (N, T, h, w) -> the same where a cell is the highest of its window, 0 elsewhere.
+
+    In 16-bit arithmetic neighbouring cells are often equal. Of equal cells only the first in reading order stays:
+    a peak must also be higher than everything before it in its window, or one vehicle would become two.
+    """
+    reach = PEAK_WINDOW // 2
+    height, width = heat.shape[-2:]
+    highest = functional.max_pool2d(heat, PEAK_WINDOW, 1, reach)
+    above = functional.max_pool2d(functional.pad(heat, (reach, reach, reach, 0)), (reach, PEAK_WINDOW), 1)
+    left = functional.max_pool2d(functional.pad(heat, (reach, 0, 0, 0)), (1, reach), 1)
+    first = torch.maximum(above[..., :height, :], left[..., :width])
+    keep = (heat >= highest) & (heat > first)
+    return torch.where(keep, heat, 0.0)

@@ -1,0 +1,130 @@
+"""A trained checkpoint becomes an ONNX file and its sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+import yaml
+
+from drive_seg.errors import ModelError
+from drive_seg.labels import DRIVING, LabelSet
+from drive_seg.network.deploy import INPUT_NAME, OUTPUT_NAMES, DeployedNet
+from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+
+OPSET = 17
+DEFAULT_SIZE = (640, 384)
+"""Width and height that the sidecar proposes; the graph takes any multiples of 32."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a user must know about the weights, beside what can be read off the graph."""
+
+    training_data: str = "none: random weights, for tests of speed and plumbing only"
+    license: str = "Apache-2.0"
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def export_onnx(
+    checkpoint: Path,
+    out_dir: Path,
+    name: str,
+    card: ModelCard | None = None,
+    size: tuple[int, int] = DEFAULT_SIZE,
+) -> Path:
+    """Write ``out_dir/name.onnx`` (fp32, opset 17, dynamic N, H, W) and ``out_dir/name.yaml``; return the latter.
+
+    Args:
+        checkpoint: file written by ``drive_seg.network.train``; its averaged weights are exported.
+        card: the sidecar's statements. None keeps those of an existing ``name.yaml`` except the metrics, which
+            would not be true of new weights.
+        size: width and height the sidecar proposes.
+
+    Raises:
+        ModelError: the checkpoint is missing or is not one of ours.
+    """
+    if not checkpoint.is_file():
+        raise ModelError(f"checkpoint {checkpoint} does not exist; train one with: drive_seg train")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if not {"network", "average"} <= set(state):
+        raise ModelError(f"{checkpoint} is not a checkpoint of drive_seg train: it has {sorted(state)}")
+    net = PanopticNet(NetworkConfig(**state["network"]))
+    net.load_state_dict(state["average"])
+    sidecar = out_dir / f"{name}.yaml"
+    return write_model(net, sidecar, card or _card_of(sidecar, state), DRIVING, size)
+
+
+def write_model(net: PanopticNet, sidecar: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> Path:
+    """Write the ONNX file beside ``sidecar`` and the sidecar itself; return the sidecar's path."""
+    things = tuple(label.id for label in labels.things)
+    if net.config.classes != len(labels) or tuple(net.config.things) != things:
+        raise ModelError(
+            f"the network has {net.config.classes} classes with things {net.config.things}, "
+            f"the label set {len(labels)} with things {things}"
+        )
+    sidecar.parent.mkdir(parents=True, exist_ok=True)
+    graph = sidecar.with_suffix(".onnx")
+    write_graph(net, graph, size)
+    sidecar.write_text(_render(sidecar.stem, graph, card, labels, size), encoding="utf-8")
+    return sidecar
+
+
+def write_graph(net: PanopticNet, path: Path, size: tuple[int, int]) -> None:
+    """Trace the deployed network, batch norms folded into the convolutions, and check the file."""
+    width, height = size
+    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    axes = {name: {0: "n", 1: "height", 2: "width"} for name in (INPUT_NAME, "semantic", "confidence")}
+    axes |= {name: {0: "n", 2: "height_4", 3: "width_4"} for name in ("centers", "offsets")}
+    with warnings.catch_warnings():
+        # The TorchScript exporter is deprecated, but writes the cleaner graph: folded, few shape operators.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message="The shape inference of")
+        torch.onnx.export(
+            DeployedNet(net).eval(),
+            (example,),
+            str(path),
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
+            dynamic_axes=axes,
+            dynamo=False,
+        )
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _card_of(sidecar: Path, state: dict[str, Any]) -> ModelCard:
+    if not sidecar.is_file():
+        return ModelCard(training_data=str(state.get("training_data", "not stated")), license="not stated")
+    old = yaml.safe_load(sidecar.read_text(encoding="utf-8"))
+    return ModelCard(training_data=old["training_data"], license=old["license"])
+
+
+def _render(name: str, graph: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> str:
+    document = {
+        "name": name,
+        "task": "panoptic",
+        "onnx": {"fp32": {"path": graph.name, "sha256": hashlib.sha256(graph.read_bytes()).hexdigest()}},
+        "input": {
+            "name": INPUT_NAME,
+            "width": size[0],
+            "height": size[1],
+            "layout": "NHWC",
+            "dtype": "uint8",
+            "color": "rgb",
+        },
+        "outputs": {name: name for name in OUTPUT_NAMES},
+        "labels": [
+            {"id": label.id, "name": label.name, "thing": label.thing, "color": list(label.color)}
+            for label in labels
+        ],
+        "metrics": card.metrics,
+        "training_data": card.training_data,
+        "license": card.license,
+    }
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
