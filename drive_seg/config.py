@@ -1,0 +1,247 @@
+"""The configuration: one frozen tree that owns the defaults; YAML files and ROS parameters fill the same object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import yaml
+
+from drive_seg.errors import ConfigError
+
+Value = Union[bool, int, float, str, "list[str]"]
+QOS_NAMES = ("SENSOR_DATA", "DEFAULT", "SYSTEM_DEFAULT", "BEST_AVAILABLE", "PARAMETERS", "SERVICES_DEFAULT")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: what a ROS descriptor, a YAML comment and the README say about it.
+
+    Attributes:
+        live: may change while the node is configured; others need ``cleanup`` and ``configure``.
+        minimum, maximum: inclusive range of a number.
+        choices: the only values a string may have (empty: any).
+    """
+
+    name: str
+    default: Value
+    description: str
+    live: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any) -> Value:
+        """``value`` as this parameter's type.
+
+        Raises:
+            ConfigError: wrong type, out of range or not among the choices.
+        """
+        kind = type(self.default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if kind is list:
+            if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+                raise ConfigError(f"{self.name} must be a list of strings, got {value!r}")
+            value = list(value)
+        elif not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise ConfigError(f"{self.name} must be {kind.__name__}, got {type(value).__name__} {value!r}")
+        if self.minimum is not None and not self.minimum <= value:
+            raise ConfigError(f"{self.name} must be >= {self.minimum}, got {value}")
+        if self.maximum is not None and not value <= self.maximum:
+            raise ConfigError(f"{self.name} must be <= {self.maximum}, got {value}")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'")
+        return value  # type: ignore[no-any-return]
+
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("cameras", ["front"], "Camera names; one engine serves all of them, batched."),
+    Parameter("model", "default", "Model sidecar: path of a YAML file, or the name of a shipped model."),
+    Parameter(
+        "backend",
+        "auto",
+        "Inference backend; auto takes the first that works of tensorrt, openvino, onnxruntime.",
+        choices=("auto", "tensorrt", "openvino", "onnxruntime"),
+    ),
+    Parameter(
+        "precision",
+        "auto",
+        "Arithmetic of the network; auto takes the fastest the backend has (bf16 on CPUs that have it).",
+        choices=("auto", "fp32", "fp16", "int8"),
+    ),
+    Parameter("gpu_id", 0, "CUDA device of the tensorrt backend.", minimum=0, maximum=63),
+    Parameter("engine_cache_dir", "~/.cache/drive_seg", "Folder of compiled engines; empty disables the cache."),
+    Parameter(
+        "score_threshold", 0.3, "Instances below this score are left unlabelled.", live=True, minimum=0.0, maximum=1.0
+    ),
+    Parameter(
+        "min_instance_area",
+        64,
+        "Instances with fewer native pixels are left unlabelled.",
+        live=True,
+        minimum=0,
+        maximum=1_000_000,
+    ),
+    Parameter(
+        "output_resolution",
+        "native",
+        "Size of the published maps: the camera's pixels, or the network's without its letterbox bars.",
+        choices=("native", "network"),
+    ),
+    Parameter("input_qos", "SENSOR_DATA", "QoS profile of the camera subscriptions.", choices=QOS_NAMES),
+    Parameter("input_qos_depth", 1, "keep_last depth of the camera subscriptions.", minimum=1, maximum=100),
+    Parameter("output_qos", "DEFAULT", "QoS profile of the published topics.", choices=QOS_NAMES),
+    Parameter("output_qos_depth", 2, "keep_last depth of the published topics.", minimum=1, maximum=100),
+    Parameter(
+        "max_age_ms",
+        0.0,
+        "Frames older than this at pick-up are dropped with reason 'stale'; 0 is off.",
+        live=True,
+        minimum=0.0,
+        maximum=60_000.0,
+    ),
+    Parameter(
+        "expected_frequency",
+        0.0,
+        "Rate in Hz each camera must keep, watched in /diagnostics; 0 is off.",
+        live=True,
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    Parameter(
+        "tolerance",
+        0.2,
+        "Fraction by which a camera may miss expected_frequency.",
+        live=True,
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    Parameter("autostart", True, "Configure and activate by itself at start-up."),
+)
+"""Every parameter but those of the cameras, in the order of the documentation."""
+
+
+def camera_parameters(camera: str) -> tuple[Parameter, ...]:
+    """The parameters ``<camera>.*`` of one camera."""
+    topic = "/camera/image_raw" if camera == "front" else f"/{camera}/image_raw"
+    return (
+        Parameter(
+            f"{camera}.image_topic",
+            topic,
+            "sensor_msgs/Image topic, or sensor_msgs/CompressedImage where it ends in /compressed.",
+        ),
+        Parameter(
+            f"{camera}.camera_info_topic",
+            "",
+            "Optional sensor_msgs/CameraInfo topic, republished beside the mask; empty is off.",
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """Where one camera's frames come from."""
+
+    name: str
+    image_topic: str
+    camera_info_topic: str = ""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the topic carries CompressedImage."""
+        return self.image_topic.endswith("/compressed")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every parameter, checked. See ``PARAMETERS`` for meanings and ranges."""
+
+    cameras: tuple[CameraConfig, ...]
+    model: str
+    backend: str
+    precision: str
+    gpu_id: int
+    engine_cache_dir: str
+    score_threshold: float
+    min_instance_area: int
+    output_resolution: str
+    input_qos: str
+    input_qos_depth: int
+    output_qos: str
+    output_qos_depth: int
+    max_age_ms: float
+    expected_frequency: float
+    tolerance: float
+    autostart: bool
+
+    @property
+    def cache_path(self) -> Path | None:
+        """The engine cache folder, or None when it is disabled."""
+        return Path(self.engine_cache_dir).expanduser() if self.engine_cache_dir else None
+
+
+def load(lookup: Callable[[Parameter], Any]) -> Config:
+    """Build the configuration by asking ``lookup`` for every parameter; it may return the parameter's default.
+
+    Raises:
+        ConfigError: a value is refused; doubled, empty or ill-formed camera names.
+    """
+    values: dict[str, Any] = {parameter.name: parameter.check(lookup(parameter)) for parameter in PARAMETERS}
+    names = values["cameras"]
+    if not names or len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
+        raise ConfigError(f"cameras must be unique names of letters, digits and _, at least one; got {names}")
+    cameras = []
+    for name in names:
+        topic, info = (parameter.check(lookup(parameter)) for parameter in camera_parameters(name))
+        if not topic:
+            raise ConfigError(f"{name}.image_topic must not be empty")
+        cameras.append(CameraConfig(name, str(topic), str(info)))
+    return Config(**{**values, "cameras": tuple(cameras)})
+
+
+def defaults() -> Config:
+    """The configuration with every default."""
+    return load(lambda parameter: parameter.default)
+
+
+def load_yaml(path: Path) -> Config:
+    """Read a ROS parameter file (``/**: ros__parameters:``) or a flat mapping of parameters.
+
+    Raises:
+        ConfigError: unreadable, not a mapping, an unknown name or a refused value.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {error}") from error
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"configuration {path} must be a mapping, got {type(tree).__name__}")
+    for node in tree.values():
+        if isinstance(node, Mapping) and "ros__parameters" in node:
+            tree = node["ros__parameters"] or {}
+            break
+    given = _flatten(tree)
+    asked: set[str] = set()
+
+    def lookup(parameter: Parameter) -> Any:
+        asked.add(parameter.name)
+        return given.get(parameter.name, parameter.default)
+
+    config = load(lookup)
+    unknown = sorted(given.keys() - asked - {"use_sim_time"})
+    if unknown:
+        raise ConfigError(f"configuration {path} has unknown parameters {unknown}; known: {sorted(asked)}")
+    return config
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

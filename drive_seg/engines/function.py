@@ -1,0 +1,60 @@
+"""An engine made of a Python callable: for tests, and for trying post-processing on maps from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.engines.protocol import EngineInfo
+from drive_seg.errors import EngineError
+from drive_seg.frame import RawOutputs
+
+NetworkFunction = Callable[[NDArray[np.uint8]], RawOutputs]
+
+
+class FunctionSlot:
+    """Runs the function inside ``wait``."""
+
+    def __init__(self, function: NetworkFunction, shape: tuple[int, int, int, int]) -> None:
+        self.input = np.zeros(shape, np.uint8)
+        self._function = function
+        self._count = 0
+
+    def submit(self, count: int) -> None:
+        """Remember the batch."""
+        self._count = count
+
+    def wait(self) -> RawOutputs:
+        """Call the function; what it raises reaches the caller as EngineError."""
+        try:
+            return self._function(self.input[: self._count])
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"the network function failed: {type(error).__name__}: {error}") from error
+
+
+class FunctionEngine:
+    """``function``: uint8 (N, H, W, 3) RGB -> RawOutputs; H x W is ``size`` = (width, height)."""
+
+    def __init__(
+        self, function: NetworkFunction, size: tuple[int, int] = (640, 384), max_batch: int = 1, slots: int = 2
+    ) -> None:
+        self.info = EngineInfo("function", "fp32", "python", "1")
+        self.slots: Sequence[FunctionSlot] = [
+            FunctionSlot(function, (max_batch, size[1], size[0], 3)) for _ in range(slots)
+        ]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def __enter__(self) -> FunctionEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

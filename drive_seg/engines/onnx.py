@@ -1,0 +1,84 @@
+"""ONNX Runtime on the CPU: runs anywhere, fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from drive_seg.engines.protocol import EngineInfo, EngineOptions
+from drive_seg.engines.threads import cpu_threads
+from drive_seg.errors import EngineError, MissingDependency
+from drive_seg.frame import RawOutputs
+from drive_seg.model import Model
+
+
+class OnnxSlot:
+    """Runs the session on the engine's thread; ONNX Runtime releases the GIL meanwhile."""
+
+    def __init__(self, session: Any, model: Model, executor: ThreadPoolExecutor, max_batch: int) -> None:
+        self.input = np.zeros((max_batch, model.height, model.width, 3), np.uint8)
+        self._session = session
+        self._model = model
+        self._executor = executor
+        self._running: Future[list[Any]] | None = None
+
+    def submit(self, count: int) -> None:
+        """Queue the batch."""
+        names = self._model.outputs
+        outputs = [names.semantic, names.confidence, names.centers, names.offsets]
+        feed = {self._model.input_name: self.input[:count]}
+        self._running = self._executor.submit(self._session.run, outputs, feed)
+
+    def wait(self) -> RawOutputs:
+        """Block until done."""
+        if self._running is None:
+            raise EngineError("wait() called on a slot that was not submitted")
+        running, self._running = self._running, None
+        try:
+            return RawOutputs(*running.result())
+        except EngineError:
+            raise
+        except Exception as error:  # onnxruntime raises types of its extension module that share no public base
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+
+
+class OnnxEngine:
+    """Opens the fp32 (or, when asked for, fp16 or int8) graph of ``model``."""
+
+    def __init__(self, model: Model, options: EngineOptions) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise MissingDependency("onnxruntime", "backend onnxruntime", "pip install onnxruntime") from error
+        precision = "fp32" if options.precision == "auto" else options.precision
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = cpu_threads(options.threads)
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        path = model.graph(precision)
+        try:
+            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # see OnnxSlot.wait
+            raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self.info = EngineInfo("onnxruntime", precision, "CPU", ort.__version__)
+        self.slots: Sequence[OnnxSlot] = [
+            OnnxSlot(session, model, self._executor, options.max_batch) for _ in range(options.slots)
+        ]
+
+    def close(self) -> None:
+        """Let running batches end, then drop the session."""
+        self._executor.shutdown(wait=True)
+        self.slots = ()
+
+    def __enter__(self) -> OnnxEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,95 @@
+"""OpenVINO on the CPU: bf16 arithmetic where the processor has it, else fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from drive_seg.engines.protocol import EngineInfo, EngineOptions
+from drive_seg.engines.threads import cpu_threads
+from drive_seg.errors import EngineError, MissingDependency
+from drive_seg.frame import RawOutputs
+from drive_seg.model import Model
+
+
+class OpenVinoSlot:
+    """One infer request; its input tensor shares memory with ``input``."""
+
+    def __init__(self, ov: Any, compiled: Any, model: Model, max_batch: int) -> None:
+        self.input = np.zeros((max_batch, model.height, model.width, 3), np.uint8)
+        self._request = compiled.create_infer_request()
+        # One tensor over the memory of `input` for every batch size, made once.
+        self._tensors = [ov.Tensor(self.input[:count], shared_memory=True) for count in range(1, max_batch + 1)]
+        self._input_name = model.input_name
+        names = model.outputs
+        self._outputs = [names.semantic, names.confidence, names.centers, names.offsets]
+        self._started = False
+
+    def submit(self, count: int) -> None:
+        """Start the request."""
+        try:
+            self._request.set_tensor(self._input_name, self._tensors[count - 1])
+            self._request.start_async()
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO could not start a batch of {count}: {error}") from error
+        self._started = True
+
+    def wait(self) -> RawOutputs:
+        """Block until done; GIL released meanwhile."""
+        if not self._started:
+            raise EngineError("wait() called on a slot that was not submitted")
+        self._started = False
+        try:
+            self._request.wait()
+            return RawOutputs(*(self._request.get_tensor(name).data for name in self._outputs))
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed: {error}") from error
+
+
+class OpenVinoEngine:
+    """Compiles the graph of ``model`` for this CPU, or loads it from ``options.cache_dir``."""
+
+    def __init__(self, model: Model, options: EngineOptions) -> None:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            raise MissingDependency("openvino", "backend openvino", "pip install openvino") from error
+        core = ov.Core()
+        graph = "fp32" if options.precision == "auto" else options.precision
+        path = model.graph(graph)
+        bf16 = options.precision == "auto" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": cpu_threads(options.threads),
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        }
+        if options.cache_dir is not None:
+            settings["CACHE_DIR"] = str(options.cache_dir / "openvino")
+        try:
+            network = core.read_model(path)
+            batch: int | Any = 1 if options.max_batch == 1 else ov.Dimension(1, options.max_batch)
+            network.reshape({model.input_name: ov.PartialShape([batch, model.height, model.width, 3])})
+            compiled = core.compile_model(network, "CPU", settings)
+            slots = [OpenVinoSlot(ov, compiled, model, options.max_batch) for _ in range(options.slots)]
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot compile {path}: {error}") from error
+        self.slots: Sequence[OpenVinoSlot] = slots
+        device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+        precision = "bf16" if bf16 else graph
+        self.info = EngineInfo("openvino", precision, device, ov.__version__.split("-")[0])
+
+    def close(self) -> None:
+        """Drop the requests; the compiled network goes with the last of them."""
+        self.slots = ()
+
+    def __enter__(self) -> OpenVinoEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

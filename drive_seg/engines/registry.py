@@ -1,0 +1,87 @@
+"""Which backends there are, why one is unavailable, and what ``auto`` picks."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from drive_seg.engines.protocol import Engine, EngineOptions
+from drive_seg.errors import ConfigError, EngineError
+from drive_seg.model import Model
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can be opened on this machine, and why not (with the fix)."""
+
+    backend: str
+    available: bool
+    reason: str
+
+
+def _open_openvino(model: Model, options: EngineOptions) -> Engine:
+    from drive_seg.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(model, options)
+
+
+def _open_onnxruntime(model: Model, options: EngineOptions) -> Engine:
+    from drive_seg.engines.onnx import OnnxEngine
+
+    return OnnxEngine(model, options)
+
+
+_OPENERS: dict[str, Callable[[Model, EngineOptions], Engine]] = {
+    "openvino": _open_openvino,
+    "onnxruntime": _open_onnxruntime,
+}
+BACKENDS: tuple[str, ...] = ("tensorrt", "openvino", "onnxruntime")
+"""The backends in the order in which ``auto`` tries them."""
+
+
+def availability() -> list[Availability]:
+    """One line per backend, in the order of ``BACKENDS``; opens nothing."""
+    rows = []
+    for backend in BACKENDS:
+        if backend not in _OPENERS:
+            rows.append(Availability(backend, False, "not in this release; the CPU backends run the same graph"))
+        elif importlib.util.find_spec(backend) is None:
+            rows.append(Availability(backend, False, f"not installed; pip install {backend}"))
+        else:
+            rows.append(Availability(backend, True, "installed"))
+    return rows
+
+
+def open_engine(model: Model, backend: str = "auto", options: EngineOptions = EngineOptions()) -> Engine:
+    """Open ``model`` on ``backend``; ``auto`` takes the first that works and tells why in ``engine.info.reason``.
+
+    Raises:
+        ConfigError: no such backend.
+        EngineError: it (or, for ``auto``, every one) cannot be opened; the message has every reason.
+        ModelError: the model's file is missing or damaged.
+    """
+    if backend != "auto":
+        if backend not in BACKENDS:
+            raise ConfigError(f"backend must be auto or one of {', '.join(BACKENDS)}, got '{backend}'")
+        if backend not in _OPENERS:
+            reason = next(row.reason for row in availability() if row.backend == backend)
+            raise EngineError(f"backend {backend} is unavailable: {reason}")
+        return _with_reason(_OPENERS[backend](model, options), f"{backend} was asked for")
+    passed: list[str] = []
+    for row in availability():
+        if not row.available:
+            passed.append(f"{row.backend}: {row.reason}")
+            continue
+        try:
+            engine = _OPENERS[row.backend](model, options)
+        except EngineError as error:
+            passed.append(f"{row.backend}: {error}")
+            continue
+        return _with_reason(engine, "; ".join([*passed, f"{row.backend}: first that works"]))
+    raise EngineError(f"no backend can run {model.name}: {'; '.join(passed)}")
+
+
+def _with_reason(engine: Engine, reason: str) -> Engine:
+    engine.info = replace(engine.info, reason=reason)
+    return engine

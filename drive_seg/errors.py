@@ -1,0 +1,36 @@
+"""The exceptions of drive_seg. Vendor errors are translated into these at the boundary where they arise."""
+
+from __future__ import annotations
+
+
+class DriveSegError(Exception):
+    """Root of everything this package raises on purpose; the message is fit for a user to read."""
+
+
+class ConfigError(DriveSegError, ValueError):
+    """A parameter or a configuration file has a value that cannot be used."""
+
+
+class ModelError(DriveSegError):
+    """A model sidecar or one of its ONNX files is missing, damaged or inconsistent."""
+
+
+class EngineError(DriveSegError):
+    """An inference backend could not be opened or failed while running."""
+
+
+class MalformedImage(DriveSegError, ValueError):
+    """An image message or file whose fields contradict each other, or whose encoding is not accepted."""
+
+
+class SourceError(DriveSegError):
+    """A video, folder, bag or device cannot be read (any further)."""
+
+
+class MissingDependency(DriveSegError, ImportError):
+    """An optional package is needed and absent; the message holds the command that installs it."""
+
+    def __init__(self, package: str, needed_for: str, install: str) -> None:
+        super().__init__(f"{needed_for} needs the package '{package}', which is not installed; install it with: {install}")
+        self.package = package
+        self.install = install

@@ -1,0 +1,208 @@
+"""What travels between the stages: Frame -> RawOutputs -> PanopticResult. Frozen, checked at construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.encodings import Encoding, encoding_named
+from drive_seg.errors import EngineError, MalformedImage
+
+MAX_PIXELS = 1 << 26
+"""Largest image accepted, in pixels (64 Mpx): a header that claims more is refused before anything is allocated."""
+
+
+@dataclass(frozen=True)
+class CameraImage:
+    """Pixels as the camera sent them: a ``sensor_msgs/Image`` without ROS.
+
+    Args:
+        encoding: a ROS encoding name, one of ``drive_seg.encodings.ENCODINGS``.
+        width, height: pixels.
+        step: bytes per row, padding included.
+        data: uint8, 1-D, the message's bytes; viewed, never copied or written.
+        big_endian: byte order of 16-bit encodings.
+
+    Raises:
+        MalformedImage: the fields contradict each other or the encoding is not accepted.
+    """
+
+    encoding: str
+    width: int
+    height: int
+    step: int
+    data: NDArray[np.uint8]
+    big_endian: bool = False
+
+    def __post_init__(self) -> None:
+        layout = encoding_named(self.encoding)
+        if self.width <= 0 or self.height <= 0:
+            raise MalformedImage(f"image size must be positive, got {self.width}x{self.height}")
+        if self.width * self.height > MAX_PIXELS:
+            raise MalformedImage(f"image of {self.width}x{self.height} is over the limit of {MAX_PIXELS} pixels")
+        if self.width % layout.even_width or self.height % layout.even_height:
+            raise MalformedImage(f"{self.encoding} needs even sizes, got {self.width}x{self.height}")
+        row = self.width * layout.bytes_per_pixel
+        if self.step < row:
+            raise MalformedImage(f"step must be >= {row} for {self.width} px of {self.encoding}, got {self.step}")
+        needed = self.step * layout.rows(self.height)
+        if self.data.size != needed:
+            raise MalformedImage(
+                f"data must have step * rows = {self.step} * {layout.rows(self.height)} = {needed} bytes "
+                f"for {self.width}x{self.height} {self.encoding}, got {self.data.size}"
+            )
+
+    @property
+    def layout(self) -> Encoding:
+        """How the bytes are laid out."""
+        return encoding_named(self.encoding)
+
+    @classmethod
+    def from_rgb(cls, image: NDArray[np.uint8]) -> CameraImage:
+        """Wrap a C-contiguous-row uint8 (H, W, 3) RGB array; no copy when its rows are contiguous."""
+        return cls._from_array(image, "rgb8")
+
+    @classmethod
+    def from_bgr(cls, image: NDArray[np.uint8]) -> CameraImage:
+        """Wrap a uint8 (H, W, 3) BGR array, OpenCV's order."""
+        return cls._from_array(image, "bgr8")
+
+    @classmethod
+    def _from_array(cls, image: NDArray[np.uint8], encoding: str) -> CameraImage:
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise MalformedImage(f"expected a uint8 array of shape (height, width, 3), got {got}")
+        height, width = image.shape[:2]
+        data = np.ascontiguousarray(image).reshape(-1)
+        return cls(encoding, width, height, width * 3, data)
+
+
+@dataclass(frozen=True)
+class CompressedImage:
+    """A JPEG or PNG as it came (``sensor_msgs/CompressedImage`` without ROS); decoded by the pipeline."""
+
+    data: NDArray[np.uint8]
+    format: str = "jpeg"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera frame on its way in.
+
+    Attributes:
+        image: the pixels, still in the camera's encoding.
+        camera: the camera's name.
+        stamp_ns: acquisition time of the header, nanoseconds; carried, never replaced.
+        received_ns: ``time.monotonic_ns()`` when we got it; durations are counted from here.
+        transport_ms: receive minus stamp on the node's clock, or None where the clocks do not compare.
+        queue_ms: how long it waited for the worker, once it was picked up.
+        decode_ms: what decompressing it took, when that happened before ``submit``.
+        token: whatever the caller wants back with the result (the ROS header, a file name).
+    """
+
+    image: CameraImage | CompressedImage
+    camera: str = "front"
+    stamp_ns: int = 0
+    received_ns: int = 0
+    transport_ms: float | None = None
+    queue_ms: float | None = None
+    decode_ms: float | None = None
+    token: object = None
+
+
+@dataclass(frozen=True)
+class RawOutputs:
+    """What an engine returns for a batch of N network inputs of H x W; views into the engine's buffers.
+
+    Attributes:
+        semantic: uint8 (N, H', W') class ids, H' and W' a whole fraction of the network's size.
+        confidence: uint8 (N, H', W') softmax probability of that class, 0..255.
+        centers: float32 (N, T, h, w) heat of instance centres, 0 where there is no peak; T thing classes in id order.
+        offsets: float32 (N, 2, h, w) (dy, dx) in network pixels from a cell's middle to its instance's centre.
+    """
+
+    semantic: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+    centers: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        n = self.semantic.shape[0]
+        if self.semantic.ndim != 3 or self.semantic.dtype != np.uint8:
+            raise EngineError(f"semantic must be uint8 (N, H, W), got {self.semantic.dtype} {self.semantic.shape}")
+        if self.confidence.shape != self.semantic.shape or self.confidence.dtype != np.uint8:
+            raise EngineError(
+                f"confidence must be uint8 {self.semantic.shape}, got {self.confidence.dtype} {self.confidence.shape}"
+            )
+        if self.centers.ndim != 4 or self.centers.shape[0] != n or self.centers.dtype != np.float32:
+            raise EngineError(f"centers must be float32 ({n}, T, h, w), got {self.centers.dtype} {self.centers.shape}")
+        expected = (n, 2, *self.centers.shape[2:])
+        if self.offsets.shape != expected or self.offsets.dtype != np.float32:
+            raise EngineError(f"offsets must be float32 {expected}, got {self.offsets.dtype} {self.offsets.shape}")
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box in native pixels: column and row of its first pixel, and its size."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One thing segment. ``area`` counts native pixels; ``score`` is 0..1; ``panoptic_id`` its value in the map."""
+
+    panoptic_id: int
+    class_id: int
+    class_name: str
+    score: float
+    box: Box
+    area: int
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Milliseconds of one frame's walk; None where a stage did not happen or clocks do not compare.
+
+    ``transport`` and ``end_to_end`` compare the header's stamp with the node's clock, all others are monotonic.
+    ``processing`` is pick-up to published: decode + preprocess + inference + postprocess + publish.
+    """
+
+    transport: float | None = None
+    queue: float | None = None
+    decode: float | None = None
+    preprocess: float | None = None
+    inference: float | None = None
+    postprocess: float | None = None
+    publish: float | None = None
+    processing: float | None = None
+    end_to_end: float | None = None
+
+
+@dataclass(frozen=True)
+class PanopticResult:
+    """The answer for one frame.
+
+    Attributes:
+        frame: the frame it belongs to.
+        mask: uint8 (H, W) class id, 255 unlabelled.
+        panoptic: uint16 (H, W) panoptic ids (see ``drive_seg.labels``).
+        confidence: uint8 (H, W) probability of the class 0..255, or None when it was not asked for.
+        instances: the thing segments in ``panoptic``, in the order of their ids.
+        times: how long each stage took.
+        native_size: (width, height) of the camera image; boxes are in these pixels even when
+            ``output_resolution`` is ``network``.
+    """
+
+    frame: Frame
+    mask: NDArray[np.uint8]
+    panoptic: NDArray[np.uint16]
+    instances: tuple[Instance, ...]
+    native_size: tuple[int, int]
+    confidence: NDArray[np.uint8] | None = None
+    times: StageTimes = field(default_factory=StageTimes)

@@ -1,0 +1,132 @@
+"""The label set: class ids, names, thing or stuff, colours, and the arithmetic of panoptic ids.
+
+Panoptic ids follow the Cityscapes ``instanceIds`` rule: a stuff pixel carries its class id, a thing pixel
+``class_id * 1000 + k`` with k = 1.. within the frame and the class, an unlabelled pixel 65535.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import ModelError
+
+UNLABELLED = 255
+PANOPTIC_UNLABELLED = 65535
+PANOPTIC_DIVISOR = 1000
+MAX_INSTANCES_PER_CLASS = PANOPTIC_DIVISOR - 1
+_MAX_THING_ID = (PANOPTIC_UNLABELLED - 1) // PANOPTIC_DIVISOR - 1
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class. ``thing``: countable, its pixels carry instance ids. ``color``: RGB, 0..255."""
+
+    id: int
+    name: str
+    thing: bool
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """An ordered set of labels with contiguous ids 0..n-1 (the channel order of the network).
+
+    Raises:
+        ModelError: ids not contiguous from 0, doubled names, a colour out of range, or a thing id whose
+            panoptic ids would not fit 16 bits.
+    """
+
+    labels: tuple[Label, ...]
+
+    def __post_init__(self) -> None:
+        ids = [label.id for label in self.labels]
+        if ids != list(range(len(ids))) or not ids:
+            raise ModelError(f"label ids must be 0..n-1 in order, got {ids}")
+        names = [label.name for label in self.labels]
+        if len(set(names)) != len(names) or not all(names):
+            raise ModelError(f"label names must be non-empty and unique, got {names}")
+        for label in self.labels:
+            if len(label.color) != 3 or not all(0 <= c <= 255 for c in label.color):
+                raise ModelError(f"colour of '{label.name}' must be three values 0..255, got {label.color}")
+            if label.thing and label.id > _MAX_THING_ID:
+                raise ModelError(f"thing '{label.name}' has id {label.id}; ids above {_MAX_THING_ID} do not fit 16UC1")
+        if len(ids) > UNLABELLED:
+            raise ModelError(f"at most {UNLABELLED} classes fit a mono8 mask, got {len(ids)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Label]:
+        return iter(self.labels)
+
+    def __getitem__(self, class_id: int) -> Label:
+        return self.labels[class_id]
+
+    @cached_property
+    def things(self) -> tuple[Label, ...]:
+        """The thing classes in id order: the channel order of the network's centre heatmaps."""
+        return tuple(label for label in self.labels if label.thing)
+
+    @cached_property
+    def palette(self) -> NDArray[np.uint8]:
+        """uint8 (256, 3) RGB colour by class id; black where there is no class."""
+        table = np.zeros((256, 3), np.uint8)
+        for label in self.labels:
+            table[label.id] = label.color
+        return table
+
+    @cached_property
+    def is_thing(self) -> NDArray[np.bool_]:
+        """bool (256,): whether a mask value is a thing class."""
+        table = np.zeros(256, np.bool_)
+        table[[label.id for label in self.things]] = True
+        return table
+
+    def by_name(self, name: str) -> Label:
+        """The label called ``name``.
+
+        Raises:
+            KeyError: there is none; the message lists the names there are.
+        """
+        for label in self.labels:
+            if label.name == name:
+                return label
+        raise KeyError(f"no label '{name}', there are {[label.name for label in self.labels]}")
+
+    @classmethod
+    def from_dicts(cls, rows: Sequence[Mapping[str, Any]]) -> LabelSet:
+        """Build from the ``labels:`` list of a model sidecar: ``[{id, name, thing, color}, ...]``."""
+        labels = []
+        for number, row in enumerate(rows):
+            try:
+                color = tuple(int(c) for c in row["color"])
+                labels.append(Label(int(row["id"]), str(row["name"]), bool(row["thing"]), color))  # type: ignore[arg-type]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ModelError(f"label {number} must have id, name, thing and color [r, g, b], got {row!r}") from error
+        return cls(tuple(labels))
+
+
+def mask_of(panoptic: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """uint8 class ids of a uint16 panoptic map of any shape (the inverse of the id rule)."""
+    mask = np.where(panoptic >= PANOPTIC_DIVISOR, panoptic // PANOPTIC_DIVISOR, panoptic)
+    mask[panoptic == PANOPTIC_UNLABELLED] = UNLABELLED
+    return mask.astype(np.uint8)
+
+
+DRIVING = LabelSet(
+    (
+        Label(0, "background", False, (70, 70, 70)),
+        Label(1, "road", False, (128, 64, 128)),
+        Label(2, "lane_marking", False, (255, 255, 0)),
+        Label(3, "vehicle", True, (30, 110, 255)),
+        Label(4, "pedestrian", True, (220, 20, 60)),
+        Label(5, "cyclist", True, (255, 140, 0)),
+    )
+)
+"""The default label set."""

@@ -1,0 +1,143 @@
+"""The model sidecar ``models/NAME.yaml``: loads it, checks it, finds the right ONNX."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drive_seg.errors import ModelError
+from drive_seg.labels import LabelSet
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """One precision's graph and the digest it must have."""
+
+    path: Path
+    sha256: str
+
+    def verify(self) -> None:
+        """Read the file and compare its digest.
+
+        Raises:
+            ModelError: the file is missing or is not the one the sidecar describes.
+        """
+        if not self.path.is_file():
+            raise ModelError(f"model file {self.path} does not exist; restore it or correct `onnx:` in the sidecar")
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        if digest != self.sha256:
+            raise ModelError(
+                f"model file {self.path} has sha256 {digest}, its sidecar expects {self.sha256}; "
+                "the file is damaged or was replaced: restore it, or update the sidecar after a new export"
+            )
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """The graph's output tensors by meaning."""
+
+    semantic: str = "semantic"
+    confidence: str = "confidence"
+    centers: str = "centers"
+    offsets: str = "offsets"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checked sidecar. ``width`` and ``height``: the network's input size in pixels.
+
+    Raises:
+        ModelError: a field is missing or has an unusable value.
+    """
+
+    name: str
+    width: int
+    height: int
+    input_name: str
+    outputs: OutputNames
+    labels: LabelSet
+    onnx: Mapping[str, OnnxFile]
+    path: Path
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training_data: Any = None
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        for side, value in (("width", self.width), ("height", self.height)):
+            if value <= 0 or value % 32:
+                raise ModelError(f"{self.path}: input {side} must be a positive multiple of 32, got {value}")
+        if not self.onnx:
+            raise ModelError(f"{self.path}: `onnx:` must name at least one of {', '.join(PRECISIONS)}")
+
+    @cached_property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions this model has a graph for."""
+        return tuple(p for p in PRECISIONS if p in self.onnx)
+
+    def graph(self, precision: str) -> Path:
+        """Path of the verified ONNX file for ``precision``.
+
+        Raises:
+            ModelError: the model has none, or the file fails its check.
+        """
+        if precision not in self.onnx:
+            raise ModelError(f"model {self.name} has no {precision} graph, it has {', '.join(self.precisions)}")
+        self.onnx[precision].verify()
+        return self.onnx[precision].path
+
+
+def load_model(path: Path) -> Model:
+    """Read and check a sidecar YAML.
+
+    Raises:
+        ModelError: missing file, invalid YAML, missing or unusable fields, a path that leaves the sidecar's folder.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read model sidecar {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ModelError(f"model sidecar {path} is not valid YAML: {error}") from error
+    if not isinstance(tree, Mapping):
+        raise ModelError(f"model sidecar {path} must be a mapping, got {type(tree).__name__}")
+    try:
+        if tree.get("task") != "panoptic":
+            raise ModelError(f"{path}: task must be 'panoptic', got {tree.get('task')!r}")
+        size, outputs = tree["input"], tree.get("outputs", {})
+        expected = {"layout": "NHWC", "dtype": "uint8", "color": "rgb"}
+        got = {key: size.get(key) for key in expected}
+        if got != expected:
+            raise ModelError(f"{path}: input must be {expected}, got {got}")
+        return Model(
+            name=str(tree["name"]),
+            width=int(size["width"]),
+            height=int(size["height"]),
+            input_name=str(size.get("name", "image")),
+            outputs=OutputNames(**{str(k): str(v) for k, v in outputs.items()}),
+            labels=LabelSet.from_dicts(tree["labels"]),
+            onnx={p: _onnx_file(path, p, entry) for p, entry in tree["onnx"].items()},
+            path=path,
+            metrics=tree.get("metrics") or {},
+            training_data=tree.get("training_data"),
+            license=str(tree.get("license", "")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"model sidecar {path} is incomplete or malformed: {type(error).__name__}: {error}") from error
+
+
+def _onnx_file(sidecar: Path, precision: str, entry: Mapping[str, Any]) -> OnnxFile:
+    if precision not in PRECISIONS:
+        raise ModelError(f"{sidecar}: onnx precision must be one of {', '.join(PRECISIONS)}, got '{precision}'")
+    folder = sidecar.parent.resolve()
+    file = (folder / str(entry["path"])).resolve()
+    if folder not in file.parents:
+        raise ModelError(f"{sidecar}: onnx path '{entry['path']}' leaves the folder of the sidecar")
+    return OnnxFile(file, str(entry["sha256"]))

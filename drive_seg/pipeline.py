@@ -1,0 +1,201 @@
+"""The whole way of a frame. ``Pipeline.submit`` and ``Pending.wait`` below are its table of contents."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.engines import Engine, EngineOptions, Slot, open_engine
+from drive_seg.errors import EngineError
+from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, StageTimes
+from drive_seg.labels import LabelSet
+from drive_seg.model import load_model
+from drive_seg.postprocess import FusionOptions, PostProcessor
+from drive_seg.preprocess import Geometry, Preprocessor, decode_compressed
+from drive_seg.resources import find_model
+from drive_seg.telemetry import Stopwatch
+
+Allocator = Callable[[Frame, str, tuple[int, int], Any], NDArray[Any]]
+"""``allocate(frame, "mask" | "panoptic" | "confidence", shape, dtype)``: the array a result is written into."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A frame whose pixels are in a slot: its place in the batch, the way back, what it took."""
+
+    frame: Frame
+    index: int
+    geometry: Geometry
+    times: StageTimes
+
+
+class Pending:
+    """A batch in the engine's hands. Must be waited for, in the order of submission."""
+
+    def __init__(self, slot: Slot, prepared: Sequence[Prepared], postprocess: PostProcessor, release: Callable[[Slot], None]) -> None:
+        self._slot = slot
+        self._prepared = prepared
+        self._postprocess = postprocess
+        self._release = release
+        self._submitted = Stopwatch()
+
+    def wait(self) -> list[PanopticResult]:
+        """Block until the batch is done; one result per frame, in order.
+
+        Raises:
+            EngineError: inference failed; the frames are lost, the pipeline goes on.
+        """
+        try:
+            outputs = self._slot.wait()
+            inference = self._submitted.lap()
+            results = []
+            for item in self._prepared:
+                watch = Stopwatch()
+                result = self._postprocess(item.frame, outputs, item.index, item.geometry)
+                times = dataclasses.replace(item.times, inference=inference, postprocess=watch.lap())
+                results.append(dataclasses.replace(result, times=times))
+            return results
+        finally:
+            self._release(self._slot)
+
+
+class Pipeline:
+    """Camera pixels in, panoptic result out. Used by one thread at a time; owns its engine.
+
+    Args:
+        engine: an open engine; closed with the pipeline.
+        labels: the classes, in the channel order of the network.
+        options: thresholds and output size; may be replaced at any time through ``options``.
+        allocate: where results are written. The default makes fresh arrays; a publisher that reuses its buffers
+            passes its own, and a result is then valid until that buffer is handed out again.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        labels: LabelSet,
+        options: FusionOptions = FusionOptions(),
+        allocate: Allocator | None = None,
+    ) -> None:
+        self.engine = engine
+        self.labels = labels
+        self._free = list(engine.slots)
+        self.max_batch, height, width, _ = self._free[0].input.shape
+        self.network_size = (width, height)
+        self._preprocess = Preprocessor(self.network_size)
+        self._postprocess = PostProcessor(labels, self.network_size, options, allocate or _fresh)
+
+    @property
+    def options(self) -> FusionOptions:
+        """Thresholds and output size of the frames submitted from now on."""
+        return self._postprocess.options
+
+    @options.setter
+    def options(self, options: FusionOptions) -> None:
+        self._postprocess.options = options
+
+    def submit(self, frames: Sequence[Frame]) -> Pending:
+        """Preprocess a batch into a free slot and start the engine on it.
+
+        Raises:
+            MalformedImage: a compressed image cannot be decoded; decode it first to know which.
+            EngineError: more frames than ``max_batch``, every slot is in flight, or the backend refused.
+        """
+        if not 0 < len(frames) <= self.max_batch:
+            raise EngineError(f"a batch must have 1..{self.max_batch} frames, got {len(frames)}")
+        if not self._free:
+            raise EngineError("every slot is in flight: wait for a pending batch before submitting another")
+        slot = self._free.pop()
+        try:
+            prepared = [self._prepare(frame, slot, index) for index, frame in enumerate(frames)]
+            slot.submit(len(prepared))
+        except BaseException:
+            self._free.append(slot)
+            raise
+        return Pending(slot, prepared, self._postprocess, self._free.append)
+
+    def _prepare(self, frame: Frame, slot: Slot, index: int) -> Prepared:
+        watch = Stopwatch()
+        image = decode(frame.image)
+        decoded = watch.lap() if frame.decode_ms is None else frame.decode_ms
+        geometry = self._preprocess(image, slot.input[index])
+        return Prepared(frame, index, geometry, StageTimes(decode=decoded, preprocess=watch.lap()))
+
+    def __call__(self, image: NDArray[np.uint8] | Frame) -> PanopticResult:
+        """One frame, synchronously: ``submit`` and ``wait``.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, or a Frame.
+
+        Raises:
+            MalformedImage: not such an array, or a frame that cannot be decoded.
+            EngineError: the backend failed.
+        """
+        frame = image if isinstance(image, Frame) else Frame(CameraImage.from_rgb(image), received_ns=time.monotonic_ns())
+        return self.submit([frame]).wait()[0]
+
+    def close(self) -> None:
+        """Close the engine; a second call does nothing."""
+        self._free = []
+        self.engine.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def decode(image: CameraImage | CompressedImage) -> CameraImage:
+    """The raw image; JPEG and PNG are decoded, raw pixels pass through untouched.
+
+    Raises:
+        MalformedImage: the data is no image.
+    """
+    return decode_compressed(image) if isinstance(image, CompressedImage) else image
+
+
+def open_pipeline(
+    model: str | Path = "default",
+    backend: str = "auto",
+    precision: str = "auto",
+    max_batch: int = 1,
+    options: FusionOptions = FusionOptions(),
+    cache_dir: str | Path | None = "~/.cache/drive_seg",
+    allocate: Allocator | None = None,
+    engine_options: EngineOptions | None = None,
+) -> Pipeline:
+    """Load a model and open the pipeline on the best backend this machine has.
+
+    Args:
+        model: path of a sidecar YAML, or the name of a shipped model.
+        backend: ``auto`` (tensorrt, then openvino, then onnxruntime), or one of them.
+        precision: ``auto``, ``fp32``, ``fp16`` or ``int8``.
+        max_batch: most frames in one ``submit``.
+        options: thresholds and output size.
+        cache_dir: compiled engines are kept here; None disables the cache.
+        allocate: see ``Pipeline``.
+        engine_options: replaces precision, max_batch and cache_dir when given.
+
+    Raises:
+        ModelError: the model is missing or damaged.
+        EngineError: no backend can run it.
+    """
+    card = load_model(find_model(str(model)))
+    cache = None if cache_dir is None else Path(cache_dir).expanduser()
+    settings = engine_options or EngineOptions(precision=precision, max_batch=max_batch, cache_dir=cache)
+    return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate)
+
+
+def _fresh(frame: Frame, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    return np.empty(shape, dtype)

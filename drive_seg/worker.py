@@ -1,0 +1,199 @@
+"""One thread that owns the pipeline and always works on the newest frame of every camera."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from drive_seg.errors import DriveSegError, MalformedImage
+from drive_seg.frame import CompressedImage, Frame, PanopticResult
+from drive_seg.pipeline import Pipeline, decode
+from drive_seg.telemetry import FrameLedger, Stopwatch
+
+Publish = Callable[[PanopticResult], None]
+Report = Callable[[str, DriveSegError], None]
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Takes the latest frame of each camera, runs them as one batch, hands every result to ``publish``.
+
+    Frames are offered from any thread and never wait behind older ones: each camera has one place, and a frame
+    that is still in it when the next arrives is dropped as ``superseded``. Every frame ends in its camera's ledger.
+
+    Args:
+        open_pipeline: called on the worker's thread, which owns the engine's context from then on.
+        cameras: names; the batch limit of the pipeline must cover them.
+        publish: called on the worker's thread with each result, ``times`` filled up to ``postprocess``;
+            what it raises counts the frame as failed and is reported.
+        finished: called after ``publish`` with the complete times (``publish``, ``processing``).
+        report: called with (camera, error) for every frame lost to an error.
+        max_age_ms: current age limit of a frame at pick-up; 0 is off.
+    """
+
+    def __init__(
+        self,
+        open_pipeline: Callable[[], Pipeline],
+        cameras: Sequence[str],
+        publish: Publish,
+        finished: Publish,
+        report: Report,
+        max_age_ms: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._open_pipeline = open_pipeline
+        self._publish = publish
+        self._finished = finished
+        self._report = report
+        self._max_age_ms = max_age_ms
+        self._ledgers = {camera: FrameLedger() for camera in cameras}
+        self._latest: dict[str, Frame] = {}
+        self._wake = threading.Condition()
+        self._busy = threading.Lock()
+        self._accepting = False
+        self._stopping = False
+        self._opened = threading.Event()
+        self._error: Exception | None = None
+        self.pipeline: Pipeline | None = None
+        self._thread = threading.Thread(target=self._run, name="drive_seg_worker", daemon=True)
+
+    @property
+    def ledgers(self) -> Mapping[str, FrameLedger]:
+        """The frame ledger of every camera."""
+        return self._ledgers
+
+    def start(self) -> Pipeline:
+        """Start the thread and wait until the pipeline is open.
+
+        Raises:
+            DriveSegError: what opening it raised.
+        """
+        self._thread.start()
+        self._opened.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        assert self.pipeline is not None
+        return self.pipeline
+
+    def resume(self) -> None:
+        """Accept frames."""
+        with self._wake:
+            self._accepting = True
+
+    def pause(self) -> None:
+        """Drop what waits and refuse frames from now on (reason ``inactive``); returns when the worker is idle."""
+        with self._wake:
+            self._accepting = False
+            for camera in self._latest:
+                self._ledgers[camera].drop("inactive")
+            self._latest.clear()
+        with self._busy:
+            pass
+
+    def offer(self, frame: Frame) -> None:
+        """Make ``frame`` its camera's newest; what it replaces is dropped as ``superseded``."""
+        ledger = self._ledgers[frame.camera]
+        ledger.receive()
+        with self._wake:
+            if not self._accepting:
+                ledger.drop("inactive")
+                return
+            if frame.camera in self._latest:
+                ledger.drop("superseded")
+            self._latest[frame.camera] = frame
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Finish the batch in flight, drop what waits, close the pipeline and join the thread."""
+        self.pause()
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            pipeline = self._open_pipeline()
+        except Exception as error:  # handed to start(), which raises it on the caller's thread
+            self._error = error
+            self._opened.set()
+            return
+        with pipeline:
+            self.pipeline = pipeline
+            self._opened.set()
+            while self._wait_for_frames():
+                with self._busy:
+                    self._process(pipeline, self._take())
+
+    def _wait_for_frames(self) -> bool:
+        with self._wake:
+            self._wake.wait_for(lambda: self._latest or self._stopping)
+            return not self._stopping
+
+    def _take(self) -> list[Frame]:
+        with self._wake:
+            frames = list(self._latest.values())
+            self._latest.clear()
+            return frames
+
+    def _process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
+        picked_up = Stopwatch()
+        ready = [frame for frame in map(self._admit, frames) if frame is not None]
+        for start in range(0, len(ready), pipeline.max_batch):
+            batch = ready[start : start + pipeline.max_batch]
+            try:
+                results = pipeline.submit(batch).wait()
+            except DriveSegError as error:
+                for frame in batch:
+                    self._lose(frame, error)
+                continue
+            for result in results:
+                self._deliver(result, picked_up)
+
+    def _admit(self, frame: Frame) -> Frame | None:
+        """The frame with its pixels decoded and its queue time, or None when it is dropped."""
+        queue_ms = (time.monotonic_ns() - frame.received_ns) / 1e6
+        limit = self._max_age_ms()
+        if limit and (frame.transport_ms or 0.0) + queue_ms > limit:
+            self._ledgers[frame.camera].drop("stale")
+            return None
+        frame = dataclasses.replace(frame, queue_ms=queue_ms)
+        if not isinstance(frame.image, CompressedImage):
+            return frame
+        watch = Stopwatch()
+        try:
+            return dataclasses.replace(frame, image=decode(frame.image), decode_ms=watch.lap())
+        except MalformedImage as error:
+            self._ledgers[frame.camera].drop("malformed")
+            self._report(frame.camera, error)
+            return None
+
+    def _deliver(self, result: PanopticResult, picked_up: Stopwatch) -> None:
+        watch = Stopwatch()
+        frame = result.frame
+        try:
+            self._publish(result)
+        except Exception as error:
+            _log.exception("publishing a frame of camera %s failed", frame.camera)
+            self._lose(frame, DriveSegError(f"publishing failed: {type(error).__name__}: {error}"))
+            return
+        self._ledgers[frame.camera].publish()
+        own = (time.monotonic_ns() - frame.received_ns) / 1e6
+        times = dataclasses.replace(
+            result.times,
+            transport=frame.transport_ms,
+            queue=frame.queue_ms,
+            publish=watch.lap(),
+            processing=picked_up.elapsed(),
+            end_to_end=None if frame.transport_ms is None else frame.transport_ms + own,
+        )
+        self._finished(dataclasses.replace(result, times=times))
+
+    def _lose(self, frame: Frame, error: DriveSegError) -> None:
+        self._ledgers[frame.camera].fail()
+        self._report(frame.camera, error)
