@@ -1,0 +1,48 @@
+# drive_seg: `make help` says what there is. Needs nothing but Python; ROS 2 is found or installed into .venv.
+
+PYTHON ?=
+SOURCE ?= sim
+SECONDS ?= 20
+OUT ?= out/demo
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+
+# Set by the ROS 2 wheels for their own interpreter; inherited, they would break the one in .venv.
+ifdef _ROS_WHEELS_BOOTSTRAP_COMPLETE
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo check test clean
+
+help:
+	@echo 'make demo    the main job: camera, node and a live table for SECONDS=$(SECONDS) (SOURCE=$(SOURCE) OUT=$(OUT))'
+	@echo '             SOURCE may be sim, a video, a folder of images, a bag, a camera device or a URL'
+	@echo 'make test    lint, types and all tests (PYTEST_ARGS="-k lifecycle -x" picks some)'
+	@echo 'make check   lint and types only'
+	@echo 'make venv    make or update .venv, which the others do by themselves (PYTHON=python3.12 picks the Python)'
+	@echo 'make clean   remove .venv and everything built; results in out/ stay'
+
+venv:
+	@PYTHON='$(PYTHON)' tools/venv.sh
+
+demo: venv
+	@echo '==> drive_seg demo: $(SOURCE) for $(SECONDS) s, results in $(OUT)'
+	@$(BIN)/drive_seg demo --source '$(SOURCE)' --seconds '$(SECONDS)' --out '$(OUT)'
+
+check: venv
+	@echo '==> ruff: lint'
+	@$(BIN)/ruff check .
+	@echo '==> mypy: types'
+	@$(BIN)/mypy
+
+test: check
+	@echo '==> pytest: tests'
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo '==> lint, types and tests passed'
+
+clean:
+	@echo '==> removing .venv, build/ and caches'
+	@rm -rf .venv build dist install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find drive_seg test tools launch benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,78 @@
+"""Packaging for both worlds: `pip install .` and `colcon build` (ament_python)."""
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "drive_seg"
+SHARE = f"share/{NAME}"
+
+# ROS 2 Jazzy from PyPI. The wheels exist for x86-64 Linux only; elsewhere ROS 2 comes from its own installation.
+HAS_ROS_WHEELS = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
+ROS = [
+    f"ros-rclpy[fastrtps]~=7.1.6{HAS_ROS_WHEELS}",
+    f"ros-sensor-msgs~=5.3.6{HAS_ROS_WHEELS}",
+    f"ros-std-msgs~=5.3.6{HAS_ROS_WHEELS}",
+    f"ros-geometry-msgs~=5.3.6{HAS_ROS_WHEELS}",
+    f"ros-diagnostic-msgs~=5.3.6{HAS_ROS_WHEELS}",
+    f"ros-lifecycle-msgs~=2.0.3{HAS_ROS_WHEELS}",
+    f"ros-rcl-interfaces~=2.0.3{HAS_ROS_WHEELS}",
+]
+OFFLINE = ["rosbags>=0.11,<0.12", "matplotlib>=3.6"]
+TEST = ["pytest>=7.4", "hypothesis>=6.80"]
+
+
+
+def config_files() -> dict[str, list[str]]:
+    """The files under config/ by their folder: data_files does not copy folders."""
+    folders: dict[str, list[str]] = {}
+    for path in sorted(Path("config").rglob("*.*")):
+        folders.setdefault(path.parent.as_posix(), []).append(path.as_posix())
+    return folders
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Real-time panoptic segmentation of road scenes for ROS 2",
+    author="drive_seg maintainers",
+    maintainer="drive_seg maintainers",
+    maintainer_email="maintainers@users.noreply.github.com",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed", "engines/*.cu"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
+        *((f"{SHARE}/{folder}", files) for folder, files in config_files().items()),
+        (f"{SHARE}/models", sorted(glob("models/*.yaml") + glob("models/*.onnx"))),
+    ],
+    install_requires=[
+        "numpy>=1.24,<3",
+        "opencv-python-headless>=4.6,<6",
+        "PyYAML>=6.0",
+        "onnxruntime>=1.17,<2",
+        # No wheels for the other platforms; ONNX Runtime serves them.
+        "openvino>=2024.4; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
+        "typer>=0.9",
+        "rich>=13",
+    ],
+    extras_require={
+        "ros": ROS,
+        "gpu": ["tensorrt>=8.6,<12; sys_platform == 'linux'", "pycuda>=2024.1; sys_platform == 'linux'"],
+        "train": ["torch>=2.4", "onnx>=1.16"],
+        "offline": OFFLINE,
+        "test": TEST,
+        "dev": [*TEST, "onnx>=1.16", "ruff>=0.12,<0.18", "mypy>=1.10,<3", "types-PyYAML>=6.0.12"],
+    },
+    entry_points={
+        "console_scripts": [
+            "drive_seg = drive_seg.cli:main",
+            "segmentation_node = drive_seg.ros.node:main",
+            "sim_camera = drive_seg.ros.sim_camera:main",
+        ],
+    },
+    zip_safe=False,
+)

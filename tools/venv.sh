@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# Makes .venv, or brings it up to date: drive_seg (editable) with ROS 2 and the tools its tests need.
+#
+#   tools/venv.sh                     the Python it was made with, at first python3
+#   PYTHON=python3.12 tools/venv.sh   another Python
+#
+# ROS 2 comes from a sourced installation where there is one, otherwise (x86-64 Linux) from PyPI wheels of ROS 2 Jazzy.
+# Does nothing when nothing that it depends on has changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV=.venv
+STAMP=$VENV/made-from
+LOG=$VENV/install.log
+
+step() { printf '==> %s\n' "$*"; }
+fail() { printf 'venv: %s\n' "$@" >&2; exit 1; }
+
+# The wheels' start-up hook sets these for its own interpreter; inherited, they break every other one.
+if [ -n "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
+    unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
+fi
+
+choose_python() {
+    if [ -z "${PYTHON:-}" ] && [ -f "$STAMP" ]; then
+        PYTHON=$(sed -n 's/^python //p' "$STAMP")
+        [ -x "$PYTHON" ] || PYTHON=
+    fi
+    PYTHON=$(command -v "${PYTHON:-python3}") || fail "there is no '${PYTHON:-python3}' here: sudo apt install python3 python3-venv"
+    VERSION=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    case $VERSION in
+        3.10 | 3.11 | 3.12 | 3.13) ;;
+        *) fail "$PYTHON is Python $VERSION; 3.10 to 3.13 are supported: make venv PYTHON=python3.12" ;;
+    esac
+}
+
+# system: the ROS 2 that this shell has sourced; wheels: from PyPI.
+choose_ros() {
+    ROS=wheels
+    if [ -n "${ROS_DISTRO:-}" ] && [ -n "${AMENT_PREFIX_PATH:-}" ]; then
+        "$PYTHON" -c 'import rclpy' 2>/dev/null || fail \
+            "ROS 2 $ROS_DISTRO is sourced, but $PYTHON (Python $VERSION) cannot import its rclpy." \
+            "Take the Python that ROS was built for (make venv PYTHON=/usr/bin/python3), or a shell that has not sourced ROS."
+        ROS="system $ROS_DISTRO"
+    elif [ "$(uname -sm)" != 'Linux x86_64' ]; then
+        fail "ROS 2 wheels exist for x86-64 Linux only, and this is $(uname -sm)." \
+            "Install ROS 2 (Jazzy or newer), then: source /opt/ros/DISTRO/setup.bash && make venv"
+    fi
+}
+
+inputs_hash() {
+    { cat setup.py setup.cfg tools/venv.sh; find tools/vision_msgs -type f -not -path '*/build/*' | LC_ALL=C sort | xargs cat; } \
+        | cksum | tr ' ' '-'
+}
+
+check_compiler() {
+    local missing=()
+    command -v g++ >/dev/null && command -v gcc >/dev/null || missing+=(g++)
+    local headers
+    headers=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+    [ -f "$headers/Python.h" ] || missing+=("python$VERSION-dev")
+    [ ${#missing[@]} -eq 0 ] || fail \
+        "vision_msgs is not installed and will be compiled here, which needs: ${missing[*]}" \
+        "sudo apt install ${missing[*]}"
+}
+
+make_venv() {
+    local options=()
+    [ "$ROS" = wheels ] || options+=(--system-site-packages)
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail \
+        "$PYTHON cannot make virtual environments: sudo apt install python$VERSION-venv"
+    "$PYTHON" -m venv --clear "${options[@]}" "$VENV"
+}
+
+# pip with its output in the log; only large downloads and compilations are shown.
+pip_install() {
+    "$VENV/bin/python" -m pip install --no-build-isolation --disable-pip-version-check --progress-bar off "$@" >>"$LOG" 2>&1 &
+    local pip=$! shown=0 lines
+    while kill -0 $pip 2>/dev/null; do
+        sleep 0.5
+        lines=$(wc -l <"$LOG")
+        sed -n "$((shown + 1)),${lines}p" "$LOG" | grep -E '[0-9.]+ (MB|GB)\)$' | sed 's/^ */      /' || true
+        shown=$lines
+    done
+    wait $pip || { tail -n 25 "$LOG" >&2; fail "pip failed; the whole of what it said is in $LOG"; }
+}
+
+install() {
+    local extras=ros,offline,dev constraints=()
+    if [ "$ROS" != wheels ]; then
+        extras=offline,dev
+        # The message packages of a ROS installation are compiled against the NumPy of that system.
+        "$VENV/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)' >"$VENV/constraints.txt"
+        constraints=(-c "$VENV/constraints.txt")
+    fi
+    step "2/4 installing drive_seg[$extras] and what it needs (the first time some 500 MB; log: $LOG)"
+    pip_install 'setuptools>=70.1,<80' wheel 'empy>=3.3,<4'
+    pip_install "${constraints[@]}" -e ".[$extras]"
+}
+
+install_vision_msgs() {
+    if "$VENV/bin/python" -c 'import vision_msgs.msg' 2>/dev/null; then
+        step "3/4 vision_msgs is there already"
+        return
+    fi
+    step "3/4 compiling vision_msgs from its interface definitions"
+    local build
+    build=$(mktemp -d)
+    cp -r tools/vision_msgs "$build"
+    pip_install --no-deps "$build/vision_msgs"
+    rm -rf "$build"
+}
+
+check() {
+    step "4/4 trying it: rclpy, vision_msgs, drive_seg"
+    "$VENV/bin/python" - <<'PY' || fail "the environment does not work; see $LOG, or start afresh: make clean venv"
+import drive_seg
+import rclpy
+from vision_msgs.msg import Detection2DArray
+
+rclpy.init()
+rclpy.create_node("venv_check").create_publisher(Detection2DArray, "venv_check", 1)
+rclpy.try_shutdown()
+PY
+}
+
+choose_python
+choose_ros
+wanted=$(printf 'python %s\nversion %s\nros %s\ninputs %s' "$PYTHON" "$VERSION" "$ROS" "$(inputs_hash)")
+if [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(cat "$STAMP")" = "$wanted" ]; then
+    exit 0
+fi
+
+start=$(date +%s)
+identity() { sed '/^inputs/d'; }
+if [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(identity <"$STAMP")" = "$(identity <<<"$wanted")" ]; then
+    step "1/4 $VENV is older than setup.py or tools/: bringing it up to date"
+    rm "$STAMP"
+else
+    "$PYTHON" -c 'import vision_msgs.msg' 2>/dev/null || check_compiler
+    step "1/4 making $VENV with Python $VERSION ($PYTHON), ROS 2 from ${ROS/wheels/PyPI wheels (Jazzy)}"
+    make_venv
+fi
+: >"$LOG"
+install
+install_vision_msgs
+check
+printf '%s\n' "$wanted" >"$STAMP"
+step "$VENV is ready after $(($(date +%s) - start)) s"
