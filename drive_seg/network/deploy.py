@@ -1,8 +1,9 @@
 """The network as it is shipped: uint8 image in, decided maps out, every step inside the graph.
 
-Decisions in the graph keep the transfer small (one byte per pixel instead of 24) and make every engine give the same
-answer. Only operators that OpenVINO, ONNX Runtime and TensorRT 8.6 to 11 all have are used; 8-bit tensors occur only
-at the borders of the graph, directly behind or before a Cast, because TensorRT 8.6 allows nothing else.
+Decisions in the graph keep the transfer small (one byte per pixel instead of 24) and make every engine give
+the same answer. Only operators that OpenVINO, ONNX Runtime and TensorRT 8.6 to 11 all have are used; 8-bit
+tensors occur only at the borders of the graph, directly behind or before a Cast, because TensorRT 8.6 allows
+nothing else.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ PEAK_WINDOW = 7
 class DeployedNet(nn.Module):
     """PanopticNet plus normalisation, argmax, confidence and center suppression.
 
-    Input ``image``: uint8 (N, H, W, 3) RGB. Outputs in the order of ``OUTPUT_NAMES``: uint8 (N, H, W) class ids,
-    uint8 (N, H, W) round(255 * probability of that class), float32 (N, T, H/4, W/4) heat of the peaks and 0
-    elsewhere, float32 (N, 2, H/4, W/4) offsets (dy, dx) in pixels.
+    Input ``image``: uint8 (N, H, W, 3) RGB. Outputs in the order of ``OUTPUT_NAMES``: uint8 (N, H, W) class
+    ids, uint8 (N, H, W) round(255 * probability of that class), float32 (N, T, H/4, W/4) heat of the peaks
+    and 0 elsewhere, float32 (N, 2, H/4, W/4) offsets (dy, dx) in pixels.
     """
 
     def __init__(self, net: PanopticNet) -> None:
@@ -41,11 +42,11 @@ class DeployedNet(nn.Module):
 def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, C * 16, h, w) -> class id and round(255 * its probability), both uint8 (N, 4 h, 4 w).
 
-    A running maximum over the classes instead of ArgMax: element-wise operators stay in the blocked channel layout
-    (one class is one block of 16), where OpenVINO's ArgMax would first transpose everything.
+    A running maximum over the classes instead of ArgMax: element-wise operators stay in the blocked channel
+    layout (one class is one block of 16), where OpenVINO's ArgMax would first transpose everything.
     The first of equal classes wins, as in numpy.argmax.
     """
-    per_class = logits.split(SUBPIXELS, dim=1)
+    per_class = torch.split(logits, SUBPIXELS, dim=1)
     best = per_class[0]
     index = torch.zeros_like(best)
     for number, candidate in enumerate(per_class[1:], start=1):
@@ -65,8 +66,9 @@ def _to_pixels(cells: Tensor) -> Tensor:
 def peaks(heat: Tensor) -> Tensor:
     """Heat (N, T, h, w) -> the same where a cell is the highest of its window, 0 elsewhere.
 
-    In 16-bit arithmetic neighbouring cells are often equal. Of equal cells only the first in reading order stays:
-    a peak must also be higher than everything before it in its window, or one vehicle would become two.
+    In 16-bit arithmetic neighbouring cells are often equal. Of equal cells only the first in reading order
+    stays: a peak must also be higher than everything before it in its window, or one vehicle would become
+    two.
     """
     reach = PEAK_WINDOW // 2
     height, width = heat.shape[-2:]

@@ -38,13 +38,16 @@ def export_onnx(
     card: ModelCard | None = None,
     size: tuple[int, int] = DEFAULT_SIZE,
 ) -> Path:
-    """Write ``out_dir/name.onnx`` (fp32, opset 17, dynamic N, H, W) and ``out_dir/name.yaml``; return the latter.
+    """Write ``out_dir/name.onnx`` (fp32, opset 17, dynamic N, H, W) and its sidecar ``out_dir/name.yaml``.
 
     Args:
         checkpoint: file written by ``drive_seg.network.train``; its averaged weights are exported.
-        card: the sidecar's statements. None keeps those of an existing ``name.yaml`` except the metrics, which
-            would not be true of new weights.
+        card: the sidecar's statements. None keeps those of an existing ``name.yaml`` except the metrics,
+            which would not be true of new weights.
         size: width and height the sidecar proposes.
+
+    Returns:
+        Path of the sidecar.
 
     Raises:
         ModelError: the checkpoint is missing or is not one of ours.
@@ -60,7 +63,9 @@ def export_onnx(
     return write_model(net, sidecar, card or _card_of(sidecar, state), DRIVING, size)
 
 
-def write_model(net: PanopticNet, sidecar: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> Path:
+def write_model(
+    net: PanopticNet, sidecar: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]
+) -> Path:
     """Write the ONNX file beside ``sidecar`` and the sidecar itself; return the sidecar's path."""
     things = tuple(label.id for label in labels.things)
     if net.config.classes != len(labels) or tuple(net.config.things) != things:

@@ -1,11 +1,11 @@
 """The network: one encoder, one decoder, three heads (semantic, centers, offsets).
 
-The family is Panoptic-DeepLab (Cheng et al., CVPR 2020, arXiv:1911.10194): instances are found bottom-up, every
-thing pixel votes for the middle of its instance, so that one pass gives the panoptic map without boxes. Changed for
-a vehicle computer: one shared decoder instead of two, plain 3x3 convolutions with ReLU only (they fuse and quantise
-everywhere), sums instead of concatenations, and a semantic head that predicts the 4x4 pixels of a cell as 16
-sub-pixels (Shi et al., CVPR 2016, arXiv:1609.05158). The class is therefore decided at full resolution although no
-feature map larger than a quarter of the image is ever made after the stem.
+The family is Panoptic-DeepLab (Cheng et al., CVPR 2020, arXiv:1911.10194): instances are found bottom-up,
+every thing pixel votes for the middle of its instance, so that one pass gives the panoptic map without boxes.
+Changed for a vehicle computer: one shared decoder instead of two, plain 3x3 convolutions with ReLU only (they
+fuse and quantise everywhere), sums instead of concatenations, and a semantic head that predicts the 4x4
+pixels of a cell as 16 sub-pixels (Shi et al., CVPR 2016, arXiv:1609.05158). The class is therefore decided at
+full resolution although no feature map larger than a quarter of the image is ever made after the stem.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class NetworkConfig:
 
     channels: features at strides 2, 4, 8, 16, 32. blocks: residual blocks at strides 8, 16, 32.
     decoder: features of the decoder at strides 16 and 8. head: features at stride 4, where the heads sit.
-    classes: number of semantic classes. things: ids of the thing classes, in the order of the center channels.
+    classes: number of semantic classes. things: ids of the thing classes, in the order of the center
+    channels.
     """
 
     channels: tuple[int, int, int, int, int] = (32, 64, 96, 160, 256)
@@ -75,7 +76,9 @@ class _Residual(nn.Module):
         super().__init__()
         self.first = _conv(channels, channels)
         self.second = _conv(channels, channels, relu=False)
-        nn.init.zeros_(self.second[1].weight)  # starts as the identity: early training is calmer
+        for module in self.second:
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.zeros_(module.weight)  # starts as the identity: early training is calmer
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x + self.second(self.first(x)))
@@ -129,16 +132,18 @@ class PanopticNet(nn.Module):
         self._start_heads()
 
     def _start_heads(self) -> None:
-        """Sub-pixels of one class start equal (no checkerboard); centers start rare (p = 0.02), offsets at zero."""
+        """Sub-pixels of one class start equal (no checkerboard); centers start rare (p = 0.02), offsets at
+        zero.
+        """
         nn.init.normal_(self.semantic.weight, std=0.01)
         with torch.no_grad():
             per_class = self.semantic.weight.view(self.config.classes, SUBPIXELS, -1)
             per_class.copy_(per_class[:, :1].expand_as(per_class).clone())
-        nn.init.zeros_(self.semantic.bias)
         nn.init.normal_(self.centers.weight, std=0.01)
-        nn.init.constant_(self.centers.bias, -3.9)
         nn.init.normal_(self.offsets.weight, std=0.01)
-        nn.init.zeros_(self.offsets.bias)
+        for head, start in ((self.semantic, 0.0), (self.centers, -3.9), (self.offsets, 0.0)):
+            if head.bias is not None:
+                nn.init.constant_(head.bias, start)
 
     def forward(self, image: Tensor) -> RawMaps:
         cells = self.decode(*self.encode(image))
@@ -160,7 +165,8 @@ class PanopticNet(nn.Module):
         """Features of the encoder -> (N, head, H / 4, W / 4), what all three heads read."""
         d16 = self.fuse16(functional.relu(self.skip16(f16) + _double(self.up16(f32))))
         d8 = self.fuse8(functional.relu(self.skip8(f8) + _double(d16)))
-        return self.fuse4(functional.relu(self.skip4(f4) + _double(d8)))
+        cells: Tensor = self.fuse4(functional.relu(self.skip4(f4) + _double(d8)))
+        return cells
 
 
 def _double(x: Tensor) -> Tensor:
@@ -168,7 +174,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 class Normalise(nn.Module):
-    """uint8 (N, H, W, 3) RGB -> float32 (N, 3, H, W), zero mean and unit variance over ordinary photographs."""
+    """uint8 (N, H, W, 3) RGB -> float32 (N, 3, H, W), about zero mean and unit variance on photographs."""
 
     mean: Tensor
     scale: Tensor

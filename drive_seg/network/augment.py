@@ -1,0 +1,86 @@
+"""Random views of a sample: scale, crop, flip, tilt, light, blur and noise, all by one generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.network.datasets import VOID, Sample
+
+PAD_GREY = 114
+"""Value of pixels outside of the image, as the letterbox of inference draws them."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far views vary.
+
+    width, height: size of the view, multiples of 32. zoom: the image is scaled to 640 pixels of width times a
+    factor of this range. stretch: its aspect ratio changes by up to this part. tilt: degrees. The rest are
+    probabilities.
+    """
+
+    width: int = 512
+    height: int = 320
+    zoom: tuple[float, float] = (0.75, 1.7)
+    stretch: float = 0.12
+    tilt: float = 2.0
+    blur: float = 0.15
+    noise: float = 0.25
+    grey: float = 0.05
+
+
+def view(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:
+    """A random view of ``sample`` of ``how``'s size; where the image ends the view is grey and ``VOID``."""
+    matrix = _placement(sample.image.shape[1], sample.image.shape[0], how, rng)
+    size = (how.width, how.height)
+    image = cv2.warpAffine(
+        sample.image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(PAD_GREY, PAD_GREY, PAD_GREY)
+    )
+    codes = cv2.warpAffine(sample.codes, matrix, size, flags=cv2.INTER_NEAREST, borderValue=VOID)
+    instances = cv2.warpAffine(sample.instances, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
+    return replace(
+        sample,
+        image=_light(image.astype(np.uint8, copy=False), how, rng),
+        codes=codes.astype(np.uint8, copy=False),
+        instances=instances.astype(np.uint16, copy=False),
+    )
+
+
+def _placement(width: int, height: int, how: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
+    """2x3 matrix from image pixels to view pixels."""
+    scale_x = 640.0 / width * np.exp(rng.uniform(*np.log(how.zoom)))
+    scale_y = scale_x * np.exp(rng.uniform(-how.stretch, how.stretch))
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    angle = np.deg2rad(rng.uniform(-how.tilt, how.tilt))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn @ np.diag([flip * scale_x, scale_y])
+    # Slack is how far the scaled image may move while it still fills the view (or stays inside, where
+    # smaller).
+    slack = np.array([width * scale_x - how.width, height * scale_y - how.height])
+    # Upwards the picture is house fronts and sky: the lower a view lies, the likelier it is drawn.
+    where = np.array([rng.random(), 1.0 - np.sqrt(rng.random())]) - 0.5
+    middle = np.array([how.width, how.height]) / 2 + where * np.abs(slack)
+    shift = middle - linear @ np.array([width / 2, height / 2])
+    return np.column_stack((linear, shift))
+
+
+def _light(image: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Gamma, contrast, brightness and white balance by one table per channel; saturation, blur, noise."""
+    ramp = np.linspace(0.0, 1.0, 256) ** np.exp(rng.uniform(-0.4, 0.4))
+    ramp = (ramp - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
+    table = np.clip(ramp[:, None] * rng.uniform(0.9, 1.1, 3) * 255.0, 0, 255).astype(np.uint8)
+    image = np.asarray(cv2.LUT(image, table[None]))
+    saturation = 0.0 if rng.random() < how.grey else rng.uniform(0.5, 1.4)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    image = np.asarray(cv2.addWeighted(image, saturation, grey, 1.0 - saturation, 0.0))
+    if rng.random() < how.blur:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5)))
+    if rng.random() < how.noise:
+        grain = rng.integers(0, 256, image.shape, np.uint8).astype(np.float32)
+        grain = (grain - 127.5) * (rng.uniform(0.02, 0.16))
+        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+    return image

@@ -1,0 +1,226 @@
+"""What the network learns from: labelled folders and the built-in simulator, brought to one form.
+
+Public data sets do not agree on what they label: some paint the markings into the road, some do not tell a
+cyclist from a pedestrian, some label only the road. A pixel's label is therefore a *code*: either one class,
+or a set of classes of which one is right ("road or lane_marking"). The loss then asks only for what the data
+set knows.
+
+A data folder has ``images/`` and ``labels/`` (8-bit PNG of ids 0 background, 1 road, 2 lane_marking, 3
+vehicle, 4 people with riders, 255 void); file stems agree.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import ConfigError
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED
+from drive_seg.network.components import unknown_instances, upright_people, whole_vehicles
+
+VOID = 255
+ROAD_OR_MARKING, PEDESTRIAN_OR_CYCLIST, NOT_ROAD, NOT_PEDESTRIAN = 6, 7, 8, 9
+"""Codes above the six class ids of ``labels.DRIVING``: pixels of which only a set of classes is known."""
+SETS = {
+    ROAD_OR_MARKING: (1, 2),
+    PEDESTRIAN_OR_CYCLIST: (4, 5),
+    NOT_ROAD: (0, 3, 4, 5),
+    NOT_PEDESTRIAN: (0, 1, 2, 3, 5),
+}
+_THINGS = (3, 4, 5, PEDESTRIAN_OR_CYCLIST)
+UNKNOWN_INSTANCE = 65535
+"""Value in ``Sample.instances``: a thing, but nobody says which pixels belong to the same one."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    image: uint8 (H, W, 3) RGB. codes: uint8 (H, W), class ids, keys of ``SETS`` or ``VOID``.
+    instances: uint16 (H, W), 0 no thing, 1.. instance, ``UNKNOWN_INSTANCE``.
+    classes: uint8 (K + 1,), thing class of instance k at index k; entry 0 is unused.
+    """
+
+    image: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
+    instances: NDArray[np.uint16]
+    classes: NDArray[np.uint8]
+
+
+class SampleSet(ABC):
+    """Labelled images by number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class InMemory(SampleSet):
+    """Decoded once, shared by forked loader processes."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+
+class RenderedSet(SampleSet):
+    """Frames of the simulator, rendered before (see ``render.py``) into ``images.npy`` and ``panoptic.npy``.
+
+    images: uint8 (K, H, W, 3) RGB; panoptic: uint16 (K, H, W). Memory-mapped, so any size is cheap to open.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._images = np.load(folder / "images.npy", mmap_mode="r")
+        self._panoptic = np.load(folder / "panoptic.npy", mmap_mode="r")
+        if len(self._images) != len(self._panoptic):
+            raise ConfigError(
+                f"{folder} has {len(self._images)} images and {len(self._panoptic)} panoptic maps"
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        return sample_of_panoptic(np.asarray(self._images[index]), np.asarray(self._panoptic[index]))
+
+
+def sample_of_panoptic(image: NDArray[np.uint8], panoptic: NDArray[np.uint16]) -> Sample:
+    """A sample with exact instances from a panoptic map, uint16 (H, W) (ids as in ``labels``)."""
+    ids, number = np.unique(panoptic, return_inverse=True)
+    is_thing = (ids >= PANOPTIC_DIVISOR) & (ids != PANOPTIC_UNLABELLED)
+    code = np.where(is_thing, ids // PANOPTIC_DIVISOR, ids)
+    code[ids == PANOPTIC_UNLABELLED] = VOID
+    instance = np.where(is_thing, np.cumsum(is_thing), 0)
+    number = number.reshape(panoptic.shape)
+    return Sample(
+        image,
+        code.astype(np.uint8)[number],
+        instance.astype(np.uint16)[number],
+        np.concatenate(([0], code[is_thing])).astype(np.uint8),
+    )
+
+
+@dataclass(frozen=True)
+class FolderRule:
+    """How a labelled folder is read.
+
+    folder: below the data root. codes: label id -> code where it is not itself.
+    without: folders (below the data root) whose image names are left out, so that nothing held out is learnt.
+    guess_instances: take single, compact components as instances (see ``components``).
+    """
+
+    folder: str
+    codes: dict[int, int]
+    without: tuple[str, ...] = ()
+    guess_instances: bool = True
+
+
+_PEOPLE = {4: PEDESTRIAN_OR_CYCLIST}
+_VAL = ("camvid32/val", "camvid11/val")
+RULES = {
+    "camvid32": FolderRule("camvid32/train", _PEOPLE, _VAL),
+    "camvid11": FolderRule("camvid11/train", {**_PEOPLE, 1: ROAD_OR_MARKING}, (*_VAL, "camvid32/train")),
+    "kitti": FolderRule("kitti_semantic", {**_PEOPLE, 1: ROAD_OR_MARKING}),
+    "bdd100k": FolderRule("bdd100k_sample/train", {**_PEOPLE, 1: ROAD_OR_MARKING}),
+    "comma10k": FolderRule("comma10k_sample", {}, guess_instances=False),
+    "carla": FolderRule("carla_sample/carlascapes", _PEOPLE),
+    "road_only": FolderRule(
+        "road_only_roboflow/valid", {0: NOT_ROAD, 1: ROAD_OR_MARKING}, guess_instances=False
+    ),
+}
+"""Folders by the name a training configuration uses."""
+
+
+def load_set(name: str, root: Path) -> SampleSet:
+    """The training images called ``name``: a key of ``RULES``, ``pennfudan``, or ``sim`` (rendered frames).
+
+    Raises:
+        ConfigError: unknown name, or the folder is missing or empty.
+    """
+    if name == "sim":
+        return RenderedSet(root)
+    if name == "pennfudan":
+        return InMemory(_load_pennfudan(root / "instances_real" / "pennfudan"))
+    if name not in RULES:
+        raise ConfigError(f"no data set '{name}', there are {sorted([*RULES, 'pennfudan', 'sim'])}")
+    return InMemory(_load_folder(RULES[name], root))
+
+
+def _load_folder(rule: FolderRule, root: Path) -> list[Sample]:
+    held_out = {path.stem for other in rule.without for path in (root / other / "images").iterdir()}
+    table = np.arange(256, dtype=np.uint8)
+    for label, code in rule.codes.items():
+        table[label] = code
+
+    def read(image: Path) -> Sample:
+        codes = table[_read_grey(root / rule.folder / "labels" / f"{image.stem}.png")]
+        if rule.guess_instances:
+            instances, classes = _guess(codes)
+        else:
+            instances, classes = unknown_instances(codes, _THINGS), np.zeros(1, np.uint8)
+        return Sample(_read_rgb(image), codes, instances, classes)
+
+    return _read_all(root / rule.folder / "images", read, held_out)
+
+
+def _load_pennfudan(folder: Path) -> list[Sample]:
+    def read(image: Path) -> Sample:
+        people = _read_grey(folder / "instance_masks" / f"{image.stem}.png")
+        codes = np.where(people > 0, 4, NOT_PEDESTRIAN).astype(np.uint8)
+        return Sample(
+            _read_rgb(image), codes, people.astype(np.uint16), np.full(int(people.max()) + 1, 4, np.uint8)
+        )
+
+    return _read_all(folder / "images", read, set())
+
+
+def _read_all(folder: Path, read: Callable[[Path], Sample], held_out: set[str]) -> list[Sample]:
+    if not folder.is_dir():
+        raise ConfigError(
+            f"training images {folder} do not exist; point data_root at the folder that holds them"
+        )
+    samples = [read(path) for path in sorted(folder.iterdir()) if path.stem not in held_out]
+    if not samples:
+        raise ConfigError(
+            f"{folder} holds no training image (after leaving out {len(held_out)} held-out names)"
+        )
+    return samples
+
+
+def _guess(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    instances = unknown_instances(codes, _THINGS)
+    classes = [0]
+    for mask in whole_vehicles(codes == 3):
+        classes.append(3)
+        instances[mask] = len(classes) - 1
+    for mask in upright_people(codes == PEDESTRIAN_OR_CYCLIST):
+        classes.append(4)
+        instances[mask] = len(classes) - 1
+    return instances, np.array(classes, np.uint8)
+
+
+def _read_rgb(path: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ConfigError(f"{path} is not a readable image")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _read_grey(path: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 2 or image.dtype != np.uint8:
+        raise ConfigError(f"{path} is not a readable 8-bit single-channel PNG")
+    return np.asarray(image)

@@ -1,0 +1,105 @@
+"""The training configuration: one frozen tree, read from YAML (``config/train/*.yaml``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drive_seg.errors import ConfigError
+from drive_seg.network.augment import Augmentation
+from drive_seg.network.losses import LossConfig
+from drive_seg.network.panoptic import NetworkConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training run depends on; the same configuration and machine give the same weights.
+
+    out_dir: checkpoint.pt and losses.csv go there; a checkpoint that is there already is resumed.
+    data_root: folder of the public data sets. sim_folder: frames rendered by ``drive_seg.network.render``.
+    sets: data set name (see ``datasets.load_set``) -> share of the training images, relative to the others.
+    steps, batch: optimiser steps and images per step. rate: peak learning rate, reached after ``warmup``
+    steps, then a cosine to zero. average: decay of the averaged weights, which are what is exported.
+    workers: loader processes. threads: torch threads. save_every: steps between checkpoints.
+    training_data: sentence for the sidecar of the exported model.
+    """
+
+    out_dir: Path = Path("out/train")
+    data_root: Path = Path("data")
+    sim_folder: Path = Path("out/sim_frames")
+    sets: Mapping[str, float] = field(default_factory=lambda: {"sim": 1.0})
+    steps: int = 5000
+    batch: int = 8
+    rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: int = 200
+    average: float = 0.998
+    seed: int = 1
+    workers: int = 1
+    threads: int = 2
+    save_every: int = 250
+    training_data: str = "not stated"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "warmup", "threads", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.augmentation.width % 32 or self.augmentation.height % 32:
+            got = f"{self.augmentation.width}x{self.augmentation.height}"
+            raise ConfigError(f"augmentation width and height must be multiples of 32, got {got}")
+        if not self.sets or min(self.sets.values()) <= 0:
+            raise ConfigError(
+                f"sets must name at least one data set with a share above 0, got {dict(self.sets)}"
+            )
+        if len(self.loss.classes) != self.network.classes:
+            raise ConfigError(
+                f"loss.classes needs a weight per class, {self.network.classes}, got {len(self.loss.classes)}"
+            )
+
+
+def load_train_config(path: Path, **overrides: Any) -> TrainConfig:
+    """Read a YAML file of ``TrainConfig`` fields; ``overrides`` (top-level fields) win.
+
+    Raises:
+        ConfigError: unreadable file, unknown field, or a value of the wrong type.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the training configuration {path}: {error}") from error
+    return typing.cast(TrainConfig, _build(TrainConfig, {**tree, **overrides}, str(path)))
+
+
+def _build(cls: type, tree: Any, where: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of {cls.__name__} fields, got {type(tree).__name__}")
+    kinds = typing.get_type_hints(cls)
+    unknown = sorted(set(tree) - set(kinds))
+    if unknown:
+        raise ConfigError(
+            f"{where}: unknown {', '.join(unknown)}; {cls.__name__} has {', '.join(sorted(kinds))}"
+        )
+    return cls(**{name: _convert(kinds[name], value, f"{where}: {name}") for name, value in tree.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, where)
+    origin = typing.get_origin(kind) or kind
+    wanted: tuple[type, ...] = {tuple: (list, tuple), Path: (str, Path), float: (int, float)}.get(
+        origin, (origin,)
+    )
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise ConfigError(f"{where} must be {getattr(origin, '__name__', origin)}, got {value!r}")
+    if origin is tuple:
+        return tuple(typing.cast("list[Any]", value))
+    return value if origin not in (Path, float, int, str) else origin(value)
