@@ -1,0 +1,290 @@
+"""Everything that lies flat: terrain, verges, pavements, asphalt, markings, and the light on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray
+from .canvas import BACKGROUND, LANE_MARKING, ROAD, ByteArray, Canvas
+from .road import Layout, Line, Stretch
+from .textures import TILE, TILE_METRES
+from .weather import Weather
+
+KERB = 0.12
+_REACH = 165.0
+# Distances of the cross-sections: dense near the camera, where a metre is many pixels.
+_SECTIONS = np.concatenate([np.linspace(0.3, 5.7, 10), np.geomspace(6.3, _REACH, 46)])
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Colours (RGB 0..255) of the ground before light."""
+
+    asphalt: FloatArray
+    side: FloatArray  # asphalt of parking strips and side roads
+    kerb: FloatArray
+    walk: FloatArray
+    verge: FloatArray
+    white: FloatArray
+    yellow: FloatArray
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Something flat on the road in road coordinates; `points` (N, 2) are s, d in metres.
+
+    `gain` != 1 changes the light only (patches, seams, wheel tracks); a painted mark is white or yellow.
+    """
+
+    points: FloatArray
+    gain: float = 1.0
+    mark: bool = False
+    asphalt: bool = False
+
+
+class Ground:
+    """One frame's ground."""
+
+    def __init__(self, canvas: Canvas, camera: Camera, stretch: Stretch, layout: Layout, paint: Paint,
+                 weather: Weather, rough: tuple[ByteArray, ...]) -> None:
+        self._canvas = canvas
+        self._camera = camera
+        self._stretch = stretch
+        self._layout = layout
+        self._paint = paint
+        self._weather = weather
+        self._rough = rough
+        self._lit = np.clip(weather.ambient + weather.sun * np.sin(weather.sun_elevation), 0, 2)
+        self._s = stretch.origin + _SECTIONS
+        if weather.dark:
+            self._lit = self._lit + 0.5
+
+    def draw(self, patches: list[Patch], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
+        """Paint the ground with its patches, cast shadows and contact shadows (fixed point polygons)."""
+        for first, last in self._stretches():
+            self._surfaces(first, last)
+            self._marks(first, last, patches)
+        self._shine(patches, shadows, contacts)
+        self._haze()
+
+    def _stretches(self) -> list[tuple[int, int]]:
+        """Runs of sections that face the camera, far to near: behind a crest the road is hidden."""
+        middle = self._camera.to_camera(self._stretch.place(self._s, 0.0))
+        row = middle[:, 1] / np.maximum(middle[:, 2], NEAR)
+        falling = np.append(np.diff(row) < 0, False)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], falling.astype(np.int8), [0]])))
+        return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2])][::-1]
+
+    def _band(self, first: int, last: int, d0: float, d1: float, z0: float = 0.0, z1: float = 0.0) -> FixedArray | None:
+        s = self._s[first : last + 1]
+        near = self._stretch.place(s, d0, z0)
+        far = self._stretch.place(s[::-1], d1, z1)
+        return self._camera.polygon(np.concatenate([near, far]))
+
+    def _fill(self, polygon: FixedArray | None, colour: FloatArray, owner: int | None) -> None:
+        if polygon is not None:
+            self._canvas.polygons([polygon], np.clip(colour * self._lit, 0, 255), owner)
+
+    def _surfaces(self, first: int, last: int) -> None:
+        layout, paint = self._layout, self._paint
+        self._terrain(first, last)
+        for edge, out, walk in ((layout.right, -1.0, layout.walk_right), (layout.left, 1.0, layout.walk_left)):
+            if walk:
+                self._fill(self._band(first, last, edge, edge + out * walk, KERB, KERB), paint.walk, BACKGROUND)
+        self._fill(self._band(first, last, layout.right, layout.left), paint.asphalt, ROAD)
+        for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
+            if walk:
+                inner = edge - np.sign(edge) * 0.02
+                self._fill(self._band(first, last, inner, edge + np.sign(edge) * 0.14, KERB, KERB), paint.kerb,
+                           BACKGROUND)
+                self._fill(self._band(first, last, inner, inner, 0.0, KERB), paint.kerb * 0.72, BACKGROUND)
+        if layout.parking_right or layout.parking_left:
+            for edge, parked in ((layout.right, layout.parking_right), (layout.left, layout.parking_left)):
+                if parked:
+                    inner = edge - np.sign(edge) * 0.02
+                    self._fill(self._band(first, last, inner, edge - np.sign(edge) * 2.2), paint.side, ROAD)
+        if layout.median:
+            self._fill(self._band(first, last, 0.1, layout.median - 0.1, KERB, KERB),
+                       paint.verge if layout.median > 2 else paint.walk, BACKGROUND)
+            self._fill(self._band(first, last, 0.1, 0.1, 0.0, KERB), paint.kerb * 0.8, BACKGROUND)
+
+    def _terrain(self, first: int, last: int) -> None:
+        """The land beside the road: out to beyond the image, straight sideways as the camera sees it."""
+        camera, canvas = self._camera, self._canvas
+        s = self._s[first : last + 1]
+        points = [camera.to_camera(self._stretch.place(s, d)) for d in (self._layout.right, self._layout.left)]
+        if points[0][0, 0] < points[1][0, 0]:
+            points.reverse()
+        for inner, sign in zip(points, (1.0, -1.0)):
+            outer = inner.copy()
+            reach = np.abs(outer[:, 2]) * canvas.width / camera.focal + 8
+            outer += sign * reach[:, None] * np.array([np.cos(0), 0, 0])
+            # Level in the world, not in a rolled camera.
+            outer[:, 1] += sign * reach * self._camera.rotation[0, 2] / self._camera.rotation[1, 2]
+            ring = np.concatenate([inner, outer[::-1]])
+            ring[:, 2] = np.maximum(ring[:, 2], NEAR)
+            self._fill(camera.fixed(ring), self._paint.verge, BACKGROUND)
+
+    def _marks(self, first: int, last: int, patches: list[Patch]) -> None:
+        low, high = self._s[first], self._s[last]
+        for patch in patches:
+            if patch.asphalt and low <= patch.points[:, 0].mean() <= high:
+                self._fill(self._flat(patch.points), self._paint.side, ROAD)
+        for yellow in (False, True):
+            ink = self._paint.yellow if yellow else self._paint.white
+            many: list[FixedArray] = []
+            for line in self._layout.lines:
+                if line.yellow == yellow:
+                    many += self._line(line, first, last)
+            if not yellow:
+                for patch in patches:
+                    if patch.mark and low <= patch.points[:, 0].mean() <= high:
+                        shape = self._flat(patch.points)
+                        if shape is not None:
+                            many.append(shape)
+            self._canvas.polygons(many, np.clip(ink * self._lit, 0, 255), LANE_MARKING)
+
+    def _flat(self, points: FloatArray) -> FixedArray | None:
+        return self._camera.polygon(self._stretch.place(points[:, 0], points[:, 1]))
+
+    def _line(self, line: Line, first: int, last: int) -> list[FixedArray]:
+        half = line.width / 2
+        if line.dash == 0:
+            band = self._band(first, last, line.d - half, line.d + half)
+            return [] if band is None else [band]
+        low, high = self._s[first], min(self._s[last], self._s[0] + 110)
+        period = line.dash + line.gap
+        start = np.arange(np.floor(low / period), np.ceil(high / period)) * period
+        start = start[(start + line.dash > low) & (start < high)]
+        if not len(start):
+            return []
+        begin, end = np.maximum(start, low), np.minimum(start + line.dash, high)
+        middle = (begin + end) / 2
+        s = np.stack([begin, middle, end, end, middle, begin], axis=1)
+        d = np.repeat(np.array([[line.d - half] * 3 + [line.d + half] * 3]), len(s), axis=0)
+        points = self._camera.to_camera(self._stretch.place(s.ravel(), d.ravel()))
+        whole = (points[:, 2].reshape(-1, 6) >= NEAR).all(axis=1)
+        fixed = self._camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points)).reshape(-1, 6, 2)
+        return [fixed[index] for index in np.flatnonzero(whole)]
+
+    def _shine(self, patches: list[Patch], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
+        """Multiply the ground by its texture, its patches and the shadows on it."""
+        canvas, camera = self._canvas, self._camera
+        top = int(np.clip(camera.horizon() + 1, 0, canvas.height - 1))
+        light = self._texture(top)
+        for patch in patches:
+            if patch.gain != 1.0:
+                shape = self._flat(patch.points)
+                if shape is not None:
+                    self._darken(light, top, [shape], patch.gain)
+        for shapes, strength, soft in ((shadows, self._weather.shadow, 5), (contacts, 0.6, 7)):
+            if shapes and strength:
+                mask = np.zeros_like(light)
+                offset = np.array([0, top << SHIFT], dtype=np.int32)
+                for shape in shapes:
+                    cv2.fillConvexPoly(mask, shape - offset, (255.0 * strength,), cv2.LINE_8, SHIFT)
+                mask = cv2.bitwise_not(cv2.blur(mask, (soft, 3)))
+                light = cv2.multiply(light, mask, scale=1 / 255)
+        if self._weather.dark:
+            light = cv2.multiply(light, self._headlights(top), scale=1 / 255)
+        part = canvas.image[top:]
+        cv2.multiply(part, cv2.cvtColor(light, cv2.COLOR_GRAY2RGB), dst=part, scale=1 / 128)
+
+    def _headlights(self, top: int) -> ByteArray:
+        """Share of light (rows below `top`, width), 255 = full, of the camera car's own lamps at night."""
+        camera, canvas = self._camera, self._canvas
+        rows = np.linspace(top, canvas.height, max((canvas.height - top) // 8, 2))[:, None]
+        columns = np.linspace(0, canvas.width, canvas.width // 8)[None, :]
+        away = camera.focal * camera.position[2] / np.maximum(rows - camera.horizon(), 0.5)
+        aside = (columns - canvas.width / 2) / camera.focal * away
+        beam = np.exp(-(np.log(np.maximum(away, 0.5) / 11) / 0.9) ** 2 - (aside / (2.2 + 0.16 * away)) ** 2)
+        small = (255 * (0.3 + 0.7 * beam)).astype(np.uint8)
+        return np.asarray(cv2.resize(small, (canvas.width, canvas.height - top)), dtype=np.uint8)
+
+    def _darken(self, light: ByteArray, top: int, shapes: list[FixedArray], gain: float) -> None:
+        offset = np.array([0, top << SHIFT], dtype=np.int32)
+        for shape in shapes:
+            moved = shape - offset
+            low, high = moved.min(axis=0) >> SHIFT, (moved.max(axis=0) >> SHIFT) + 1
+            x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
+            x1, y1 = min(int(high[0]) + 1, light.shape[1]), min(int(high[1]) + 1, light.shape[0])
+            if x0 >= x1 or y0 >= y1:
+                continue
+            part = light[y0:y1, x0:x1]
+            mask = np.zeros_like(part)
+            cv2.fillPoly(mask, [moved - np.array([x0 << SHIFT, y0 << SHIFT], dtype=np.int32)], (255,), cv2.LINE_AA, SHIFT)
+            cv2.copyTo(cv2.convertScaleAbs(part, alpha=gain), mask, part)
+
+    def _texture(self, top: int) -> ByteArray:
+        """Light map (rows below `top`, width), 128 = unchanged: the tile of each surface in perspective."""
+        camera, canvas = self._camera, self._canvas
+        per_metre = TILE / TILE_METRES
+        # The tangent plane of the road at the camera; fine for the near part, where texture is seen.
+        ground = np.array([[1.0, 0.0, -camera.position[0]], [0.0, 1.0, -camera.position[1]],
+                           [0.0, 0.0, -camera.position[2]]])
+        lens = camera.intrinsics @ camera.rotation @ ground
+        shift = float(np.fmod(self._stretch.origin, TILE_METRES))
+        place = np.array([[1 / per_metre, 0.0, -shift], [0.0, 1 / per_metre, 0.0], [0.0, 0.0, 1.0]])
+        matrix = lens @ place
+        scale = min(1.0, 640 / canvas.width)  # finer than this the noise of the sensor hides it
+        rows = canvas.height - top
+        size = (round(canvas.width * scale), max(1, round(rows * scale)))
+        out = np.full((size[1], size[0], 3), 128, dtype=np.uint8)
+        # Bands of rows, each from the level of the pyramid that fits its distance.
+        limits = [1.0, 0.2, 0.085, 0.04, 0.016]
+        for level, (high, low) in enumerate(zip(limits[:-1], limits[1:])):
+            y0, y1 = round(low * camera.height * scale), min(round(high * camera.height * scale), size[1])
+            if level == 0:
+                y1 = size[1]
+            if y0 >= y1:
+                continue
+            into = np.array([[scale, 0, 0], [0, scale, -top * scale - y0], [0, 0, 1.0]])
+            out_of = np.diag([float(1 << level), float(1 << level), 1.0])
+            out[y0:y1] = cv2.warpPerspective(self._rough[level], into @ matrix @ out_of, (size[0], y1 - y0),
+                                             flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        if scale != 1.0:
+            out = cv2.resize(out, (canvas.width, rows))
+        owners = canvas.owners[top:]
+        light = np.ascontiguousarray(out[:, :, 1])
+        cv2.copyTo(out[:, :, 0], cv2.compare(owners, BACKGROUND, cv2.CMP_NE), light)
+        paved = self._paved(top)
+        if paved is not None:
+            cv2.copyTo(out[:, :, 2], cv2.bitwise_and(paved, cv2.compare(owners, BACKGROUND, cv2.CMP_EQ)), light)
+        return light
+
+    def _paved(self, top: int) -> ByteArray | None:
+        layout = self._layout
+        shapes = []
+        for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
+            if walk:
+                shape = self._band(0, len(self._s) - 1, edge, edge + np.sign(edge) * walk, KERB, KERB)
+                if shape is not None:
+                    shapes.append(shape - np.array([0, top << SHIFT], dtype=np.int32))
+        if not shapes:
+            return None
+        mask = np.zeros((self._canvas.height - top, self._canvas.width), dtype=np.uint8)
+        cv2.fillPoly(mask, shapes, (255,), cv2.LINE_8, SHIFT)
+        return mask
+
+    def _haze(self) -> None:
+        """Fade the ground with distance, row by row."""
+        canvas, camera, weather = self._canvas, self._camera, self._weather
+        horizon = camera.horizon()
+        top = int(np.clip(horizon - 0.05 * canvas.height, 0, canvas.height - 1))
+        rows = np.arange(top, canvas.height)
+        away = camera.focal * camera.position[2] / np.maximum(rows - horizon, 1.0)
+        clear = np.exp(-np.minimum(away, _REACH * 1.5) / weather.sight)
+        below = rows > horizon
+        part = canvas.image[top:]
+        # The land's far edge meets the horizon; above it only what the ground already covers may change.
+        gain = np.where(below, clear, 1.0)
+        keep = np.repeat(gain[:, None], 3, axis=1)
+        add = (1 - keep) * weather.haze
+        width = canvas.width
+        multiply = np.broadcast_to((keep * 255).astype(np.uint8)[:, None, :], (len(rows), width, 3))
+        plus = np.broadcast_to(add.astype(np.uint8)[:, None, :], (len(rows), width, 3))
+        part[:] = cv2.add(cv2.multiply(part, np.ascontiguousarray(multiply), scale=1 / 255),
+                          np.ascontiguousarray(plus))

@@ -1,0 +1,164 @@
+"""What moves: streams of vehicles, cyclists and pedestrians as closed functions of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .canvas import CYCLIST, PEDESTRIAN, VEHICLE
+from .chance import chance
+from .people import person
+from .road import Layout
+from .vehicles import vehicle
+
+AHEAD, BEHIND = 118.0, 6.0
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Someone on the road at one moment; yaw relative to the road's direction, metres, radians."""
+
+    class_id: int
+    kind: str  # vehicle, motorcycle, walker, cyclist
+    seed: int
+    s: float
+    d: float
+    yaw: float
+    gone: float
+    standing: bool
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Actors at fixed places in a frame that moves along the road: s = place + start + speed * t + sway."""
+
+    key: int
+    kind: str
+    d: float
+    spread: float
+    cell: float
+    density: float
+    speed: float
+    with_camera: bool  # speed is relative to the camera car
+    sway: float
+    sway_rate: float
+    yaw: float
+    first_cell: int | None  # nothing before it (the lane the camera drives in)
+
+
+@dataclass(frozen=True)
+class Ego:
+    """The camera car's drive: never stops, never turns back."""
+
+    start: float
+    speed: float
+    change: float
+    rate: float
+    phase: float
+
+    def travelled(self, time: float) -> float:
+        """Position along the road at `time` seconds, metres."""
+        wave = self.change / self.rate * np.sin(self.rate * time + self.phase)
+        return float(self.start + self.speed * (time + wave))
+
+
+class Traffic:
+    """All streams of one drive."""
+
+    def __init__(self, seed: int, layout: Layout) -> None:
+        rng = chance(seed, 501)
+        self._seed = seed
+        environment = layout.environment
+        mean = {"city": 8.0, "suburb": 9.5, "rural": 16.0, "highway": 24.0}[environment]
+        self.ego = Ego(float(rng.uniform(0, 4000)), mean * float(rng.uniform(0.75, 1.25)), float(rng.uniform(0.1, 0.5)),
+                       2 * np.pi / float(rng.uniform(25, 60)), float(rng.uniform(0, 2 * np.pi)))
+        self.heavy = float(rng.uniform(0.06, 0.3))
+        busy = float(rng.beta(1.6, 1.6))
+        people = {"city": 1.0, "suburb": 0.5, "rural": 0.12, "highway": 0.0}[environment] * float(rng.beta(1.5, 1.5))
+        cell = max(15.5, mean * 1.3)
+        self._streams: list[_Stream] = []
+        for lane in range(layout.forward):
+            d = layout.lane_centre(lane)
+            if lane == layout.ego:
+                self._add("vehicle", d, 0.3, cell, 0.25 + 0.65 * busy, 0.0, True, float(rng.uniform(1, 7)), 0.0, 0,
+                          rng)
+            else:
+                slower = float(rng.uniform(0.8, 4.5)) * (1 if lane < layout.ego else -1)
+                self._add("vehicle", d, 0.3, cell, 0.15 + 0.7 * busy, slower, True, 2.0, 0.0, None, rng)
+        for lane in range(layout.oncoming):
+            self._add("vehicle", layout.lane_centre(lane, True), 0.3, cell, 0.15 + 0.65 * busy,
+                      -mean * float(rng.uniform(0.7, 1.2)), False, 2.0, np.pi, None, rng)
+        kerb = 0.55
+        for d, yaw in ((-layout.lane * layout.forward + kerb, 0.0), (layout.lane * layout.oncoming + layout.median - kerb, np.pi)):
+            if environment != "highway" and (yaw == 0.0 or layout.oncoming):
+                rides = float(rng.uniform(0.15, 0.75)) * min(1.0, people + 0.35)
+                self._add("cyclist", d, 0.2, 24.0, rides, float(rng.uniform(3.5, 6)) * (1 if yaw == 0 else -1), False,
+                          1.0, yaw, None, rng)
+        if layout.forward + layout.oncoming > 1 or rng.random() < 0.4:
+            self._add("motorcycle", -layout.lane * layout.ego - 0.25, 0.15, 60.0, 0.3 * busy, float(rng.uniform(1, 4)), True, 1.0, 0.0,
+                      None, rng)
+        for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
+            out = float(np.sign(edge))
+            width = walk or (2.0 if environment in ("suburb", "rural") else 0.0)
+            if width and people:
+                for direction in (1.0, -1.0):
+                    self._add("walker", edge + out * (0.35 + (width - 0.6) / 2), (width - 0.7) / 2, 5.5,
+                              0.75 * people * (1.0 if walk else 0.4), direction * float(rng.uniform(1.0, 1.5)), False, 0.3,
+                              0.0 if direction > 0 else np.pi, None, rng)
+
+    def _add(self, kind: str, d: float, spread: float, cell: float, density: float, speed: float, with_camera: bool,
+             sway: float, yaw: float, first: int | None, rng: np.random.Generator) -> None:
+        self._streams.append(_Stream(len(self._streams), kind, d, spread, cell, density, speed, with_camera, sway,
+                                     2 * np.pi / float(rng.uniform(15, 40)), yaw, first))
+
+    def actors(self, time: float) -> list[Actor]:
+        """Everyone moving within sight at `time` seconds."""
+        here = self.ego.travelled(time)
+        found: list[Actor] = []
+        for stream in self._streams:
+            moved = stream.speed * time + stream.sway * float(np.sin(stream.sway_rate * time + stream.key))
+            if stream.with_camera:
+                moved += here
+            if stream.first_cell is not None:
+                moved += 7.0
+            low = int(np.floor((here - BEHIND - moved) / stream.cell)) - 1
+            high = int(np.ceil((here + AHEAD - moved) / stream.cell))
+            if stream.first_cell is not None:
+                low = max(low, stream.first_cell)
+            for cell in range(low, high + 1):
+                actor = self._actor(stream, cell, moved, time)
+                if actor is not None and here - BEHIND <= actor.s <= here + AHEAD:
+                    found.append(actor)
+        return found
+
+    def _actor(self, stream: _Stream, cell: int, moved: float, time: float) -> Actor | None:
+        rng = chance(self._seed, 502, stream.key, cell)
+        if rng.random() >= stream.density:
+            return None
+        look = int(rng.integers(1 << 31))
+        wander = stream.spread * (float(rng.uniform(-1, 1)) if stream.kind != "vehicle" else float(rng.normal(0, 0.6)))
+        sway = 0.1 * float(np.sin(0.5 * time + cell))
+        if stream.kind == "vehicle":
+            length = vehicle(look, self.heavy).length
+            room = max(stream.cell - length - 2.0, 0.0)
+            s = (cell * stream.cell) + length / 2 + room * float(rng.random()) + moved
+            return Actor(VEHICLE, "vehicle", look, s, stream.d + wander + sway, stream.yaw, 0.0, False)
+        s = (cell + float(rng.uniform(0.1, 0.9))) * stream.cell + moved
+        pace = abs(stream.speed)
+        if stream.kind == "motorcycle":
+            return Actor(VEHICLE, "motorcycle", look, s, stream.d + wander + sway, stream.yaw, 0.0, False)
+        class_id = CYCLIST if stream.kind == "cyclist" else PEDESTRIAN
+        yaw = stream.yaw + 0.15 * float(np.sin(0.7 * time + cell))
+        return Actor(class_id, stream.kind, look, s, stream.d + wander + sway, yaw, pace * time + cell, False)
+
+
+def actor_size(actor: Actor, heavy: float) -> tuple[float, float, float]:
+    """Length, width and height of an actor, metres."""
+    if actor.kind == "vehicle":
+        body = vehicle(actor.seed, heavy)
+        return body.length, body.width, body.height
+    height = person(actor.seed).height
+    if actor.kind == "walker":
+        return 0.5, 0.5, height
+    return 1.9, 0.55, height + 0.1
