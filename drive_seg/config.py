@@ -75,7 +75,12 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("gpu_id", 0, "CUDA device of the tensorrt backend.", minimum=0, maximum=63),
     Parameter("engine_cache_dir", "~/.cache/drive_seg", "Folder of compiled engines; empty disables the cache."),
     Parameter(
-        "score_threshold", 0.3, "Instances below this score are left unlabelled.", live=True, minimum=0.0, maximum=1.0
+        "score_threshold",
+        0.3,
+        "Instances below this score are left unlabelled.",
+        live=True,
+        minimum=0.0,
+        maximum=1.0,
     ),
     Parameter(
         "min_instance_area",

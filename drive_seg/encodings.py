@@ -59,5 +59,7 @@ def encoding_named(name: str) -> Encoding:
     if found is not None:
         return found
     if name in ("16UC1", "32FC1"):
-        raise MalformedImage(f"encoding {name} is a depth image by ROS convention (REP 118); send a colour image or mono16")
+        raise MalformedImage(
+            f"encoding {name} is a depth image by ROS convention (REP 118); send a colour image or mono16"
+        )
     raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got '{name[:40]}'")

@@ -31,6 +31,8 @@ class MissingDependency(DriveSegError, ImportError):
     """An optional package is needed and absent; the message holds the command that installs it."""
 
     def __init__(self, package: str, needed_for: str, install: str) -> None:
-        super().__init__(f"{needed_for} needs the package '{package}', which is not installed; install it with: {install}")
+        super().__init__(
+            f"{needed_for} needs the package '{package}', which is not installed; install it with: {install}"
+        )
         self.package = package
         self.install = install

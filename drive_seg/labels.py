@@ -108,7 +108,9 @@ class LabelSet:
                 color = tuple(int(c) for c in row["color"])
                 labels.append(Label(int(row["id"]), str(row["name"]), bool(row["thing"]), color))  # type: ignore[arg-type]
             except (KeyError, TypeError, ValueError) as error:
-                raise ModelError(f"label {number} must have id, name, thing and color [r, g, b], got {row!r}") from error
+                raise ModelError(
+                    f"label {number} must have id, name, thing and color [r, g, b], got {row!r}"
+                ) from error
         return cls(tuple(labels))
 
 

@@ -40,7 +40,13 @@ class Prepared:
 class Pending:
     """A batch in the engine's hands. Must be waited for, in the order of submission."""
 
-    def __init__(self, slot: Slot, prepared: Sequence[Prepared], postprocess: PostProcessor, release: Callable[[Slot], None]) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        prepared: Sequence[Prepared],
+        postprocess: PostProcessor,
+        release: Callable[[Slot], None],
+    ) -> None:
         self._slot = slot
         self._prepared = prepared
         self._postprocess = postprocess
@@ -139,7 +145,9 @@ class Pipeline:
             MalformedImage: not such an array, or a frame that cannot be decoded.
             EngineError: the backend failed.
         """
-        frame = image if isinstance(image, Frame) else Frame(CameraImage.from_rgb(image), received_ns=time.monotonic_ns())
+        frame = (
+            image if isinstance(image, Frame) else Frame(CameraImage.from_rgb(image), received_ns=time.monotonic_ns())
+        )
         return self.submit([frame]).wait()[0]
 
     def close(self) -> None:

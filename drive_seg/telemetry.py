@@ -22,7 +22,7 @@ class Stopwatch:
     """Consecutive laps on the monotonic clock, in milliseconds."""
 
     def __init__(self) -> None:
-        self._start = self._last = time.perf_counter_ns()
+        self._last = time.perf_counter_ns()
 
     def lap(self) -> float:
         """Milliseconds since construction or the previous lap."""
@@ -30,14 +30,10 @@ class Stopwatch:
         elapsed, self._last = now - self._last, now
         return elapsed / 1e6
 
-    def elapsed(self) -> float:
-        """Milliseconds since construction; laps do not reset it."""
-        return (time.perf_counter_ns() - self._start) / 1e6
-
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Order statistics in milliseconds. Each is a value that was really observed (nearest rank), none is interpolated."""
+    """Order statistics in milliseconds: each is a value that was observed (nearest rank), none is interpolated."""
 
     p50: float
     p95: float
@@ -59,7 +55,9 @@ class Percentiles:
 class Window:
     """The last ``seconds`` of a quantity, in a ring of ``capacity`` values: bounded memory at any rate."""
 
-    def __init__(self, seconds: float = 10.0, capacity: int = 4096, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float = 10.0, capacity: int = 4096, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._seconds = seconds
         self._clock = clock
         self._times = np.full(capacity, -np.inf)

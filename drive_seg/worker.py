@@ -119,7 +119,7 @@ class Worker:
     def _run(self) -> None:
         try:
             pipeline = self._open_pipeline()
-        except Exception as error:  # handed to start(), which raises it on the caller's thread
+        except Exception as error:  # noqa: BLE001 - handed to start(), which raises it on the caller's thread
             self._error = error
             self._opened.set()
             return
@@ -142,22 +142,23 @@ class Worker:
             return frames
 
     def _process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
-        picked_up = Stopwatch()
-        ready = [frame for frame in map(self._admit, frames) if frame is not None]
+        picked_up = time.monotonic_ns()
+        admitted = (self._admit(frame, picked_up) for frame in frames)
+        ready = [frame for frame in admitted if frame is not None]
         for start in range(0, len(ready), pipeline.max_batch):
             batch = ready[start : start + pipeline.max_batch]
             try:
                 results = pipeline.submit(batch).wait()
-            except DriveSegError as error:
+            except Exception as error:  # noqa: BLE001 - see _lose
                 for frame in batch:
                     self._lose(frame, error)
                 continue
             for result in results:
                 self._deliver(result, picked_up)
 
-    def _admit(self, frame: Frame) -> Frame | None:
+    def _admit(self, frame: Frame, picked_up: int) -> Frame | None:
         """The frame with its pixels decoded and its queue time, or None when it is dropped."""
-        queue_ms = (time.monotonic_ns() - frame.received_ns) / 1e6
+        queue_ms = (picked_up - frame.received_ns) / 1e6
         limit = self._max_age_ms()
         if limit and (frame.transport_ms or 0.0) + queue_ms > limit:
             self._ledgers[frame.camera].drop("stale")
@@ -173,27 +174,31 @@ class Worker:
             self._report(frame.camera, error)
             return None
 
-    def _deliver(self, result: PanopticResult, picked_up: Stopwatch) -> None:
+    def _deliver(self, result: PanopticResult, picked_up: int) -> None:
         watch = Stopwatch()
         frame = result.frame
         try:
             self._publish(result)
-        except Exception as error:
-            _log.exception("publishing a frame of camera %s failed", frame.camera)
-            self._lose(frame, DriveSegError(f"publishing failed: {type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001 - see _lose
+            self._lose(frame, error)
             return
         self._ledgers[frame.camera].publish()
-        own = (time.monotonic_ns() - frame.received_ns) / 1e6
+        now = time.monotonic_ns()
+        own = (now - frame.received_ns) / 1e6
         times = dataclasses.replace(
             result.times,
             transport=frame.transport_ms,
             queue=frame.queue_ms,
             publish=watch.lap(),
-            processing=picked_up.elapsed(),
+            processing=(now - picked_up) / 1e6,
             end_to_end=None if frame.transport_ms is None else frame.transport_ms + own,
         )
         self._finished(dataclasses.replace(result, times=times))
 
-    def _lose(self, frame: Frame, error: DriveSegError) -> None:
+    def _lose(self, frame: Frame, error: Exception) -> None:
+        """One bad frame must not end the thread that serves all the others: count it, report it, go on."""
+        if not isinstance(error, DriveSegError):
+            _log.error("a frame of camera %s failed unexpectedly", frame.camera, exc_info=error)
+            error = DriveSegError(f"{type(error).__name__}: {error}")
         self._ledgers[frame.camera].fail()
         self._report(frame.camera, error)

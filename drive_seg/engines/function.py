@@ -41,7 +41,11 @@ class FunctionEngine:
     """``function``: uint8 (N, H, W, 3) RGB -> RawOutputs; H x W is ``size`` = (width, height)."""
 
     def __init__(
-        self, function: NetworkFunction, size: tuple[int, int] = (640, 384), max_batch: int = 1, slots: int = 2
+        self,
+        function: NetworkFunction,
+        size: tuple[int, int] = (640, 384),
+        max_batch: int = 1,
+        slots: int = 2,
     ) -> None:
         self.info = EngineInfo("function", "fp32", "python", "1")
         self.slots: Sequence[FunctionSlot] = [

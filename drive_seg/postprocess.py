@@ -1,0 +1,333 @@
+"""Panoptic fusion: semantic map + centres + offsets -> panoptic ids and instances in native pixels.
+
+The grouping is that of Panoptic-DeepLab (Cheng et al., CVPR 2020, section 3.2), class by class: a thing pixel
+votes for the place its cell's offset points to and joins the nearest centre of its own class. A class that has
+pixels but no centre falls back to connected components, so that nothing seen is lost for want of a peak.
+
+All sums run over *runs* (maximal horizontal stretches of one segment) with the number of native pixels each
+network pixel stands for as weight: areas and boxes are exact in native pixels without touching the native maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.frame import Frame, Instance, PanopticResult, RawOutputs
+from drive_seg.labels import (
+    MAX_INSTANCES_PER_CLASS,
+    PANOPTIC_DIVISOR,
+    PANOPTIC_UNLABELLED,
+    UNLABELLED,
+    LabelSet,
+)
+from drive_seg.preprocess import Geometry
+
+_NO_SEGMENT = 0
+
+
+@dataclass(frozen=True)
+class FusionOptions:
+    """Thresholds of the fusion.
+
+    Attributes:
+        score_threshold: instances whose score is below it become unlabelled. The score is the geometric mean of
+            the centre's heat and the segment's mean class confidence, 0..1.
+        min_instance_area: instances with fewer native pixels become unlabelled.
+        output_resolution: ``native`` (camera pixels) or ``network`` (network pixels without the letterbox bars).
+        center_threshold: peaks below it are no centres; a connected component without a centre scores as this heat.
+        max_centers: at most so many of the strongest peaks are used.
+        confidence: whether results carry the confidence map.
+    """
+
+    score_threshold: float = 0.3
+    min_instance_area: int = 64
+    output_resolution: str = "native"
+    center_threshold: float = 0.1
+    max_centers: int = 128
+    confidence: bool = False
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Thing segments before filtering, numbered from 1; row 0 of every array is 'no segment'.
+
+    Attributes:
+        grid: int32 (T * h * w,) segment of each (thing class, cell), 0 where none was needed.
+        channel: int (S,) index among the thing classes.
+        heat: float32 (S,) heat of the centre, or the centre threshold for a connected component.
+    """
+
+    grid: NDArray[np.int32]
+    channel: NDArray[np.intp]
+    heat: NDArray[np.float32]
+
+
+class _Tables:
+    """What depends only on the image geometry and the maps' strides; made once per camera size."""
+
+    def __init__(
+        self, geometry: Geometry, network: tuple[int, int], maps: tuple[int, int], cells: tuple[int, int]
+    ) -> None:
+        (width, height), (map_w, map_h), (cell_w, cell_h) = network, maps, cells
+        self.stride = width // map_w
+        across, down = geometry.axes(self.stride)
+        self.content = (down.window, across.window)
+        self.row_weight = down.weights
+        self.columns_before = across.starts  # native columns left of each map column: a run's width is a difference
+        self.inside = np.zeros((map_h, map_w), np.uint8)
+        self.inside[self.content] = 255
+        y, x = np.mgrid[:map_h, :map_w]
+        self.cell = ((y * cell_h // map_h) * cell_w + x * cell_w // map_w).astype(np.int32).ravel()
+        stride_y, stride_x = height / cell_h, width / cell_w
+        cy, cx = np.mgrid[:cell_h, :cell_w]
+        self.middle_y = ((cy + 0.5) * stride_y - 0.5).astype(np.float32).ravel()
+        self.middle_x = ((cx + 0.5) * stride_x - 0.5).astype(np.float32).ravel()
+
+
+def group(
+    needed: NDArray[np.bool_],
+    centers: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    middle_y: NDArray[np.float32],
+    middle_x: NDArray[np.float32],
+    options: FusionOptions,
+) -> Segments:
+    """Assign every needed (class, cell) to the nearest centre of that class.
+
+    Args:
+        needed: (T, h * w) cells in which a pixel of the class lies.
+        centers: (T, h, w) heat, 0 where there is no peak.
+        offsets: (2, h, w) (dy, dx) in network pixels.
+        middle_y, middle_x: (h * w,) network coordinates of the cells' middles.
+    """
+    channels, height, width = centers.shape
+    heat = centers.reshape(channels, -1)
+    peak_channel, peak_cell = np.nonzero(heat >= options.center_threshold)
+    peak_heat = heat[peak_channel, peak_cell]
+    if peak_heat.size > options.max_centers:
+        keep = np.sort(np.argsort(-peak_heat, kind="stable")[: options.max_centers])
+        peak_channel, peak_cell, peak_heat = peak_channel[keep], peak_cell[keep], peak_heat[keep]
+    grid = np.zeros((channels, height * width), np.int32)
+    segment_channel: list[NDArray[np.intp]] = [np.zeros(1, np.intp), peak_channel]
+    segment_heat: list[NDArray[np.float32]] = [np.zeros(1, np.float32), peak_heat]
+    count = 1 + peak_heat.size
+    offset_y, offset_x = offsets.reshape(2, -1)
+    for channel in range(channels):
+        cells = np.flatnonzero(needed[channel])
+        if not cells.size:
+            continue
+        peaks = np.flatnonzero(peak_channel == channel)
+        if peaks.size:
+            vote_y = middle_y[cells] + offset_y[cells]
+            vote_x = middle_x[cells] + offset_x[cells]
+            dy = vote_y[:, None] - middle_y[peak_cell[peaks]]
+            dx = vote_x[:, None] - middle_x[peak_cell[peaks]]
+            grid[channel, cells] = 1 + peaks[np.argmin(dy * dy + dx * dx, axis=1)]
+            continue
+        image = needed[channel].reshape(height, width).view(np.uint8)
+        found, components = cv2.connectedComponents(image, connectivity=8, ltype=cv2.CV_32S)
+        grid[channel, cells] = components.reshape(-1)[cells] + (count - 1)
+        segment_channel.append(np.full(found - 1, channel, np.intp))
+        segment_heat.append(np.full(found - 1, options.center_threshold, np.float32))
+        count += found - 1
+    return Segments(grid.reshape(-1), np.concatenate(segment_channel), np.concatenate(segment_heat))
+
+
+class PostProcessor:
+    """Raw network maps of one image in, PanopticResult out.
+
+    Args:
+        labels: the classes.
+        network_size: (width, height) of the network input.
+        options: thresholds; may be replaced between frames.
+        allocate: ``allocate(frame, name, shape, dtype)`` gives the array a result is written into.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSet,
+        network_size: tuple[int, int],
+        options: FusionOptions,
+        allocate: Callable[[Frame, str, tuple[int, int], Any], NDArray[Any]],
+    ) -> None:
+        self.options = options
+        self._labels = labels
+        self._network = network_size
+        self._allocate = allocate
+        self._tables: dict[tuple[Geometry, tuple[int, int], tuple[int, int]], _Tables] = {}
+        ids = np.arange(256)
+        known = ids < len(labels)
+        self._thing_lut = np.where(labels.is_thing, 255, 0).astype(np.uint8)
+        self._mask_lut = np.where(known, ids, UNLABELLED).astype(np.uint8)
+        self._panoptic_lut = np.where(known, ids, PANOPTIC_UNLABELLED).astype(np.uint16)
+        self._channel_of = np.zeros(256, np.int32)
+        self._thing_ids = np.array([label.id for label in labels.things], np.intp)
+        self._channel_of[self._thing_ids] = np.arange(self._thing_ids.size)
+
+    def __call__(self, frame: Frame, raw: RawOutputs, index: int, geometry: Geometry) -> PanopticResult:
+        """Fuse image ``index`` of a batch and bring it back to the camera's pixels."""
+        options = self.options
+        semantic = raw.semantic[index]
+        tables = self._tables_for(geometry, raw)
+        mask = np.asarray(cv2.LUT(semantic, self._mask_lut), np.uint8)
+        panoptic = np.asarray(cv2.LUT(semantic, self._panoptic_lut), np.uint16)
+        instances = self._fuse_things(mask, panoptic, raw, index, geometry, tables, options)
+
+        def output(name: str, small: NDArray[Any]) -> NDArray[Any]:
+            return self._output(frame, name, small, geometry, tables, options)
+
+        return PanopticResult(
+            frame=frame,
+            mask=output("mask", mask),
+            panoptic=output("panoptic", panoptic),
+            instances=instances,
+            native_size=geometry.native,
+            confidence=output("confidence", raw.confidence[index]) if options.confidence else None,
+        )
+
+    def _fuse_things(
+        self,
+        mask: NDArray[np.uint8],
+        panoptic: NDArray[np.uint16],
+        raw: RawOutputs,
+        index: int,
+        geometry: Geometry,
+        tables: _Tables,
+        options: FusionOptions,
+    ) -> tuple[Instance, ...]:
+        """Write instance ids into ``panoptic`` and 255/65535 where a thing is given up; both at map size."""
+        thing = cv2.bitwise_and(cv2.LUT(mask, self._thing_lut), tables.inside)
+        pixels = np.flatnonzero(thing)
+        if not pixels.size:
+            return ()
+        channels, cell_h, cell_w = raw.centers.shape[1:]
+        cell_count = cell_h * cell_w
+        key = self._channel_of[mask.reshape(-1)[pixels]] * cell_count + tables.cell[pixels]
+        needed = np.zeros(channels * cell_count, np.bool_)
+        needed[key] = True
+        segments = group(
+            needed.reshape(channels, cell_count),
+            raw.centers[index],
+            raw.offsets[index],
+            tables.middle_y,
+            tables.middle_x,
+            options,
+        )
+        segment = segments.grid[key]
+
+        width = mask.shape[1]
+        starts = _run_starts(pixels, segment, width)
+        run_segment = segment[starts]
+        run_row, run_first = np.divmod(pixels[starts], width)
+        run_length = np.diff(np.append(starts, pixels.size))
+        run_last = run_first + run_length - 1
+        native = tables.row_weight[run_row] * (tables.columns_before[run_last + 1] - tables.columns_before[run_first])
+
+        count = segments.heat.size
+        area = np.bincount(run_segment, native, count)
+        size = np.bincount(run_segment, run_length, count)
+        certainty = np.add.reduceat(raw.confidence[index].reshape(-1)[pixels], starts, dtype=np.uint32)
+        mean_confidence = np.bincount(run_segment, certainty, count) / (255.0 * np.maximum(size, 1))
+        score = np.sqrt(np.clip(segments.heat, 0.0, 1.0) * mean_confidence)
+        kept = (area >= max(options.min_instance_area, 1)) & (score >= options.score_threshold)
+        kept[_NO_SEGMENT] = False
+
+        values = np.full(count, PANOPTIC_UNLABELLED, np.uint16)
+        instances = self._number(values, kept, segments, score)
+        seen = native > 0  # when the camera is smaller than the network, some map pixels stand for no camera pixel
+        boxes = _boxes(run_segment[seen], run_row[seen], run_first[seen], run_last[seen], count)
+        panoptic.reshape(-1)[pixels] = values[segment]
+        if not kept[run_segment].all():
+            mask.reshape(-1)[pixels[~kept[segment]]] = UNLABELLED
+        return tuple(
+            Instance(
+                panoptic_id=int(values[s]),
+                class_id=int(values[s]) // PANOPTIC_DIVISOR,
+                class_name=self._labels[int(values[s]) // PANOPTIC_DIVISOR].name,
+                score=float(score[s]),
+                box=geometry.native_box(*map(int, boxes[s]), stride=tables.stride),
+                area=int(area[s]),
+            )
+            for s in instances
+        )
+
+    def _number(
+        self,
+        values: NDArray[np.uint16],
+        kept: NDArray[np.bool_],
+        segments: Segments,
+        score: NDArray[np.float64],
+    ) -> list[int]:
+        """Give the kept segments their panoptic ids, best score first within each class; returns them in id order."""
+        ordered: list[int] = []
+        for channel, class_id in enumerate(self._thing_ids):
+            mine = np.flatnonzero(kept & (segments.channel == channel))
+            mine = mine[np.argsort(-score[mine], kind="stable")]
+            kept[mine[MAX_INSTANCES_PER_CLASS:]] = False
+            mine = mine[:MAX_INSTANCES_PER_CLASS]
+            values[mine] = class_id * PANOPTIC_DIVISOR + 1 + np.arange(mine.size)
+            ordered.extend(int(s) for s in mine)
+        return ordered
+
+    def _output(
+        self,
+        frame: Frame,
+        name: str,
+        small: NDArray[Any],
+        geometry: Geometry,
+        tables: _Tables,
+        options: FusionOptions,
+    ) -> NDArray[Any]:
+        if options.output_resolution == "native":
+            width, height = geometry.native
+            return geometry.restore(small, self._allocate(frame, name, (height, width), small.dtype))
+        content = small[tables.content]
+        out = self._allocate(frame, name, content.shape, small.dtype)
+        np.copyto(out, content)
+        return out
+
+    def _tables_for(self, geometry: Geometry, raw: RawOutputs) -> _Tables:
+        map_h, map_w = raw.semantic.shape[1:]
+        cell_h, cell_w = raw.centers.shape[2:]
+        key = (geometry, (map_w, map_h), (cell_w, cell_h))
+        tables = self._tables.get(key)
+        if tables is None:
+            if len(self._tables) >= 16:  # cameras have few sizes; a folder of photographs has many
+                self._tables.clear()
+            tables = self._tables[key] = _Tables(geometry, self._network, *key[1:])
+        return tables
+
+
+def _run_starts(pixels: NDArray[np.intp], segment: NDArray[np.int32], width: int) -> NDArray[np.intp]:
+    """Where a new run begins in sorted flat ``pixels``: a gap, a new row or another segment."""
+    new = np.empty(pixels.size, np.bool_)
+    new[0] = True
+    np.not_equal(pixels[1:], pixels[:-1] + 1, out=new[1:])
+    new[1:] |= segment[1:] != segment[:-1]
+    new |= pixels % width == 0
+    return np.flatnonzero(new)
+
+
+def _boxes(
+    segment: NDArray[np.int32],
+    row: NDArray[np.intp],
+    first: NDArray[np.intp],
+    last: NDArray[np.intp],
+    count: int,
+) -> NDArray[np.intp]:
+    """(count, 4) first column, last column, first row, last row (inclusive, map pixels) over each segment's runs."""
+    boxes = np.zeros((count, 4), np.intp)
+    key = segment.astype(np.uint16) if count <= 1 << 16 else segment  # numpy's radix sort is for 16 bits, 8 x faster
+    order = np.argsort(key, kind="stable")
+    present, starts = np.unique(segment[order], return_index=True)
+    for column, (reduce, values) in enumerate(
+        ((np.minimum, first), (np.maximum, last), (np.minimum, row), (np.maximum, row))
+    ):
+        boxes[present, column] = reduce.reduceat(values[order], starts)
+    return boxes

@@ -1,0 +1,220 @@
+"""The vectorised fusion against an independent, pixel-by-pixel version that works in native pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from drive_seg.frame import Box, CameraImage, Frame, PanopticResult, RawOutputs
+from drive_seg.labels import DRIVING, PANOPTIC_UNLABELLED, UNLABELLED, mask_of
+from drive_seg.postprocess import FusionOptions, PostProcessor
+from drive_seg.preprocess import Geometry
+
+NETWORK = (96, 64)
+STRIDE = 4
+
+
+def frame(native: tuple[int, int]) -> Frame:
+    width, height = native
+    return Frame(CameraImage("mono8", width, height, width, np.zeros(width * height, np.uint8)))
+
+
+def processor(options: FusionOptions) -> PostProcessor:
+    return PostProcessor(DRIVING, NETWORK, options, lambda frame, name, shape, dtype: np.empty(shape, dtype))
+
+
+def random_outputs(seed: int, peaks: int, thing_share: float, map_stride: int = 1) -> RawOutputs:
+    rng = np.random.default_rng(seed)
+    width, height = NETWORK
+    coarse = rng.choice(
+        6,
+        size=(height // 8, width // 8),
+        p=[0.4, 0.4 - thing_share / 2, 0.2 - thing_share / 2] + [thing_share / 3] * 3,
+    )
+    semantic = np.kron(coarse, np.ones((8, 8), int)).astype(np.uint8)
+    speckles = rng.random(semantic.shape) < 0.05
+    semantic[speckles] = rng.integers(0, 6, int(speckles.sum()))
+    semantic = np.ascontiguousarray(semantic[::map_stride, ::map_stride])
+    centers = np.zeros((1, 3, height // STRIDE, width // STRIDE), np.float32)
+    where = tuple(rng.integers(0, size, peaks) for size in centers.shape[1:])
+    centers[(0, *where)] = rng.uniform(0.05, 1.0, peaks)
+    offsets = rng.normal(0, 12, (1, 2, height // STRIDE, width // STRIDE)).astype(np.float32)
+    confidence = rng.integers(0, 256, (1, *semantic.shape), dtype=np.uint8)
+    return RawOutputs(semantic[None], confidence, centers, offsets)
+
+
+def brute_force(
+    raw: RawOutputs, geometry: Geometry, options: FusionOptions
+) -> tuple[NDArray[np.uint16], dict[int, tuple[float, Box, int]]]:
+    """Loops over native pixels; instances by panoptic id as (score, box, area)."""
+    semantic, confidence = raw.semantic[0], raw.confidence[0]
+    map_stride = NETWORK[1] // semantic.shape[0]
+    per_cell = STRIDE // map_stride
+    rows, columns = geometry.rows // map_stride, geometry.columns // map_stride
+    content = {(int(y), int(x)) for y in range(rows[0], rows[-1] + 1) for x in range(columns[0], columns[-1] + 1)}
+
+    owner: dict[tuple[int, int], tuple[int, int]] = {}
+    heat_of: dict[tuple[int, int], float] = {}
+    for channel, class_id in enumerate((3, 4, 5)):
+        pixels = sorted(p for p in content if semantic[p] == class_id)
+        needed = sorted({(y // per_cell, x // per_cell) for y, x in pixels})
+        peaks = [tuple(p) for p in np.argwhere(raw.centers[0, channel] >= options.center_threshold)]
+        cell_owner: dict[tuple[int, int], int] = {}
+        if peaks:
+            for cell in needed:
+                vote = [np.float32(c * STRIDE + 1.5) + raw.offsets[0, axis][cell] for axis, c in enumerate(cell)]
+                distance = [
+                    (vote[0] - np.float32(y * STRIDE + 1.5)) ** 2 + (vote[1] - np.float32(x * STRIDE + 1.5)) ** 2
+                    for y, x in peaks
+                ]
+                cell_owner[cell] = int(np.argmin(distance))
+            heat = [float(raw.centers[0, channel][p]) for p in peaks]
+        else:
+            heat = []
+            for cell in needed:
+                if cell in cell_owner:
+                    continue
+                stack = [cell]
+                while stack:
+                    y, x = stack.pop()
+                    if (y, x) in needed and (y, x) not in cell_owner:
+                        cell_owner[y, x] = len(heat)
+                        stack += [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+                heat.append(options.center_threshold)
+        for y, x in pixels:
+            owner[y, x] = (class_id, cell_owner[y // per_cell, x // per_cell])
+        heat_of.update({(class_id, number): value for number, value in enumerate(heat)})
+
+    native: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    panoptic = np.zeros((len(rows), len(columns)), np.uint16)
+    for y, map_y in enumerate(rows):
+        for x, map_x in enumerate(columns):
+            place = (int(map_y), int(map_x))
+            if place in owner:
+                native.setdefault(owner[place], []).append((y, x))
+                panoptic[y, x] = PANOPTIC_UNLABELLED
+            else:
+                panoptic[y, x] = semantic[place]
+    instances: dict[int, tuple[float, Box, int]] = {}
+    for class_id in (3, 4, 5):
+        scored = []
+        for segment, members in native.items():
+            if segment[0] != class_id:
+                continue
+            own = [confidence[p] for p, o in owner.items() if o == segment]
+            score = float(np.sqrt(heat_of[segment] * (sum(map(int, own)) / (255.0 * len(own)))))
+            if len(members) >= max(1, options.min_instance_area) and score >= options.score_threshold:
+                scored.append((-score, members))
+        for k, (negative, members) in enumerate(sorted(scored, key=lambda item: item[0]), start=1):
+            ys, xs = [y for y, _ in members], [x for _, x in members]
+            box = Box(min(xs), min(ys), max(xs) - min(xs) + 1, max(ys) - min(ys) + 1)
+            instances[class_id * 1000 + k] = (-negative, box, len(members))
+            for y, x in members:
+                panoptic[y, x] = class_id * 1000 + k
+    return panoptic, instances
+
+
+def check_invariants(result: PanopticResult) -> None:
+    np.testing.assert_array_equal(result.mask, mask_of(result.panoptic))
+    in_map = set(
+        np.unique(result.panoptic[(result.panoptic >= 1000) & (result.panoptic != PANOPTIC_UNLABELLED)]).tolist()
+    )
+    assert in_map == {instance.panoptic_id for instance in result.instances}
+    assert not np.isin(result.panoptic, [3, 4, 5]).any()
+    for instance in result.instances:
+        assert int((result.panoptic == instance.panoptic_id).sum()) == instance.area
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    peaks=st.sampled_from([0, 1, 3, 12]),
+    thing_share=st.sampled_from([0.05, 0.3]),
+    native=st.tuples(st.integers(1, 150), st.integers(1, 110)),
+    minimum=st.sampled_from([0, 40]),
+    threshold=st.sampled_from([0.0, 0.45]),
+    map_stride=st.sampled_from([1, 2, 4]),
+)
+def test_fusion_equals_brute_force(
+    seed: int,
+    peaks: int,
+    thing_share: float,
+    native: tuple[int, int],
+    minimum: int,
+    threshold: float,
+    map_stride: int,
+) -> None:
+    raw = random_outputs(seed, peaks, thing_share, map_stride)
+    geometry = Geometry.letterbox(native, NETWORK)
+    options = FusionOptions(score_threshold=threshold, min_instance_area=minimum)
+    result = processor(options)(frame(native), raw, 0, geometry)
+    panoptic, instances = brute_force(raw, geometry, options)
+    np.testing.assert_array_equal(result.panoptic, panoptic)
+    check_invariants(result)
+    assert [i.panoptic_id for i in result.instances] == sorted(instances)
+    for instance in result.instances:
+        score, box, area = instances[instance.panoptic_id]
+        assert (instance.box, instance.area) == (box, area)
+        assert instance.score == pytest.approx(score, abs=1e-6)
+        assert instance.class_name == DRIVING[instance.panoptic_id // 1000].name
+
+
+def one_vehicle() -> RawOutputs:
+    raw = random_outputs(0, 0, 0.0)
+    raw.semantic[:] = 1
+    raw.semantic[0, 20:40, 8:48] = 3
+    raw.confidence[:] = 255
+    raw.offsets[:] = 0
+    raw.centers[0, 0, 7, 3] = raw.centers[0, 0, 7, 10] = 0.8
+    return raw
+
+
+def test_offsets_split_touching_vehicles() -> None:
+    raw = one_vehicle()
+    geometry = Geometry.letterbox(NETWORK, NETWORK)
+    result = processor(FusionOptions())(frame(NETWORK), raw, 0, geometry)
+    assert [i.panoptic_id for i in result.instances] == [3001, 3002]
+    assert result.instances[0].box == Box(8, 20, 20, 20)
+    assert result.instances[1].box == Box(28, 20, 20, 20)
+
+
+def test_what_is_given_up_is_unlabelled_everywhere() -> None:
+    raw = one_vehicle()
+    geometry = Geometry.letterbox(NETWORK, NETWORK)
+    result = processor(FusionOptions(min_instance_area=401))(frame(NETWORK), raw, 0, geometry)
+    assert result.instances == ()
+    assert (result.mask[20:40, 8:48] == UNLABELLED).all() and (
+        result.panoptic[20:40, 8:48] == PANOPTIC_UNLABELLED
+    ).all()
+
+
+def test_classes_the_labels_do_not_have_are_unlabelled() -> None:
+    raw = one_vehicle()
+    raw.semantic[0, :10] = 77
+    result = processor(FusionOptions())(frame(NETWORK), raw, 0, Geometry.letterbox(NETWORK, NETWORK))
+    assert (result.mask[:10] == UNLABELLED).all() and (result.panoptic[:10] == PANOPTIC_UNLABELLED).all()
+    check_invariants(result)
+
+
+def test_network_resolution_leaves_out_the_bars_and_keeps_native_boxes() -> None:
+    native = (192, 64)  # letterboxed into 96 x 32 in the middle of 96 x 64
+    raw = one_vehicle()
+    geometry = Geometry.letterbox(native, NETWORK)
+    options = FusionOptions(output_resolution="network", min_instance_area=0)
+    small = processor(options)(frame(native), raw, 0, geometry)
+    full = processor(replace(options, output_resolution="native"))(frame(native), raw, 0, geometry)
+    assert small.panoptic.shape == (32, 96) and full.panoptic.shape == (64, 192)
+    assert small.instances == full.instances
+    np.testing.assert_array_equal(np.kron(small.panoptic, np.ones((2, 2), np.uint16)), full.panoptic)
+
+
+def test_the_strongest_peaks_win_over_the_limit() -> None:
+    raw = one_vehicle()
+    raw.centers[0, 0, 7, 3] = 0.9
+    result = processor(FusionOptions(max_centers=1))(frame(NETWORK), raw, 0, Geometry.letterbox(NETWORK, NETWORK))
+    assert [i.box for i in result.instances] == [Box(8, 20, 40, 20)]

@@ -1,0 +1,216 @@
+"""Frame conservation, newest frame wins and faults of the worker, on a real pipeline with a function engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import DriveSegError, EngineError, ModelError
+from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, RawOutputs
+from drive_seg.labels import DRIVING
+from drive_seg.pipeline import Pipeline
+from drive_seg.worker import Worker
+
+SIZE = (64, 32)
+
+
+def road_everywhere(batch: NDArray[np.uint8]) -> RawOutputs:
+    n, height, width, _ = batch.shape
+    semantic = np.ones((n, height, width), np.uint8)
+    grid = (height // 4, width // 4)
+    return RawOutputs(
+        semantic,
+        np.full_like(semantic, 255),
+        np.zeros((n, 3, *grid), np.float32),
+        np.zeros((n, 2, *grid), np.float32),
+    )
+
+
+class Gate:
+    """A network that waits until it is let through, frame by frame."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.release = threading.Semaphore(0)
+        self.batches: list[int] = []
+
+    def __call__(self, batch: NDArray[np.uint8]) -> RawOutputs:
+        self.batches.append(len(batch))
+        self.entered.release()
+        assert self.release.acquire(timeout=10)
+        return road_everywhere(batch)
+
+
+class Harness:
+    def __init__(
+        self,
+        network: object = road_everywhere,
+        cameras: tuple[str, ...] = ("front",),
+        max_age_ms: float = 0.0,
+    ) -> None:
+        self.published: list[PanopticResult] = []
+        self.finished: list[PanopticResult] = []
+        self.errors: list[tuple[str, DriveSegError]] = []
+        self.done = threading.Condition()
+        engine = FunctionEngine(network, SIZE, max_batch=len(cameras))  # type: ignore[arg-type]
+        self.worker = Worker(
+            lambda: Pipeline(engine, DRIVING),
+            cameras,
+            self.publish,
+            self.finish,
+            self.report,
+            lambda: max_age_ms,
+        )
+        self.worker.start()
+        self.worker.resume()
+
+    def publish(self, result: PanopticResult) -> None:
+        self.published.append(result)
+
+    def finish(self, result: PanopticResult) -> None:
+        with self.done:
+            self.finished.append(result)
+            self.done.notify_all()
+
+    def report(self, camera: str, error: DriveSegError) -> None:
+        with self.done:
+            self.errors.append((camera, error))
+            self.done.notify_all()
+
+    def wait(self, finished: int = 0, errors: int = 0) -> None:
+        with self.done:
+            assert self.done.wait_for(lambda: len(self.finished) >= finished and len(self.errors) >= errors, timeout=10)
+
+
+def frame(stamp: int, camera: str = "front", **fields: object) -> Frame:
+    image = CameraImage("mono8", 40, 30, 40, np.zeros(1200, np.uint8))
+    return Frame(**{"image": image, "camera": camera, "stamp_ns": stamp, "received_ns": time.monotonic_ns(), **fields})  # type: ignore[arg-type]
+
+
+def test_newest_frame_wins_and_every_frame_is_accounted_for() -> None:
+    gate = Gate()
+    harness = Harness(gate)
+    harness.worker.offer(frame(1))
+    assert gate.entered.acquire(timeout=10)
+    for stamp in (2, 3, 4):
+        harness.worker.offer(frame(stamp))
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.received, counts.in_flight, dict(counts.dropped)) == (4, 2, {"superseded": 2})
+    gate.release.release(2)
+    harness.wait(finished=2)
+    assert [result.frame.stamp_ns for result in harness.published] == [1, 4]
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.published, counts.failed, counts.in_flight) == (2, 0, 0)
+
+
+def test_frames_of_several_cameras_share_a_batch() -> None:
+    gate = Gate()
+    harness = Harness(gate, ("left", "front", "right"))
+    harness.worker.offer(frame(1, "front"))
+    assert gate.entered.acquire(timeout=10)
+    for camera in ("right", "left", "front"):
+        harness.worker.offer(frame(2, camera))
+    gate.release.release(2)
+    harness.wait(finished=4)
+    harness.worker.stop()
+    assert gate.batches == [1, 3]
+    assert sorted(result.frame.camera for result in harness.published[1:]) == ["front", "left", "right"]
+
+
+def test_an_engine_that_fails_loses_its_frame_only() -> None:
+    calls: list[int] = []
+
+    def flaky(batch: NDArray[np.uint8]) -> RawOutputs:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("device lost")
+        return road_everywhere(batch)
+
+    harness = Harness(flaky)
+    harness.worker.offer(frame(1))
+    harness.wait(errors=1)
+    harness.worker.offer(frame(2))
+    harness.wait(finished=1)
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.failed, counts.published, counts.in_flight) == (1, 1, 0)
+    assert isinstance(harness.errors[0][1], EngineError) and "device lost" in str(harness.errors[0][1])
+
+
+def test_a_publisher_that_raises_loses_its_frame_only() -> None:
+    class Refusing(Harness):
+        def publish(self, result: PanopticResult) -> None:
+            if result.frame.stamp_ns == 1:
+                raise OSError("socket closed")
+            super().publish(result)
+
+    harness = Refusing()
+    harness.worker.offer(frame(1))
+    harness.wait(errors=1)
+    harness.worker.offer(frame(2))
+    harness.wait(finished=1)
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.failed, counts.published) == (1, 1)
+    assert "socket closed" in str(harness.errors[0][1])
+
+
+def test_stale_and_undecodable_frames_are_dropped_with_their_reason() -> None:
+    harness = Harness(max_age_ms=50.0)
+    harness.worker.offer(frame(1, transport_ms=60.0))
+    garbage = CompressedImage(np.arange(100, dtype=np.uint8))
+    harness.worker.offer(frame(2, image=garbage))
+    harness.wait(errors=1)
+    harness.worker.offer(frame(3, transport_ms=1.0))
+    harness.wait(finished=1)
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert counts.dropped.get("malformed") == 1
+    assert counts.dropped.get("stale", 0) + counts.dropped.get("superseded", 0) == 1
+    assert counts.published == 1 and counts.in_flight == 0
+
+
+def test_times_add_up() -> None:
+    harness = Harness()
+    harness.worker.offer(frame(1, transport_ms=5.0))
+    harness.wait(finished=1)
+    harness.worker.offer(frame(2))
+    harness.wait(finished=2)
+    harness.worker.stop()
+    timed, unknown = (result.times for result in harness.finished)
+    parts = (timed.decode, timed.preprocess, timed.inference, timed.postprocess, timed.publish)
+    assert all(part is not None and part >= 0 for part in parts)
+    assert timed.processing is not None and timed.processing >= sum(part for part in parts if part is not None) * 0.999
+    assert timed.end_to_end is not None and timed.queue is not None
+    assert timed.end_to_end >= 5.0 + timed.queue + timed.processing * 0.999
+    assert unknown.transport is None and unknown.end_to_end is None
+
+
+def test_a_paused_worker_refuses_frames_and_resumes() -> None:
+    harness = Harness()
+    harness.worker.pause()
+    harness.worker.offer(frame(1))
+    harness.worker.resume()
+    harness.worker.offer(frame(2))
+    harness.wait(finished=1)
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert dict(counts.dropped) == {"inactive": 1} and counts.published == 1
+
+
+def test_start_raises_what_opening_raised_and_leaves_no_thread() -> None:
+    def broken() -> Pipeline:
+        raise ModelError("no such model")
+
+    threads = threading.active_count()
+    worker = Worker(broken, ["front"], lambda result: None, lambda result: None, lambda camera, error: None)
+    with pytest.raises(ModelError, match="no such model"):
+        worker.start()
+    worker.stop()
+    assert threading.active_count() == threads
