@@ -1,5 +1,7 @@
 """Packaging for both worlds: `pip install .` and `colcon build` (ament_python)."""
-from glob import glob
+
+from __future__ import annotations
+
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -7,7 +9,7 @@ from setuptools import find_packages, setup
 NAME = "drive_seg"
 SHARE = f"share/{NAME}"
 
-# ROS 2 Jazzy from PyPI. The wheels exist for x86-64 Linux only; elsewhere ROS 2 comes from its own installation.
+# ROS 2 Jazzy from PyPI. The wheels exist for x86-64 Linux only; elsewhere ROS 2 has to be installed itself.
 HAS_ROS_WHEELS = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
 ROS = [
     f"ros-rclpy[fastrtps]~=7.1.6{HAS_ROS_WHEELS}",
@@ -22,13 +24,12 @@ OFFLINE = ["rosbags>=0.11,<0.12", "matplotlib>=3.6"]
 TEST = ["pytest>=7.4", "hypothesis>=6.80"]
 
 
-
-def config_files() -> dict[str, list[str]]:
-    """The files under config/ by their folder: data_files does not copy folders."""
+def shared_files(*patterns: str) -> list[tuple[str, list[str]]]:
+    """The files of these patterns as data_files entries, one for each folder (it does not copy folders)."""
     folders: dict[str, list[str]] = {}
-    for path in sorted(Path("config").rglob("*.*")):
+    for path in sorted(path for pattern in patterns for path in Path().glob(pattern)):
         folders.setdefault(path.parent.as_posix(), []).append(path.as_posix())
-    return folders
+    return [(f"{SHARE}/{folder}", files) for folder, files in folders.items()]
 
 
 setup(
@@ -45,9 +46,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
-        (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
-        *((f"{SHARE}/{folder}", files) for folder, files in config_files().items()),
-        (f"{SHARE}/models", sorted(glob("models/*.yaml") + glob("models/*.onnx"))),
+        *shared_files("launch/*.launch.py", "config/**/*.*", "models/*.yaml", "models/*.onnx"),
     ],
     install_requires=[
         "numpy>=1.24,<3",

@@ -27,6 +27,7 @@ choose_python() {
         [ -x "$PYTHON" ] || PYTHON=
     fi
     PYTHON=$(command -v "${PYTHON:-python3}") || fail "there is no '${PYTHON:-python3}' here: sudo apt install python3 python3-venv"
+    PYTHON=$("$PYTHON" -c 'import sys; print(sys.executable)')
     VERSION=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     case $VERSION in
         3.10 | 3.11 | 3.12 | 3.13) ;;
@@ -72,10 +73,12 @@ make_venv() {
     "$PYTHON" -m venv --clear "${options[@]}" "$VENV"
 }
 
-# pip with its output in the log; only large downloads and compilations are shown.
+# pip with its output in the log; of that only the large downloads are shown.
 pip_install() {
+    local pip shown lines
+    shown=$(wc -l <"$LOG")
     "$VENV/bin/python" -m pip install --no-build-isolation --disable-pip-version-check --progress-bar off "$@" >>"$LOG" 2>&1 &
-    local pip=$! shown=0 lines
+    pip=$!
     while kill -0 $pip 2>/dev/null; do
         sleep 0.5
         lines=$(wc -l <"$LOG")
@@ -94,8 +97,9 @@ install() {
         constraints=(-c "$VENV/constraints.txt")
     fi
     step "2/4 installing drive_seg[$extras] and what it needs (the first time some 500 MB; log: $LOG)"
-    pip_install 'setuptools>=70.1,<80' wheel 'empy>=3.3,<4'
-    pip_install "${constraints[@]}" -e ".[$extras]"
+    pip_install 'setuptools>=70.1,<80' wheel
+    # The rosidl generators, which compile vision_msgs, do not work with EmPy 4.
+    pip_install "${constraints[@]}" -e ".[$extras]" 'empy>=3.3,<4'
 }
 
 install_vision_msgs() {

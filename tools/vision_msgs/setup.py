@@ -3,11 +3,12 @@
 vision_msgs is not on PyPI. The rosidl generators are: they arrive with the ROS 2 wheels (or a ROS 2
 installation). For every message they make
 
-    .msg -> .idl -> type hash -> C struct and functions -> Fast DDS and introspection type support -> Python class
+    .msg -> .idl -> type hash -> C struct and functions -> Fast DDS and introspection type supports -> Python
 
 and all of it is linked into one extension module, `vision_msgs_s__rosidl_typesupport_c`, under the name that
 rclpy looks for. The type hashes equal those of the released vision_msgs 4.x, so both talk to each other.
 """
+
 from __future__ import annotations
 
 import json
@@ -97,7 +98,8 @@ def write_dispatchers() -> None:
 
 def write_visibility_headers() -> None:
     """The export macros that CMake would configure."""
-    for generator in ("rosidl_generator_c", "rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c"):
+    for kind in ("generator_c", "typesupport_fastrtps_c", "typesupport_introspection_c"):
+        generator = f"rosidl_{kind}"
         header = f"{generator}__visibility_control.h"
         text = (PREFIX / "share" / generator / "resource" / f"{header}.in").read_text()
         text = text.replace("@PROJECT_NAME@", PACKAGE).replace("@PROJECT_NAME_UPPER@", PACKAGE.upper())
@@ -124,7 +126,7 @@ def libraries() -> list[str]:
 def library(name: str) -> str:
     found = next((PREFIX / "lib").glob(f"lib{name}.so*"), None)
     if found is None:
-        raise SystemExit(f"lib{name}.so is not in {PREFIX / 'lib'}: is {PREFIX} a complete ROS 2 (Jazzy or newer)?")
+        raise SystemExit(f"no lib{name}.so in {PREFIX / 'lib'}: is {PREFIX} a ROS 2 Jazzy or newer?")
     return str(found)
 
 
@@ -133,8 +135,7 @@ def extension() -> Extension:
     return Extension(
         f"{PACKAGE}.{PACKAGE}_s__rosidl_typesupport_c",
         sources=[
-            os.path.relpath(source, HERE)
-            for source in sorted([*GENERATED.rglob("*.c"), *GENERATED.rglob("*.cpp")])
+            os.path.relpath(source, HERE) for source in sorted([*GENERATED.rglob("*.c"), *GENERATED.rglob("*.cpp")])
         ],
         include_dirs=[
             str(GENERATED),
@@ -151,7 +152,7 @@ def extension() -> Extension:
 
 
 class ParallelBuild(build_ext):
-    """Compiles the files of the one extension side by side: setuptools would take them one after the other."""
+    """Compiles the files of the one extension side by side; setuptools takes them one by one."""
 
     def build_extension(self, ext: Extension) -> None:
         compile_files = self.compiler.compile

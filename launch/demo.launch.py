@@ -1,0 +1,59 @@
+"""The simulated camera and the segmentation node: `ros2 launch drive_seg demo.launch.py rviz:=true`.
+
+Every argument of drive_seg.launch.py works here too, for example `backend:=onnxruntime`.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.conditions import IfCondition
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+# Launch argument -> (type of the sim_camera parameter of that name, default, what it means).
+CAMERA_ARGUMENTS = {
+    "width": (int, "1280", "Width of the camera image in pixels"),
+    "height": (int, "720", "Height of the camera image in pixels"),
+    "rate": (float, "30.0", "Images per second"),
+    "seed": (int, "0", "The same seed drives the same road"),
+    "weather": (str, "day", "Weather and light of the scene"),
+}
+
+
+def generate_launch_description():
+    share = FindPackageShare("drive_seg")
+    camera = Node(
+        package="drive_seg",
+        executable="sim_camera",
+        name="sim_camera",
+        parameters=[
+            {
+                name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+                for name, (kind, _, _) in CAMERA_ARGUMENTS.items()
+            }
+        ],
+        output="screen",
+    )
+    segmentation = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(PathJoinSubstitution([share, "launch", "drive_seg.launch.py"]))
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", PathJoinSubstitution([share, "config", "drive_seg.rviz"])],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, (_, default, description) in CAMERA_ARGUMENTS.items()
+            ),
+            DeclareLaunchArgument("rviz", default_value="false", description="Show the result in RViz"),
+            camera,
+            segmentation,
+            rviz,
+        ]
+    )

@@ -1,0 +1,93 @@
+"""The segmentation node: `ros2 launch drive_seg drive_seg.launch.py image_topic:=/my_camera/image_raw`.
+
+`--show-args` lists the arguments. Those left empty keep what the parameter file says. The node configures
+and activates itself; with `autostart:=false` it waits for `ros2 lifecycle set /drive_seg configure`, then
+`activate`.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch_ros.actions import LifecycleNode
+from launch_ros.substitutions import FindPackageShare
+
+# Launch argument -> (node parameter, what it means).
+TEXT_PARAMETERS = {
+    "image_topic": ("front.image_topic", "Image (or .../compressed) topic of the camera 'front'"),
+    "camera_info_topic": ("front.camera_info_topic", "CameraInfo topic of the camera 'front'"),
+    "model": ("model", "Name of an installed model, or the path of a model sidecar YAML"),
+    "backend": ("backend", "auto, tensorrt, openvino or onnxruntime"),
+    "precision": ("precision", "auto, fp32, fp16 or int8"),
+}
+BOOLEAN_PARAMETERS = {
+    "use_sim_time": ("use_sim_time", "Take the time from /clock: 'true' with a simulator or a played bag"),
+    "autostart": ("autostart", "Configure and activate by itself: 'true' or 'false'"),
+}
+
+
+def overrides(context):
+    """The node parameters that were given as launch arguments."""
+    parameters = {}
+    for argument, (parameter, _) in TEXT_PARAMETERS.items():
+        value = LaunchConfiguration(argument).perform(context)
+        if value:
+            parameters[parameter] = value
+    for argument, (parameter, _) in BOOLEAN_PARAMETERS.items():
+        value = LaunchConfiguration(argument).perform(context)
+        if value:
+            parameters[parameter] = value.lower() == "true"
+    return parameters
+
+
+def make_node(context):
+    given = overrides(context)
+    return [
+        LifecycleNode(
+            package="drive_seg",
+            executable="segmentation_node",
+            name=LaunchConfiguration("name"),
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            output="screen",
+            emulate_tty=True,
+        )
+    ]
+
+
+def generate_launch_description():
+    default_params = PathJoinSubstitution([FindPackageShare("drive_seg"), "config", "drive_seg.yaml"])
+    has_profile = IfCondition(PythonExpression(["'", LaunchConfiguration("dds_profile"), "' != ''"]))
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("params_file", default_value=default_params, description="Parameter file"),
+            DeclareLaunchArgument("name", default_value="drive_seg", description="Node name"),
+            DeclareLaunchArgument("namespace", default_value="", description="Of the node and its topics"),
+            DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
+            DeclareLaunchArgument(
+                "dds_profile",
+                default_value="",
+                description="Fast DDS profile; empty: the environment's, else the node's own for images",
+            ),
+            *(
+                DeclareLaunchArgument(argument, default_value="", description=description)
+                for argument, (_, description) in TEXT_PARAMETERS.items()
+            ),
+            *(
+                DeclareLaunchArgument(
+                    argument,
+                    default_value="",
+                    description=description,
+                    choices=["", "true", "false", "True", "False"],
+                )
+                for argument, (_, description) in BOOLEAN_PARAMETERS.items()
+            ),
+            # Jazzy and older read the first, Kilted and newer the second.
+            *(
+                SetEnvironmentVariable(variable, LaunchConfiguration("dds_profile"), condition=has_profile)
+                for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+            ),
+            OpaqueFunction(function=make_node),
+        ]
+    )

@@ -1,0 +1,391 @@
+"""The package as others meet it: manifests, installed files, launch files, and what importing it needs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from drive_seg import resources
+from drive_seg.errors import ConfigError, ModelError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What a distribution or a rosdep key is called where its name is not the module's.
+ROSDEP_KEYS = {
+    "cv2": "python3-opencv",
+    "numpy": "python3-numpy",
+    "yaml": "python3-yaml",
+    "typer": "python3-typer",
+    "rich": "python3-rich",
+    "matplotlib": "python3-matplotlib",
+    "rosbags": "python3-rosbags-pip",
+    "onnxruntime": "python3-onnxruntime-pip",
+}
+# Installed by pip on request: no rosdep key, or not needed to run (README.md, extras of setup.py).
+BY_PIP = {"openvino", "torch", "onnx", "onnxscript", "tensorrt", "pycuda"}
+# Arrives with a declared dependency: rclpy's messages; what rosbags decompresses with.
+WITH_ANOTHER = {"builtin_interfaces", "lz4", "backports", "compression"}
+
+# What the core must do without, and the modules that are not core.
+OPTIONAL = ("rclpy", "torch", "tensorrt", "pycuda", "rosbags", "openvino", "onnxruntime", "onnx", "matplotlib")
+NOT_CORE = ("ros", "offline", "network", "engines", "cli", "__main__")
+
+
+def manifest() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / "package.xml").getroot()
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The top-level names of all absolute imports of a file, also those inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+class TestManifests:
+    def test_package_xml_is_an_ament_python_package_of_format_3(self) -> None:
+        package = manifest()
+        assert package.get("format") == "3"
+        assert package.findtext("name") == "drive_seg"
+        assert package.findtext("export/build_type") == "ament_python"
+        assert package.findtext("license") == "Apache-2.0"
+        assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
+
+    def test_one_version_everywhere(self) -> None:
+        version = manifest().findtext("version")
+        setup = re.search(r'^ *version="(.+)"', (ROOT / "setup.py").read_text(), re.MULTILINE)
+        changelog = re.search(r"^(\d+\.\d+\.\d+) \(.+\)\n-+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
+        assert setup is not None
+        assert changelog is not None
+        assert version == setup.group(1) == changelog.group(1)
+
+    def test_every_import_has_a_dependency(self) -> None:
+        declared = {element.text for element in manifest() if element.tag.endswith("depend")}
+        allowed = set(sys.stdlib_module_names) | BY_PIP | WITH_ANOTHER | {"drive_seg"}
+        undeclared = {
+            f"{name} in {path.relative_to(ROOT)}"
+            for path in [*python_files("drive_seg"), *python_files("launch")]
+            for name in imported_packages(path) - allowed
+            if ROSDEP_KEYS.get(name, name) not in declared
+        }
+        assert not undeclared, f"add to package.xml (and to setup.py): {sorted(undeclared)}"
+
+    def test_the_resource_index_marker_is_named_after_the_package(self) -> None:
+        assert [path.name for path in (ROOT / "resource").iterdir()] == ["drive_seg"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package installed by pip into an empty folder, without its dependencies, from a copy of the sources."""
+    folder = tmp_path_factory.mktemp("installed")
+    sources = tmp_path_factory.mktemp("sources") / "drive_seg"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if tracked.returncode != 0:
+        pytest.skip("not a git checkout: there is no list of the package's files")
+    for name in filter(None, tracked.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (sources / name).parent.mkdir(parents=True, exist_ok=True)
+            (sources / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--target", str(folder), str(sources)], check=True)
+    return folder
+
+
+class TestInstalled:
+    def test_share_has_everything(self, installed: Path) -> None:
+        share = installed / "share" / "drive_seg"
+        assert (installed / "share/ament_index/resource_index/packages/drive_seg").is_file()
+        for folder, pattern in [
+            ("launch", "*.launch.py"),
+            ("config", "*.*"),
+            ("models", "*.yaml"),
+            ("models", "*.onnx"),
+        ]:
+            expected = {path.name for path in (ROOT / folder).glob(pattern) if path.is_file()}
+            assert expected <= {path.name for path in (share / folder).glob(pattern)}
+        assert (share / "package.xml").read_text() == (ROOT / "package.xml").read_text()
+
+    def test_console_scripts_land_in_bin(self, installed: Path) -> None:
+        assert {path.name for path in (installed / "bin").iterdir()} == {"drive_seg", "segmentation_node", "sim_camera"}
+
+    def test_the_installed_package_finds_its_own_files(self, installed: Path) -> None:
+        found = subprocess.run(
+            [sys.executable, "-c", "from drive_seg.resources import share_dir; print(share_dir())"],
+            env={**os.environ, "PYTHONPATH": str(installed)},
+            cwd=installed,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert Path(found.stdout.strip()) == installed / "share" / "drive_seg"
+
+    def test_the_type_marker_is_installed(self, installed: Path) -> None:
+        assert (installed / "drive_seg" / "py.typed").is_file()
+
+
+class TestResources:
+    def test_share_of_a_checkout_is_the_checkout(self) -> None:
+        assert resources.share_dir() == ROOT
+
+    def test_the_ament_index_is_the_last_resort(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        share = tmp_path / "overlay" / "share" / "drive_seg"
+        share.mkdir(parents=True)
+        (share / "package.xml").touch()
+        monkeypatch.setattr(resources, "PACKAGE", tmp_path / "elsewhere" / "drive_seg")
+        monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'underlay'}{os.pathsep}{tmp_path / 'overlay'}")
+        assert resources.share_dir.__wrapped__() == share
+
+    def test_a_lost_share_names_the_places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resources, "PACKAGE", tmp_path / "drive_seg")
+        monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+        with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "share" / "drive_seg"))):
+            resources.share_dir.__wrapped__()
+
+    def test_models_by_name_and_by_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "models").mkdir()
+        sidecar = tmp_path / "models" / "small.yaml"
+        sidecar.touch()
+        monkeypatch.setattr(resources, "share_dir", lambda: tmp_path)
+        assert resources.find_model("small") == sidecar
+        assert resources.find_model(str(sidecar)) == sidecar.resolve()
+        assert resources.find_model(sidecar) == sidecar.resolve()
+        with pytest.raises(ModelError, match=r"no model 'large'.*it has small"):
+            resources.find_model("large")
+        with pytest.raises(ModelError, match=r"no model sidecar at .*large\.yaml"):
+            resources.find_model(tmp_path / "large.yaml")
+
+    def test_every_shipped_model_is_found_by_its_name(self) -> None:
+        names = [path.stem for path in (ROOT / "models").glob("*.yaml")]
+        assert [resources.find_model(name).stem for name in names] == names
+
+    def test_config_files(self) -> None:
+        assert resources.config_file("fastdds.xml") == ROOT / "config" / "fastdds.xml"
+        with pytest.raises(ConfigError, match=r"no configuration file 'none.yaml'.*fastdds.xml"):
+            resources.config_file("none.yaml")
+
+
+class TestImports:
+    def test_the_core_needs_no_optional_package(self) -> None:
+        """The core is every module that is not of a layer with a heavy dependency: new ones are covered."""
+        core = [
+            "drive_seg" if path.stem == "__init__" else f"drive_seg.{path.stem}"
+            for path in (ROOT / "drive_seg").glob("*.py")
+            if path.stem not in NOT_CORE
+        ] + ["drive_seg.engines"]
+        script = f"""
+import importlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {OPTIONAL!r}:
+            raise ImportError(f'{{name}} is not available to the core')
+sys.meta_path.insert(0, Blocked())
+for module in {sorted(core)!r}:
+    importlib.import_module(module)
+"""
+        result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+    @pytest.mark.parametrize(
+        ("package", "home"),
+        [
+            ("rclpy", "drive_seg/ros"),
+            ("rosbags", "drive_seg/offline"),
+            ("torch", "drive_seg/network"),
+            ("openvino", "drive_seg/engines"),
+            ("onnxruntime", "drive_seg/engines"),
+            ("tensorrt", "drive_seg/engines"),
+            ("pycuda", "drive_seg/engines"),
+        ],
+    )
+    def test_every_heavy_package_has_one_home(self, package: str, home: str) -> None:
+        users = {
+            path.relative_to(ROOT).as_posix()
+            for path in python_files("drive_seg")
+            if package in imported_packages(path)
+        }
+        assert {user for user in users if not user.startswith(f"{home}/")} == set()
+
+    def test_ros_and_offline_do_not_know_each_other(self) -> None:
+        for layer, other in [("ros", "offline"), ("offline", "ros")]:
+            for path in python_files(f"drive_seg/{layer}"):
+                assert not re.search(rf"\bdrive_seg\.{other}\b", path.read_text()), path
+
+
+class Recorded:
+    """Stands in for any class of launch and launch_ros: remembers how it was made."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    def perform(self, context: dict[str, str]) -> str:
+        return context[self.args[0]]
+
+
+@pytest.fixture
+def launch_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importable stand-ins for the parts of launch and launch_ros that the launch files use."""
+    provided = {
+        "launch": ["LaunchDescription"],
+        "launch.actions": [
+            "DeclareLaunchArgument",
+            "IncludeLaunchDescription",
+            "OpaqueFunction",
+            "SetEnvironmentVariable",
+        ],
+        "launch.conditions": ["IfCondition"],
+        "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
+        "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution", "PythonExpression"],
+        "launch_ros": [],
+        "launch_ros.actions": ["LifecycleNode", "Node"],
+        "launch_ros.parameter_descriptions": ["ParameterValue"],
+        "launch_ros.substitutions": ["FindPackageShare"],
+    }
+    for name, classes in provided.items():
+        module = types.ModuleType(name)
+        for class_name in classes:
+            setattr(module, class_name, type(class_name, (Recorded,), {}))
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def describe(name: str) -> list[Any]:
+    """The actions of a launch file."""
+    namespace: dict[str, Any] = {}
+    path = ROOT / "launch" / name
+    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    return namespace["generate_launch_description"]().args[0]
+
+
+def arguments(actions: list[Any]) -> dict[str, str]:
+    """Launch argument -> description."""
+    return {
+        action.args[0]: action.kwargs["description"]
+        for action in actions
+        if type(action).__name__ == "DeclareLaunchArgument"
+    }
+
+
+@pytest.mark.usefixtures("launch_modules")
+class TestLaunchFiles:
+    def test_every_launch_file_is_tested_here(self) -> None:
+        names = {path.name for path in (ROOT / "launch").glob("*.launch.py")}
+        assert names == {"drive_seg.launch.py", "demo.launch.py"}
+
+    def test_arguments_of_the_node(self) -> None:
+        described = arguments(describe("drive_seg.launch.py"))
+        assert set(described) == {
+            "params_file",
+            "namespace",
+            "name",
+            "image_topic",
+            "camera_info_topic",
+            "model",
+            "backend",
+            "precision",
+            "use_sim_time",
+            "autostart",
+            "log_level",
+            "dds_profile",
+        }
+        assert all(described.values())
+
+    def test_only_given_arguments_override_the_parameter_file(self) -> None:
+        actions = describe("drive_seg.launch.py")
+        context = dict.fromkeys(arguments(actions), "")
+        make_node = actions[-1].kwargs["function"]
+
+        (node,) = make_node(context)
+        assert node.kwargs["executable"] == "segmentation_node"
+        assert len(node.kwargs["parameters"]) == 1
+
+        (node,) = make_node(
+            {**context, "backend": "openvino", "image_topic": "/a", "use_sim_time": "True", "autostart": "false"}
+        )
+        assert node.kwargs["parameters"][1] == {
+            "backend": "openvino",
+            "front.image_topic": "/a",
+            "use_sim_time": True,
+            "autostart": False,
+        }
+
+    def test_overridden_parameters_exist(self) -> None:
+        """Each name that the launch file sets is one of config/drive_seg.yaml (use_sim_time is every node's)."""
+        actions = describe("drive_seg.launch.py")
+        context = {**dict.fromkeys(arguments(actions), "x"), "use_sim_time": "", "autostart": "true"}
+        (node,) = actions[-1].kwargs["function"](context)
+        (defaults,) = yaml.safe_load((ROOT / "config" / "drive_seg.yaml").read_text()).values()
+        for name in node.kwargs["parameters"][1]:
+            value = defaults["ros__parameters"]
+            for part in name.split("."):
+                assert part in value, f"{name} is not a parameter of config/drive_seg.yaml"
+                value = value[part]
+
+    def test_demo_starts_camera_and_node(self) -> None:
+        actions = describe("demo.launch.py")
+        described = arguments(actions)
+        assert set(described) == {"width", "height", "rate", "seed", "weather", "rviz"}
+        assert all(described.values())
+        kinds = [type(action).__name__ for action in actions if type(action).__name__ != "DeclareLaunchArgument"]
+        assert kinds == ["Node", "IncludeLaunchDescription", "Node"]
+        assert actions[-3].kwargs["executable"] == "sim_camera"
+
+
+class TestViews:
+    TOPICS = frozenset(
+        [
+            "/camera/image_raw",
+            "/camera/camera_info",
+            "/diagnostics",
+            "/drive_seg/debug/processing_time_ms",
+            "/drive_seg/debug/pipeline_latency_ms",
+            "/drive_seg/debug/cyclic_time_ms",
+        ]
+        + [f"/segmentation/{name}" for name in ("overlay", "mask", "panoptic", "confidence", "instances")]
+    )
+
+    def test_rviz_shows_the_segmentation_topics(self) -> None:
+        view = yaml.safe_load((ROOT / "config" / "drive_seg.rviz").read_text())
+        displays = view["Visualization Manager"]["Displays"]
+        topics = {display["Topic"]["Value"] for display in displays}
+        assert {"/segmentation/overlay", "/segmentation/mask"} <= topics <= self.TOPICS
+
+    def test_foxglove_layout_shows_the_segmentation_topics(self) -> None:
+        text = (ROOT / "config" / "foxglove_layout.json").read_text()
+        layout = json.loads(text)
+        named = set(re.findall(r'"(/[a-z_/]+)(?:\.data)?"', text))
+        assert {"/segmentation/overlay", "/drive_seg/debug/processing_time_ms", "/diagnostics"} <= named <= self.TOPICS
+        assert set(re.findall(r'"([A-Za-z]+![a-z]+)"', json.dumps(layout["layout"]))) == set(layout["configById"])
+
+    def test_fastdds_profile_holds_a_full_hd_image(self) -> None:
+        profile = ElementTree.parse(ROOT / "config" / "fastdds.xml")
+        sizes = {
+            element.tag.rpartition("}")[2]: int(element.text or 0)
+            for element in profile.iter()
+            if element.tag.endswith(("segment_size", "maxMessageSize"))
+        }
+        image = 1920 * 1080 * 3
+        assert sizes["maxMessageSize"] > image
+        assert sizes["segment_size"] >= 4 * image
