@@ -90,6 +90,7 @@ def write_graph(net: PanopticNet, path: Path, size: tuple[int, int]) -> None:
         # The TorchScript exporter is deprecated, but writes the cleaner graph: folded, few shape operators.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message="The shape inference of")
+        warnings.filterwarnings("ignore", message="Constant folding")
         torch.onnx.export(
             DeployedNet(net).eval(),
             (example,),

@@ -1,0 +1,317 @@
+"""The torch side: heads, decisions in the graph, partial labels, training and export. Skipped without torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
+
+from drive_seg.errors import ConfigError, ModelError
+from drive_seg.labels import DRIVING
+from drive_seg.model import load_model
+from drive_seg.network.augment import Augmentation, view
+from drive_seg.network.datasets import (
+    NOT_ROAD,
+    PEDESTRIAN_OR_CYCLIST,
+    ROAD_OR_MARKING,
+    UNKNOWN_INSTANCE,
+    VOID,
+    Sample,
+    load_set,
+    sample_of_panoptic,
+)
+from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
+from drive_seg.network.export import ModelCard, export_onnx
+from drive_seg.network.losses import LossConfig, PanopticLoss, focal
+from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.targets import make_targets, possible_classes
+from drive_seg.network.train import train
+from drive_seg.network.train_config import TrainConfig, load_train_config
+
+TINY = NetworkConfig(channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), decoder=16, head=16)
+THINGS = (3, 4, 5)
+
+
+def scene(seed: int = 0, height: int = 64, width: int = 96) -> Sample:
+    """A picture whose colours give its classes away, two vehicles and one person in it."""
+    rng = np.random.default_rng(seed)
+    panoptic = np.zeros((height, width), np.uint16)
+    panoptic[height // 2 :] = 1
+    panoptic[height // 2 :, width // 2 - 1 : width // 2 + 1] = 2
+    left = int(rng.integers(4, 16))
+    panoptic[24:44, left : left + 24] = 3001
+    panoptic[28:40, 60:76] = 3002
+    panoptic[20:46, 84:90] = 4001
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:6] = [label.color for label in DRIVING]
+    sample = sample_of_panoptic(np.zeros((height, width, 3), np.uint8), panoptic)
+    noisy = colors[sample.codes].astype(int) + rng.integers(-10, 10, (height, width, 3))
+    return replace(sample, image=np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def brute_force_peaks(heat: np.ndarray) -> np.ndarray:
+    """Highest of the window, and the first in reading order among equals within reach."""
+    reach = PEAK_WINDOW // 2
+    height, width = heat.shape
+    kept = np.zeros_like(heat)
+    for i in range(height):
+        for j in range(width):
+            rivals = [
+                (heat[y, x], (y, x))
+                for y in range(max(i - reach, 0), min(i + reach + 1, height))
+                for x in range(max(j - reach, 0), min(j + reach + 1, width))
+                if (y, x) != (i, j)
+            ]
+            if all(value < heat[i, j] or (value == heat[i, j] and place > (i, j)) for value, place in rivals):
+                kept[i, j] = heat[i, j]
+    return kept
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (32, 32), (96, 160)])
+def test_heads_have_the_size_of_the_cells(height: int, width: int) -> None:
+    maps = PanopticNet(TINY).eval()(torch.zeros(2, 3, height, width))
+    assert maps.semantic.shape == (2, 6 * 16, height // 4, width // 4)
+    assert maps.centers.shape == (2, 3, height // 4, width // 4)
+    assert maps.offsets.shape == (2, 2, height // 4, width // 4)
+
+
+def test_default_network_is_of_the_promised_size() -> None:
+    parameters = sum(p.numel() for p in PanopticNet().parameters())
+    assert 1_000_000 <= parameters <= 5_000_000
+
+
+def test_decide_is_argmax_and_softmax_at_full_resolution() -> None:
+    logits = torch.randn(2, 6, 16, 5, 7) * 3
+    semantic, confidence = decide(logits.flatten(1, 2))
+    # (N, C, 4, 4, h, w) -> (N, C, h, 4, w, 4) -> (N, C, 4 h, 4 w)
+    full = logits.view(2, 6, 4, 4, 5, 7).permute(0, 1, 4, 2, 5, 3).reshape(2, 6, 20, 28)
+    probability = torch.softmax(full, 1).max(1).values
+    assert semantic.dtype == confidence.dtype == torch.uint8
+    assert torch.equal(semantic.long(), full.argmax(1))
+    assert (confidence.float() - 255 * probability).abs().max() <= 0.51
+
+
+def test_labels_survive_the_way_through_cells_and_back() -> None:
+    codes = np.random.default_rng(0).integers(0, 6, (32, 64)).astype(np.uint8)
+    nothing = np.zeros(codes.shape, np.uint16)
+    sample = Sample(np.zeros((32, 64, 3), np.uint8), codes, nothing, np.zeros(1, np.uint8))
+    targets = make_targets(sample, THINGS, possible_classes(6))
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(targets.codes).long(), 6).permute(3, 0, 1, 2)
+    semantic, _ = decide(one_hot[None].float().flatten(1, 2))
+    assert np.array_equal(semantic[0].numpy(), codes)
+
+
+@pytest.mark.parametrize("levels", [4, 50, 10_000])
+def test_peaks_agree_with_brute_force_also_on_plateaus(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    heat = (rng.integers(1, levels + 1, (2, 3, 17, 23)) / levels).astype(np.float32)
+    # Smooth, so that plateaus are connected, as they are in 16-bit arithmetic.
+    heat = np.round(np.stack([[cv2.blur(c, (3, 3)) for c in n] for n in heat]) * levels) / levels
+    found = peaks(torch.from_numpy(heat.astype(np.float32))).numpy()
+    for n in range(2):
+        for t in range(3):
+            assert np.array_equal(found[n, t], brute_force_peaks(heat[n, t].astype(np.float32)))
+
+
+def test_a_plateau_is_one_peak() -> None:
+    heat = torch.zeros(1, 1, 16, 16)
+    heat[0, 0, 5:8, 6:9] = 0.75
+    found = peaks(heat)
+    assert int((found > 0).sum()) == 1
+    assert found[0, 0, 5, 6] == 0.75
+
+
+def test_targets_point_to_the_mass_centre() -> None:
+    sample = scene()
+    targets = make_targets(sample, THINGS, possible_classes(6))
+    rows, columns = np.nonzero(sample.instances == 2)
+    middle = np.array([rows.mean(), columns.mean()])
+    cell = sample.instances[1::4, 1::4] == 2
+    ys, xs = np.nonzero(cell)
+    reached = np.stack((4 * ys + 1.5, 4 * xs + 1.5)) + targets.offsets[:, ys, xs]
+    assert targets.member[cell].all()
+    assert np.allclose(reached, middle[:, None], atol=1e-3)
+    assert targets.heat[0, int(middle[0] + 0.5) // 4, int(middle[1] + 0.5) // 4] == 1.0
+    assert (targets.heat == 1).sum(axis=(1, 2)).tolist() == [2, 1, 0]
+
+
+def test_unknown_instances_ask_for_no_center_and_no_offset() -> None:
+    sample = scene()
+    sample.instances[sample.instances > 0] = UNKNOWN_INSTANCE
+    targets = make_targets(sample, THINGS, possible_classes(6))
+    vehicle = sample.codes[1::4, 1::4] == 3
+    assert not targets.known[0][vehicle].any()
+    assert targets.known[1][vehicle].all(), "a vehicle is certainly no pedestrian"
+    assert not targets.member.any()
+
+
+@pytest.mark.parametrize(
+    ("code", "members"),
+    [(1, (1,)), (ROAD_OR_MARKING, (1, 2)), (PEDESTRIAN_OR_CYCLIST, (4, 5)), (NOT_ROAD, (0, 3, 4, 5))],
+)
+def test_a_set_of_classes_is_asked_for_by_its_probability(code: int, members: tuple[int, ...]) -> None:
+    config = LossConfig(classes=(1.0,) * 6, hard=1.0, subpixels=16)
+    logits = torch.randn(1, 6 * 16, 3, 5)
+    loss = PanopticLoss(config).semantic(logits, torch.full((1, 16, 3, 5), code))
+    probability = torch.softmax(logits.view(1, 6, 16, 3, 5), 1)[:, list(members)].sum(1)
+    assert torch.allclose(loss, -probability.log().mean(), atol=1e-4)
+
+
+def test_void_pixels_have_no_gradient() -> None:
+    logits = torch.randn(1, 6 * 16, 2, 2, requires_grad=True)
+    codes = torch.full((1, 16, 2, 2), VOID)
+    codes[:, :, 0, 0] = 3
+    PanopticLoss(LossConfig(subpixels=16)).semantic(logits, codes).backward()
+    assert logits.grad is not None
+    assert logits.grad[..., 0, 0].abs().sum() > 0
+    assert logits.grad[..., 1:, :].abs().sum() == 0
+
+
+def test_focal_loss_prefers_the_right_peak_and_ignores_the_unknown() -> None:
+    heat = torch.zeros(1, 1, 8, 8)
+    heat[0, 0, 3, 4] = 1.0
+    known = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    right, wrong = torch.full((1, 1, 8, 8), -6.0), torch.full((1, 1, 8, 8), -6.0)
+    right[0, 0, 3, 4] = 6.0
+    wrong[0, 0, 6, 1] = 6.0
+    assert focal(right, heat, known) < 0.01 < focal(wrong, heat, known)
+    known[0, 0, 6, 1] = False
+    right[0, 0, 6, 1] = 6.0
+    assert focal(right, heat, known) < 0.01
+
+
+def test_a_view_keeps_image_and_labels_together() -> None:
+    sample = scene()
+    how = Augmentation(width=128, height=96, zoom=(0.2, 0.3), blur=0.0, noise=0.0)
+    sample = replace(
+        sample, image=np.where(sample.codes[..., None] == 3, 255, 0).repeat(3, 2).astype(np.uint8)
+    )
+    seen = 0
+    for seed in range(20):
+        shown = view(sample, how, np.random.default_rng(seed))
+        assert shown.image.shape == (96, 128, 3) and shown.codes.shape == shown.instances.shape == (96, 128)
+        vehicle = cv2.erode((shown.codes == 3).astype(np.uint8), np.ones((3, 3))) > 0
+        other = cv2.erode((shown.codes < 3).astype(np.uint8), np.ones((3, 3))) > 0
+        if vehicle.any() and other.any():
+            seen += 1
+            assert shown.image[vehicle].mean() > shown.image[other].mean() + 50
+    assert seen >= 10
+
+
+def write_folder(folder: Path, names: list[str]) -> None:
+    sample = scene()
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        cv2.imwrite(str(folder / "images" / f"{name}.jpg"), sample.image)
+        cv2.imwrite(str(folder / "labels" / f"{name}.png"), np.minimum(sample.codes, 4))
+
+
+def test_held_out_frames_are_never_loaded(tmp_path: Path) -> None:
+    write_folder(tmp_path / "camvid11/train", ["a", "b", "c", "d"])
+    write_folder(tmp_path / "camvid11/val", ["b"])
+    write_folder(tmp_path / "camvid32/val", ["c"])
+    write_folder(tmp_path / "camvid32/train", ["d"])
+    loaded = load_set("camvid11", tmp_path)
+    assert len(loaded) == 1
+    assert set(np.unique(loaded[0].codes)) <= {0, 2, 3, ROAD_OR_MARKING, PEDESTRIAN_OR_CYCLIST}
+
+
+def test_unknown_set_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there are .*camvid32"):
+        load_set("camvid", tmp_path)
+    with pytest.raises(ConfigError, match="point data_root at"):
+        load_set("kitti", tmp_path)
+
+
+def tiny_config(tmp_path: Path, steps: int) -> TrainConfig:
+    frames = tmp_path / "frames"
+    if not frames.exists():
+        frames.mkdir()
+        samples = [scene(seed) for seed in range(8)]
+        panoptic = [
+            np.where(s.instances > 0, s.classes.astype(int)[s.instances] * 1000 + s.instances, s.codes)
+            for s in samples
+        ]
+        np.save(frames / "images.npy", np.stack([s.image for s in samples]))
+        np.save(frames / "panoptic.npy", np.stack(panoptic).astype(np.uint16))
+    how = Augmentation(width=96, height=64, zoom=(0.15, 0.15), stretch=0.0, tilt=0.0, blur=0, noise=0, grey=0)
+    return TrainConfig(
+        out_dir=tmp_path / f"run{steps}", sim_folder=frames, sets={"sim": 1.0}, steps=steps, batch=4, rate=5e-3,
+        warmup=5, average=0.9, workers=0, threads=1, save_every=1000, network=TINY, augmentation=how,
+    )  # fmt: skip
+
+
+def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, 60)
+    seen: list[float] = []
+    checkpoint = train(config, lambda state: seen.append(state.semantic))
+    assert len(seen) == 3 and seen[-1] < 0.85 * seen[0]
+
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["step"] == 60
+    train(replace(config, steps=80), lambda state: seen.append(state.step))
+    assert seen[3:] == [80], "goes on at step 60"
+
+    sidecar = export_onnx(checkpoint, tmp_path, "tiny", ModelCard("made up", "Apache-2.0"), size=(96, 64))
+    model = load_model(sidecar)
+    assert (model.width, model.height, model.training_data) == (96, 64, "made up")
+    session = pytest.importorskip("onnxruntime").InferenceSession(
+        str(model.graph("fp32")), providers=["CPUExecutionProvider"]
+    )
+    images = np.stack([scene(100).image, scene(101).image])
+    net = PanopticNet(TINY).eval()
+    net.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    with torch.no_grad():
+        expected = [out.numpy() for out in DeployedNet(net).eval()(torch.from_numpy(images))]
+    semantic, confidence, centers, offsets = session.run(None, {"image": images})
+    assert (semantic == expected[0]).mean() > 0.999
+    assert np.abs(confidence.astype(int) - expected[1]).mean() < 0.1
+    assert np.allclose(offsets, expected[3], atol=1e-2)
+    assert ((centers > 0.05) == (expected[2] > 0.05)).mean() > 0.999
+
+
+def test_the_same_configuration_gives_the_same_weights(tmp_path: Path) -> None:
+    first = train(tiny_config(tmp_path, 3))
+    weights = torch.load(first, weights_only=True)["average"]
+    first.unlink()
+    again = torch.load(train(tiny_config(tmp_path, 3)), weights_only=True)["average"]
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        export_onnx(tmp_path / "missing.pt", tmp_path, "m")
+    torch.save({"something": 1}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        export_onnx(tmp_path / "other.pt", tmp_path, "m")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 3", "unknown stepz"),
+        ("steps: many", "steps must be int"),
+        ("steps: 0", "steps must be at least 1, got 0"),
+        ("augmentation: {width: 100}", "multiples of 32"),
+        ("loss: {classes: [1, 1]}", "a weight per class"),
+        ("network: [1]", "expected a mapping"),
+        ("sets: {}", "at least one data set"),
+    ],
+)
+def test_training_configuration_errors_name_the_field(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_train_config(tmp_path / "c.yaml")
+
+
+def test_shipped_training_configuration_loads() -> None:
+    path = Path(__file__).parents[1] / "config" / "train" / "first.yaml"
+    config = load_train_config(path, steps=7)
+    assert config.steps == 7
+    assert {"sim", "camvid32", "camvid11"} <= set(config.sets)
