@@ -114,9 +114,7 @@ class Geometry:
         """int32 (H_net / stride,): how many native rows are sampled from each row of cells."""
         return self.axes(stride)[1].weights
 
-    def native_box(
-        self, col_first: int, col_last: int, row_first: int, row_last: int, stride: int = 1
-    ) -> Box:
+    def native_box(self, col_first: int, col_last: int, row_first: int, row_last: int, stride: int = 1) -> Box:
         """The native pixels sampled from an inclusive range of cells: exact, O(1).
 
         Width or height is 0 where there are none: in the padding, and in some cells where the camera is

@@ -1,0 +1,134 @@
+"""The letterbox and its inverse, against the definition written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drive_seg.frame import Box
+from drive_seg.letterbox import Geometry
+
+sides = st.integers(1, 2600)
+networks = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(lambda size: (32 * size[0], 32 * size[1]))
+strides = st.sampled_from([1, 2, 4, 8, 16])
+
+
+@settings(max_examples=300, deadline=None)
+@given(width=sides, height=sides, network=networks)
+def test_every_native_pixel_maps_back_to_where_it_came_from(width: int, height: int, network: tuple[int, int]):
+    geometry = Geometry.letterbox((width, height), network)
+    assert geometry.content_width == network[0] or geometry.content_height == network[1]
+    axes = (
+        (geometry.columns, width, network[0], geometry.x0, geometry.content_width),
+        (geometry.rows, height, network[1], geometry.y0, geometry.content_height),
+    )
+    for cells, native, whole, start, content in axes:
+        assert cells.shape == (native,)
+        assert cells.dtype == np.int32
+        assert 1 <= content <= whole
+        assert abs((whole - content - start) - start) <= 1, "centred"
+        assert np.all(np.diff(cells) >= 0)
+        assert cells[0] >= start
+        assert cells[-1] < start + content
+        # The middle of the native pixel, brought forward, lies in its cell (cv2 steps in 16-bit fractions).
+        middle = start + (np.arange(native) + 0.5) * content / native
+        assert np.all(middle >= cells - 0.05)
+        assert np.all(middle <= cells + 1.05)
+    scale = min(network[0] / width, network[1] / height)
+    assert abs(geometry.content_width - max(1, width * scale)) <= 0.5 + 1e-9
+    assert abs(geometry.content_height - max(1, height * scale)) <= 0.5 + 1e-9
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    width=sides,
+    height=st.integers(1, 700),
+    network=networks,
+    stride=strides,
+    kind=st.sampled_from([np.uint8, np.uint16]),
+    given_out=st.booleans(),
+)
+def test_restore_is_the_lookup_it_promises(
+    width: int, height: int, network: tuple[int, int], stride: int, kind: type, given_out: bool
+):
+    geometry = Geometry.letterbox((width, height), network)
+    shape = (network[1] // stride, network[0] // stride)
+    network_map = np.random.default_rng(width).integers(0, np.iinfo(kind).max, shape, kind, endpoint=True)
+    out = np.empty((height, width), kind) if given_out else None
+    restored = geometry.restore(network_map, out)
+    assert restored.dtype == kind
+    assert restored is out or out is None
+    expected = network_map[geometry.rows // stride][:, geometry.columns // stride]
+    np.testing.assert_array_equal(restored, expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(width=sides, height=sides, network=networks, stride=strides, data=st.data())
+def test_weights_and_boxes_count_native_pixels(
+    width: int, height: int, network: tuple[int, int], stride: int, data: st.DataObject
+):
+    geometry = Geometry.letterbox((width, height), network)
+    cells_x, cells_y = geometry.columns // stride, geometry.rows // stride
+    across, down = geometry.column_weights(stride), geometry.row_weights(stride)
+    np.testing.assert_array_equal(across, np.bincount(cells_x, minlength=network[0] // stride))
+    np.testing.assert_array_equal(down, np.bincount(cells_y, minlength=network[1] // stride))
+
+    first_col, last_col = sorted(data.draw(st.tuples(*[st.integers(0, network[0] // stride - 1)] * 2)))
+    first_row, last_row = sorted(data.draw(st.tuples(*[st.integers(0, network[1] // stride - 1)] * 2)))
+    box = geometry.native_box(first_col, last_col, first_row, last_row, stride)
+    columns = np.flatnonzero((cells_x >= first_col) & (cells_x <= last_col))
+    rows = np.flatnonzero((cells_y >= first_row) & (cells_y <= last_row))
+    assert (box.width, box.height) == (columns.size, rows.size)
+    if columns.size:
+        assert (box.x, box.x + box.width - 1) == (columns[0], columns[-1])
+    if rows.size:
+        assert (box.y, box.y + box.height - 1) == (rows[0], rows[-1])
+
+
+def test_the_usual_camera_in_numbers():
+    geometry = Geometry.letterbox((1280, 720), (640, 384))
+    assert (geometry.x0, geometry.y0, geometry.content_width, geometry.content_height) == (0, 12, 640, 360)
+    np.testing.assert_array_equal(geometry.columns, np.arange(1280) // 2)
+    np.testing.assert_array_equal(geometry.rows, 12 + np.arange(720) // 2)
+    assert geometry.native_box(10, 19, 12, 12) == Box(20, 0, 20, 2)
+    assert geometry.native_box(0, 639, 0, 11).height == 0, "only padding"
+
+
+def test_padding_never_bleeds_in():
+    for native in ((1280, 720), (400, 900), (333, 17), (3000, 3), (2, 2)):
+        geometry = Geometry.letterbox(native, (640, 384))
+        network_map = np.full((384, 640), 77, np.uint8)
+        right, bottom = geometry.x0 + geometry.content_width, geometry.y0 + geometry.content_height
+        network_map[geometry.y0 : bottom, geometry.x0 : right] = 5
+        assert np.all(geometry.restore(network_map) == 5), native
+
+
+def test_equal_sizes_share_one_geometry_and_nobody_can_spoil_it():
+    geometry = Geometry.letterbox((800, 600), (640, 384))
+    assert Geometry.letterbox((800, 600), (640, 384)) is geometry
+    with pytest.raises(ValueError, match="read-only"):
+        geometry.columns[0] = 1
+
+
+@pytest.mark.parametrize("sizes", [((0, 5), (640, 384)), ((5, -1), (640, 384)), ((5, 5), (0, 384))])
+def test_a_size_without_pixels_is_refused(sizes: tuple[tuple[int, int], tuple[int, int]]):
+    with pytest.raises(ValueError, match="positive"):
+        Geometry.letterbox(*sizes)
+
+
+def test_restore_says_what_does_not_fit():
+    geometry = Geometry.letterbox((1280, 720), (640, 384))
+    with pytest.raises(ValueError, match=r"whole fraction.*\(380, 640\)"):
+        geometry.restore(np.zeros((380, 640), np.uint8))
+    with pytest.raises(ValueError, match="whole fraction"):
+        geometry.restore(np.zeros((192, 640), np.uint8))
+    with pytest.raises(ValueError, match="float32"):
+        geometry.restore(np.zeros((384, 640), np.float32))  # type: ignore[type-var]
+    with pytest.raises(ValueError, match=r"out must be uint8 \(720, 1280\)"):
+        geometry.restore(np.zeros((384, 640), np.uint8), np.empty((1280, 720), np.uint8))
+    with pytest.raises(ValueError, match="out must be uint16"):
+        geometry.restore(np.zeros((384, 640), np.uint16), np.empty((720, 1280), np.uint8))  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="stride must divide"):
+        geometry.column_weights(7)
