@@ -13,6 +13,7 @@ ByteArray = npt.NDArray[np.uint8]
 BACKGROUND, ROAD, LANE_MARKING, VEHICLE, PEDESTRIAN, CYCLIST = range(6)
 FIRST_THING = 6  # owners below are stuff classes; from here on they are instances
 MAX_OWNERS = 256
+THING = 1000  # panoptic value of a thing = class * THING + its number
 
 
 class Canvas:
@@ -24,7 +25,6 @@ class Canvas:
         self.image: ByteArray = np.zeros((height, width, 3), dtype=np.uint8)
         self.owners: ByteArray = np.zeros((height, width), dtype=np.uint8)
         self.owner_class = list(range(FIRST_THING))
-        self.owner_class[CYCLIST + 1 :] = []
 
     def new_instance(self, class_id: int) -> int | None:
         """The owner index of another thing; None when the sheet is full."""
@@ -90,3 +90,16 @@ class Canvas:
         light = cv2.cvtColor(cv2.resize(grain, (x1 - x0, y1 - y0)), cv2.COLOR_GRAY2RGB)
         lit = cv2.multiply(part, light, scale=1 / 128)
         cv2.copyTo(lit, cv2.compare(self.owners[y0:y1, x0:x1], owner, cv2.CMP_EQ), part)
+
+    def panoptic(self) -> npt.NDArray[np.uint16]:
+        """The truth (H, W) uint16: visible things are numbered 1.. within their class, hidden ones are gone."""
+        seen = cv2.calcHist([self.owners], [0], None, [MAX_OWNERS], [0, MAX_OWNERS]).ravel()
+        table = np.zeros(MAX_OWNERS, dtype=np.uint16)
+        table[:FIRST_THING] = np.arange(FIRST_THING)
+        count: dict[int, int] = {}
+        for owner in range(FIRST_THING, len(self.owner_class)):
+            if seen[owner]:
+                class_id = self.owner_class[owner]
+                count[class_id] = count.get(class_id, 0) + 1
+                table[owner] = class_id * THING + count[class_id]
+        return np.asarray(cv2.LUT(self.owners, table), dtype=np.uint16)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .camera import FloatArray
 from .canvas import BACKGROUND, LANE_MARKING, ByteArray, Canvas
 from .chance import chance
+from .mesh import Glare
 from .textures import noise, to_bytes
 from .weather import Weather
-
-Glare = tuple[float, float, float, FloatArray]  # x, y, radius in pixels, colour
 
 
 class Effects:
@@ -104,17 +102,20 @@ class Effects:
         cv2.copyTo(wet, cv2.inRange(owners, (1.0,), (float(LANE_MARKING),)), part)
 
     def _flare(self, canvas: Canvas, glares: list[Glare]) -> None:
+        """Halos around the lamps that nothing hides."""
         scale = 4
         small = np.zeros((canvas.height // scale, canvas.width // scale, 3), dtype=np.uint8)
-        for x, y, radius, colour in glares:
-            size = max(1, round(radius / scale))
-            middle = (round(x / scale), round(y / scale))
-            for grow, share in ((3.2, 0.16), (1.6, 0.3), (0.8, 0.7)):
-                disc = np.zeros_like(small) if size > 40 else None
-                if disc is not None:
-                    continue
-                tone = colour * share
-                cv2.circle(small, middle, max(1, round(size * grow)), (float(tone[0]), float(tone[1]), float(tone[2])), -1)
+        for glare in glares:
+            column, row = round(glare.x), round(glare.y)
+            if not (0 <= column < canvas.width and 0 <= row < canvas.height):
+                continue
+            if canvas.owners[row, column] != glare.owner:
+                continue
+            size = float(np.clip(glare.radius, 1.5, canvas.width / 60)) / scale
+            for grow, share in ((5.0, 0.07), (2.6, 0.16), (1.2, 0.5)):
+                tone = glare.colour * (share * self._weather.lamps)
+                cv2.circle(small, (column // scale, row // scale), max(1, round(size * grow)),
+                           (float(tone[0]), float(tone[1]), float(tone[2])), -1)
         soft = cv2.resize(cv2.GaussianBlur(small, (9, 9), 0), (canvas.width, canvas.height))
         cv2.add(canvas.image, soft, dst=canvas.image)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray
+from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, clip_near
 from .canvas import BACKGROUND, LANE_MARKING, ROAD, ByteArray, Canvas
 from .road import Layout, Line, Stretch
 from .textures import TILE, TILE_METRES
@@ -36,7 +36,7 @@ class Paint:
 class Patch:
     """Something flat on the road in road coordinates; `points` (N, 2) are s, d in metres.
 
-    `gain` != 1 changes the light only (patches, seams, wheel tracks); a painted mark is white or yellow.
+    `gain` != 1 changes the light only (repairs, seams, cracks); a painted mark is white or yellow.
     """
 
     points: FloatArray
@@ -49,7 +49,7 @@ class Ground:
     """One frame's ground."""
 
     def __init__(self, canvas: Canvas, camera: Camera, stretch: Stretch, layout: Layout, paint: Paint,
-                 weather: Weather, rough: tuple[ByteArray, ...]) -> None:
+                 weather: Weather, rough: tuple[ByteArray, ...], tracks: float) -> None:
         self._canvas = canvas
         self._camera = camera
         self._stretch = stretch
@@ -57,6 +57,7 @@ class Ground:
         self._paint = paint
         self._weather = weather
         self._rough = rough
+        self._tracks = tracks
         self._lit = np.clip(weather.ambient + weather.sun * np.sin(weather.sun_elevation), 0, 2)
         self._s = stretch.origin + _SECTIONS
         if weather.dark:
@@ -64,10 +65,11 @@ class Ground:
 
     def draw(self, patches: list[Patch], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
         """Paint the ground with its patches, cast shadows and contact shadows (fixed point polygons)."""
+        shapes = self._shapes(patches)
         for first, last in self._stretches():
             self._surfaces(first, last)
-            self._marks(first, last, patches)
-        self._shine(patches, shadows, contacts)
+            self._marks(first, last, shapes)
+        self._shine(shapes, shadows, contacts)
         self._haze()
 
     def _stretches(self) -> list[tuple[int, int]]:
@@ -128,11 +130,11 @@ class Ground:
             ring[:, 2] = np.maximum(ring[:, 2], NEAR)
             self._fill(camera.fixed(ring), self._paint.verge, BACKGROUND)
 
-    def _marks(self, first: int, last: int, patches: list[Patch]) -> None:
+    def _marks(self, first: int, last: int, patches: list[tuple[Patch, FixedArray, float]]) -> None:
         low, high = self._s[first], self._s[last]
-        for patch in patches:
-            if patch.asphalt and low <= patch.points[:, 0].mean() <= high:
-                self._fill(self._flat(patch.points), self._paint.side, ROAD)
+        for patch, shape, middle in patches:
+            if patch.asphalt and low <= middle <= high:
+                self._fill(shape, self._paint.side, ROAD)
         for yellow in (False, True):
             ink = self._paint.yellow if yellow else self._paint.white
             many: list[FixedArray] = []
@@ -140,15 +142,28 @@ class Ground:
                 if line.yellow == yellow:
                     many += self._line(line, first, last)
             if not yellow:
-                for patch in patches:
-                    if patch.mark and low <= patch.points[:, 0].mean() <= high:
-                        shape = self._flat(patch.points)
-                        if shape is not None:
-                            many.append(shape)
+                many += [shape for patch, shape, middle in patches if patch.mark and low <= middle <= high]
             self._canvas.polygons(many, np.clip(ink * self._lit, 0, 255), LANE_MARKING)
 
-    def _flat(self, points: FloatArray) -> FixedArray | None:
-        return self._camera.polygon(self._stretch.place(points[:, 0], points[:, 1]))
+    def _shapes(self, patches: list[Patch]) -> list[tuple[Patch, FixedArray, float]]:
+        """Patches with their polygons and the s of their middle; those out of sight are left out."""
+        if not patches:
+            return []
+        flat = np.concatenate([patch.points for patch in patches])
+        points = self._camera.to_camera(self._stretch.place(flat[:, 0], flat[:, 1]))
+        fixed = self._camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points))
+        found = []
+        start = 0
+        for patch in patches:
+            stop = start + len(patch.points)
+            part, shape = points[start:stop], fixed[start:stop]
+            if part[:, 2].min() < NEAR:
+                cut = clip_near(part)
+                shape = shape[:0] if cut is None else self._camera.fixed(cut)
+            if len(shape):
+                found.append((patch, shape, float(patch.points[:, 0].mean())))
+            start = stop
+        return found
 
     def _line(self, line: Line, first: int, last: int) -> list[FixedArray]:
         half = line.width / 2
@@ -170,16 +185,15 @@ class Ground:
         fixed = self._camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points)).reshape(-1, 6, 2)
         return [fixed[index] for index in np.flatnonzero(whole)]
 
-    def _shine(self, patches: list[Patch], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
+    def _shine(self, patches: list[tuple[Patch, FixedArray, float]], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
         """Multiply the ground by its texture, its patches and the shadows on it."""
         canvas, camera = self._canvas, self._camera
         top = int(np.clip(camera.horizon() + 1, 0, canvas.height - 1))
         light = self._texture(top)
-        for patch in patches:
+        self._wheel_tracks(light, top)
+        for patch, shape, _ in patches:
             if patch.gain != 1.0:
-                shape = self._flat(patch.points)
-                if shape is not None:
-                    self._darken(light, top, [shape], patch.gain)
+                self._darken(light, top, shape, patch.gain)
         for shapes, strength, soft in ((shadows, self._weather.shadow, 5), (contacts, 0.6, 7)):
             if shapes and strength:
                 mask = np.zeros_like(light)
@@ -204,19 +218,34 @@ class Ground:
         small = (255 * (0.3 + 0.7 * beam)).astype(np.uint8)
         return np.asarray(cv2.resize(small, (canvas.width, canvas.height - top)), dtype=np.uint8)
 
-    def _darken(self, light: ByteArray, top: int, shapes: list[FixedArray], gain: float) -> None:
+    def _wheel_tracks(self, light: ByteArray, top: int) -> None:
+        """The lanes are a little darker where the wheels go."""
+        layout, gain = self._layout, self._tracks
+        if gain == 1.0:
+            return
+        mask = np.zeros_like(light)
         offset = np.array([0, top << SHIFT], dtype=np.int32)
-        for shape in shapes:
-            moved = shape - offset
-            low, high = moved.min(axis=0) >> SHIFT, (moved.max(axis=0) >> SHIFT) + 1
-            x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
-            x1, y1 = min(int(high[0]) + 1, light.shape[1]), min(int(high[1]) + 1, light.shape[0])
-            if x0 >= x1 or y0 >= y1:
-                continue
-            part = light[y0:y1, x0:x1]
-            mask = np.zeros_like(part)
-            cv2.fillPoly(mask, [moved - np.array([x0 << SHIFT, y0 << SHIFT], dtype=np.int32)], (255,), cv2.LINE_AA, SHIFT)
-            cv2.copyTo(cv2.convertScaleAbs(part, alpha=gain), mask, part)
+        lanes = [layout.lane_centre(index) for index in range(layout.forward)]
+        lanes += [layout.lane_centre(index, True) for index in range(layout.oncoming)]
+        for d in lanes:
+            for side in (-0.75, 0.75):
+                band = self._band(0, len(self._s) - 20, d + side - 0.3, d + side + 0.3)
+                if band is not None:
+                    cv2.fillPoly(mask, [band - offset], (255.0 * (1 - gain),), cv2.LINE_8, SHIFT)
+        cv2.multiply(light, cv2.bitwise_not(cv2.blur(mask, (9, 3))), dst=light, scale=1 / 255)
+
+    def _darken(self, light: ByteArray, top: int, shape: FixedArray, gain: float) -> None:
+        moved = shape - np.array([0, top << SHIFT], dtype=np.int32)
+        low, high = moved.min(axis=0) >> SHIFT, (moved.max(axis=0) >> SHIFT) + 1
+        x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
+        x1, y1 = min(int(high[0]) + 1, light.shape[1]), min(int(high[1]) + 1, light.shape[0])
+        if x0 >= x1 or y0 >= y1:
+            return
+        part = light[y0:y1, x0:x1]
+        mask = np.zeros_like(part)
+        corner = np.array([x0 << SHIFT, y0 << SHIFT], dtype=np.int32)
+        cv2.fillPoly(mask, [moved - corner], (255,), cv2.LINE_8, SHIFT)
+        cv2.copyTo(cv2.convertScaleAbs(part, alpha=gain), mask, part)
 
     def _texture(self, top: int) -> ByteArray:
         """Light map (rows below `top`, width), 128 = unchanged: the tile of each surface in perspective."""
@@ -288,3 +317,14 @@ class Ground:
         plus = np.broadcast_to(add.astype(np.uint8)[:, None, :], (len(rows), width, 3))
         part[:] = cv2.add(cv2.multiply(part, np.ascontiguousarray(multiply), scale=1 / 255),
                           np.ascontiguousarray(plus))
+
+
+def draw_paint(rng: np.random.Generator) -> Paint:
+    """Colours of one drive."""
+    asphalt = np.full(3, rng.uniform(48, 118)) * (1 + rng.normal(0, 0.02, 3))
+    green = np.array([rng.uniform(55, 115), rng.uniform(80, 125), rng.uniform(35, 62)])
+    verge = green if rng.random() < 0.7 else np.array([150.0, 130.0, 100.0]) * rng.uniform(0.6, 1.1)
+    walk = np.array([1.0, 0.97, 0.93]) * rng.uniform(105, 190) + rng.uniform(-8, 8, 3)
+    bright = np.clip(asphalt.mean() + rng.uniform(75, 140), 0, 245)
+    return Paint(asphalt, asphalt * rng.uniform(0.85, 1.12), walk * rng.uniform(0.85, 1.15), walk, verge,
+                 np.full(3, bright), np.array([1.0, rng.uniform(0.7, 0.85), rng.uniform(0.15, 0.4)]) * min(bright * 1.02, 240))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .camera import NEAR, Camera, FixedArray, FloatArray, clip_near
+from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, clip_near
 from .canvas import Canvas
 from .weather import Weather
 
@@ -122,10 +122,22 @@ class MeshBuilder:
 
 
 @dataclass(frozen=True)
+class Glare:
+    """A lamp that dazzles: where in the picture (pixels), whose it is, its colour."""
+
+    x: float
+    y: float
+    radius: float
+    owner: int
+    colour: FloatArray
+
+
+@dataclass(frozen=True)
 class Light:
-    """What lights an actor in one frame, in the local frame."""
+    """What lights an actor in one frame, in the local frame; `glares` collects the lamps that were painted."""
 
     weather: Weather
+    glares: list[Glare]
     sun: FloatArray  # unit vector towards the sun
     headlight: float  # strength of the camera car's own lamps
 
@@ -147,6 +159,20 @@ class Light:
         return hazed
 
 
+    def tone(self, colour: FloatArray, distance: float, up: float = 0.3, glow: float = 0.0) -> FloatArray:
+        """One colour (3,) of a surface whose normal rises by `up` and that the sun does not meet squarely."""
+        weather = self.weather
+        lit = weather.ambient * (0.8 + 0.25 * up) + weather.sun * (max(float(self.sun[2]), 0.0) * up)
+        if self.headlight:
+            lit = lit + self.headlight * float(np.exp(-distance / 22))
+        out = colour * lit
+        if glow:
+            out = out + (colour - out) * (glow * (0.15 + 0.85 * weather.lamps))
+        clear = float(np.exp(-distance / weather.sight))
+        hazed: FloatArray = np.minimum(out, 255.0) * clear + weather.haze * (1 - clear)
+        return hazed
+
+
 def turn(yaw: float) -> FloatArray:
     """Rotation (3, 3) about z, to be applied as points @ turn(yaw).T."""
     c, s = np.cos(yaw), np.sin(yaw)
@@ -162,6 +188,9 @@ def paint_mesh(canvas: Canvas, camera: Camera, light: Light, mesh: Mesh, positio
         return None
     normals = mesh.normals @ spin
     centres = mesh.centres @ spin + position
+    if (points[:, 0] > (points[:, 2] + 1) * camera.width / camera.focal).all() or (
+            points[:, 0] < -(points[:, 2] + 1) * camera.width / camera.focal).all():
+        return None
     seen = np.einsum("ij,ij->i", normals, camera.position - centres) > 0
     distance = float(np.linalg.norm(position - camera.position))
     seen &= mesh.size * camera.focal > 1.1 * max(distance - 3, 1.0)
@@ -182,4 +211,8 @@ def paint_mesh(canvas: Canvas, camera: Camera, light: Light, mesh: Mesh, positio
                 continue
             ring = camera.fixed(cut)
         canvas.convex(ring, colours[index], owner if mesh.solid[index] else None)
+        if owner is not None and light.weather.lamps > 0.5 and mesh.glow[index] > 0.85:
+            x, y = ring.mean(axis=0) / (1 << SHIFT)
+            radius = float(mesh.size[index]) * camera.focal / distance
+            light.glares.append(Glare(float(x), float(y), radius, owner, mesh.colours[index]))
     return fixed

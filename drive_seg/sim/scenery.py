@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -12,9 +11,7 @@ from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, clip_near
 from .canvas import BACKGROUND, ByteArray, Canvas
 from .mesh import Light
 from .road import Stretch
-from .textures import facade, foliage
-
-FACADES, CROWNS = 12, 9
+from .textures import CROWNS, FACADES, facade, foliage
 
 
 @dataclass(frozen=True)
@@ -67,16 +64,6 @@ class Post:
     arm: float
 
 
-@lru_cache(maxsize=256)
-def _facade(seed: int, index: int, dark: bool) -> ByteArray:
-    return facade(seed, index, dark)
-
-
-@lru_cache(maxsize=256)
-def _foliage(seed: int, index: int) -> tuple[ByteArray, ByteArray]:
-    return foliage(seed, index)
-
-
 class Scenery:
     """Paints the roadside of one frame."""
 
@@ -87,10 +74,6 @@ class Scenery:
         self._stretch = stretch
         self._light = light
 
-    def distance(self, s: float, d: float) -> float:
-        """Depth of a road point along the view, metres."""
-        return float(self._camera.to_camera(self._stretch.place(np.array([s]), d))[0, 2])
-
     def house(self, house: House) -> None:
         """The wall along the road, the wall towards the camera, the roof."""
         s0 = max(house.s0, self._stretch.origin - 3.0)
@@ -99,7 +82,7 @@ class Scenery:
         out = np.sign(house.d) * house.depth
         s = np.array([s0, house.s1, house.s1, s0])
         dark = self._light.weather.dark
-        texture = _facade(self._seed, house.style % FACADES, dark)
+        texture = facade((self._seed * 7 + house.style) % FACADES, dark)
         end = np.array([house.d, house.d + out, house.d + out, house.d])
         up = np.array([0.0, 0.0, house.height, house.height]) - 0.3
         self._wall(np.full(4, s0), end, up, texture, house.tint * 0.85, house.depth / 12, 0.0)
@@ -107,7 +90,7 @@ class Scenery:
             ridge = house.d + out / 2
             gable = self._stretch.place(np.full(3, s0), np.array([house.d, house.d + out, ridge]),
                                         np.array([house.height - 0.3] * 2 + [house.height + house.roof]))
-            tone = texture[:40].reshape(-1, 3).mean(axis=0)
+            tone = texture[3][:8].reshape(-1, 3).mean(axis=0)
             self._plain(gable, tone * house.tint * 0.85)
             slope = self._stretch.place(np.array([s0, house.s1, house.s1, s0]),
                                         np.array([house.d, house.d, ridge, ridge]),
@@ -116,26 +99,23 @@ class Scenery:
         self._wall(s, np.full(4, house.d), up, texture, house.tint, (house.s1 - s0) / (house.s1 - house.s0),
                    1 - (house.s1 - s0) / (house.s1 - house.s0))
 
-    def _wall(self, s: FloatArray, d: FloatArray, z: FloatArray, texture: ByteArray, tint: float, share: float,
-              start: float) -> None:
+    def _wall(self, s: FloatArray, d: FloatArray, z: FloatArray, textures: tuple[ByteArray, ...], tint: float,
+              share: float, start: float) -> None:
+        """A textured upright quadrilateral; `share` of the texture's width from `start` is on it."""
         local = self._stretch.place(s, d, z)
         points = self._camera.to_camera(local)
         middle = local.mean(axis=0)
-        normal = np.cross(local[1] - local[0], local[3] - local[0])
-        normal = normal / max(float(np.linalg.norm(normal)), 1e-9)
-        if normal @ (self._camera.position - middle) < 0:
+        ahead = local[1] - local[0]
+        normal = np.array([ahead[1], -ahead[0], 0.0]) / max(float(np.hypot(ahead[0], ahead[1])), 1e-9)
+        away = self._camera.position - middle
+        if normal @ away < 0:
             normal = -normal
-        distance = float(np.linalg.norm(middle - self._camera.position))
-        width = texture.shape[1]
-        part = texture[:, round(min(start, 0.9) * width) : max(round(min(start + share, 1.0) * width), 2)]
-        if not part.shape[1]:
-            part = texture
-        white = self._light.shade(np.array([[0.0] * 3, [200.0] * 3]) * tint, np.repeat(normal[None], 2, axis=0),
-                                  distance, np.zeros(2))
+        distance = float(np.sqrt(away @ away))
+        white = self._light.shade(np.array([[0.0] * 3, [200.0] * 3]) * tint, normal[None], distance, np.zeros(1))
         gain, base = (white[1] - white[0]) / 200, white[0]
         if self._light.weather.dark:
             gain = np.maximum(gain, 0.5 * np.exp(-distance / self._light.weather.sight))
-        tone = np.minimum(part[::16, ::16].reshape(-1, 3).mean(axis=0) * gain + base, 255)
+        tone = np.minimum(textures[-1][::4, ::4].reshape(-1, 3).mean(axis=0) * gain + base, 255)
         if points[:, 2].min() < NEAR:
             cut = clip_near(points)
             if cut is not None:
@@ -146,19 +126,25 @@ class Scenery:
         if box is None:
             return
         self._canvas.convex(fixed, tone, BACKGROUND)
-        if box[3] - box[1] < 14 or box[2] - box[0] < 4:
-            return
-        lit = cv2.LUT(part, _ramp(gain, base))
         pixels = self._camera.pixels(points)
-        self._canvas.warp(lit, pixels[[3, 2, 1, 0]])
+        high = float(max(pixels[0, 1] - pixels[3, 1], pixels[1, 1] - pixels[2, 1]))
+        if high < 12 or box[2] - box[0] < 4:
+            return
+        level = 0
+        while level < len(textures) - 1 and textures[level].shape[0] > 1.5 * high:
+            level += 1
+        texture = textures[level]
+        width = texture.shape[1]
+        left = round(min(start, 0.9) * width)
+        part = texture[:, left : max(round(min(start + share, 1.0) * width), left + 2)]
+        self._canvas.warp(cv2.LUT(part, _ramp(gain, base)), pixels[[3, 2, 1, 0]])
 
     def _plain(self, local: FloatArray, colour: FloatArray) -> None:
         fixed = self._camera.polygon(local)
         if fixed is None:
             return
-        distance = float(np.linalg.norm(local.mean(axis=0) - self._camera.position))
-        tone = self._light.shade(colour[None], np.array([[0.0, 0.0, 0.7]]), distance, np.zeros(1))[0]
-        self._canvas.convex(fixed, tone, BACKGROUND)
+        away = local[0] - self._camera.position
+        self._canvas.convex(fixed, self._light.tone(colour, float(np.sqrt(away @ away)), 0.6), BACKGROUND)
 
     def barrier(self, barrier: Barrier) -> None:
         """Hedges and walls with a texture, fences of posts and rails, guard rails."""
@@ -167,7 +153,7 @@ class Scenery:
             return
         s = np.array([s0, barrier.s1, barrier.s1, s0])
         if barrier.kind in ("hedge", "wall"):
-            texture = _foliage(self._seed, 0)[0] if barrier.kind == "hedge" else _facade(self._seed, 0, False)[:40, :]
+            texture = (foliage(self._seed % CROWNS)[0],) if barrier.kind == "hedge" else (facade(self._seed % FACADES, False)[0][:40],)
             z = np.array([0.0, 0.0, barrier.height, barrier.height])
             top = self._stretch.place(s, np.array([barrier.d] * 2 + [barrier.d + np.sign(barrier.d) * 0.7] * 2), barrier.height)
             self._plain(top, barrier.colour * 1.1)
@@ -180,25 +166,31 @@ class Scenery:
         if barrier.kind == "rail":
             z = np.array([0.58, 0.58, 0.64, 0.64]) * barrier.height
             self._plain(self._stretch.place(s, barrier.d, z), barrier.colour * 0.7)
-        step = 2.0 if barrier.kind == "rail" else 0.45
-        posts = np.arange(s0, barrier.s1, step)
-        if barrier.kind == "fence" and barrier.s0 - self._stretch.origin > 45:
-            posts = posts[::4]
-        for post in posts:
-            z = np.array([0.0, 0.0, 1.0, 1.0]) * barrier.height * (0.75 if barrier.kind == "rail" else 1.0)
-            self._plain(self._stretch.place(np.array([post, post + 0.06, post + 0.06, post]), barrier.d, z), barrier.colour * 0.8)
+        near = s0 - self._stretch.origin < 45
+        step = 2.0 if barrier.kind == "rail" else 0.45 if near else 1.8
+        post = np.arange(s0, barrier.s1, step)
+        top = barrier.height * (0.75 if barrier.kind == "rail" else 1.0)
+        corners = np.stack([post, post + 0.06, post + 0.06, post], axis=1).ravel()
+        local = self._stretch.place(corners, barrier.d, np.tile([0.0, 0.0, top, top], len(post)))
+        points = self._camera.to_camera(local)
+        fixed = self._camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points)).reshape(-1, 4, 2)
+        away = local[0] - self._camera.position
+        tone = self._light.tone(barrier.colour * 0.8, float(np.sqrt(away @ away)))
+        whole = points[:, 2].reshape(-1, 4).min(axis=1) >= NEAR
+        self._canvas.polygons([fixed[index] for index in np.flatnonzero(whole)], tone, BACKGROUND)
 
-    def tree(self, tree: Tree) -> None:
-        """Trunk and crown; the crown is a picture that always faces the camera."""
-        foot = self._stretch.place(np.array([tree.s]), tree.d)
-        moved = self._camera.to_camera(foot)[0]
+    def tree(self, tree: Tree, foot: FloatArray, moved: FloatArray) -> None:
+        """Trunk and crown; the crown is a picture that always faces the camera.
+
+        `foot` is the local point (3,) it stands on, `moved` the same in camera coordinates.
+        """
         if moved[2] < 1.5:
             return
-        distance = float(np.linalg.norm(moved))
+        distance = float(np.sqrt(moved @ moved))
         scale = self._camera.focal / moved[2]
         if tree.trunk:
-            self._trunk(foot[0], 0.04 * tree.crown + 0.06, tree.trunk + tree.crown * 0.3, np.array([78.0, 64.0, 52.0]))
-        colour, mask = _foliage(self._seed, tree.style % CROWNS)
+            self._trunk(foot, 0.04 * tree.crown + 0.06, tree.trunk + tree.crown * 0.3, np.array([78.0, 64.0, 52.0]))
+        colour, mask = foliage((self._seed * 7 + tree.style) % CROWNS)
         size = int(min(2 * tree.crown * scale, 2 * self._canvas.height))
         if size < 2:
             return
@@ -210,8 +202,10 @@ class Scenery:
             return
         shape = cv2.resize(mask, (size, size), interpolation=cv2.INTER_LINEAR)
         _, shape = cv2.threshold(shape, 127, 255, cv2.THRESH_BINARY)
-        pair = self._light.shade(np.array([[0.0] * 3, [200.0] * 3]), np.array([[0.0, 0.0, 0.5]] * 2), distance, np.zeros(2))
-        lit = cv2.LUT(colour, _ramp((pair[1] - pair[0]) / 200, pair[0]))
+        black, white = self._light.tone(np.zeros(3), distance, 0.5), self._light.tone(np.full(3, 150.0), distance, 0.5)
+        if size < 64:
+            colour = cv2.resize(colour, (size, size), interpolation=cv2.INTER_AREA)
+        lit = cv2.LUT(colour, _ramp((white - black) / 150, black))
         self._canvas.stamp(cv2.resize(lit, (size, size)), shape, x, y, BACKGROUND)
 
     def _trunk(self, foot: FloatArray, radius: float, height: float, colour: FloatArray) -> FixedArray | None:
@@ -221,16 +215,15 @@ class Scenery:
             return None
         half = np.array([radius, 0.0, 0.0])
         fixed = self._camera.fixed(np.array([ends[0] - half, ends[0] + half, ends[1] + half * 0.8, ends[1] - half * 0.8]))
-        distance = float(np.linalg.norm(ends[0]))
-        tones = self._light.shade(np.array([colour, colour * 1.3]), np.array([[0.0, 0.0, 0.3]] * 2), distance, np.zeros(2))
-        self._canvas.convex(fixed, tones[0], BACKGROUND)
-        self._canvas.convex(self._camera.fixed(np.array([ends[0] - half, ends[0] - half * 0.1, ends[1] - half * 0.1,
-                                                         ends[1] - half * 0.8])), tones[1], None)
+        distance = float(np.sqrt(ends[0] @ ends[0]))
+        self._canvas.convex(fixed, self._light.tone(colour, distance), BACKGROUND)
+        if radius * self._camera.focal > 2 * distance:
+            bright = np.array([ends[0] - half, ends[0] - half * 0.1, ends[1] - half * 0.1, ends[1] - half * 0.8])
+            self._canvas.convex(self._camera.fixed(bright), self._light.tone(colour * 1.3, distance), None)
         return fixed
 
-    def post(self, post: Post) -> None:
-        """A pole and its load."""
-        foot = self._stretch.place(np.array([post.s]), post.d)[0]
+    def post(self, post: Post, foot: FloatArray) -> None:
+        """A pole on the local point `foot` (3,) and its load."""
         if self._trunk(foot, post.radius, post.height, post.colour) is None:
             return
         facing = self._stretch.direction(post.s)
@@ -274,7 +267,7 @@ class Scenery:
         along = pixels[1] - pixels[0]
         across = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6) * half * self._camera.focal / ends[0, 2]
         ring = np.array([pixels[0] - across, pixels[1] - across, pixels[1] + across, pixels[0] + across])
-        tone = self._light.shade(colour[None], np.array([[0.0, 0.0, 0.3]]), float(np.linalg.norm(ends[0])), np.array([glow]))[0]
+        tone = self._light.tone(colour, float(np.sqrt(ends[0] @ ends[0])), 0.3, glow)
         self._canvas.convex(np.rint(ring * (1 << SHIFT)).clip(-250000, 250000).astype(np.int32), tone, BACKGROUND)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +64,14 @@ _WALLS = ((150, 85, 65), (176, 120, 88), (205, 190, 160), (220, 215, 205), (160,
           (190, 160, 120), (95, 85, 80), (230, 220, 190), (140, 100, 85), (170, 180, 185), (110, 70, 55))
 
 
-def facade(seed: int, index: int, dark: bool) -> ByteArray:
-    """A house front (256, 256, 3): storeys, windows, a ground floor, stains."""
-    rng = chance(seed, 202, index)
+# House fronts and crowns come from pools that all drives share: a process that renders many drives draws each once.
+FACADES, CROWNS = 72, 40
+
+
+@lru_cache(maxsize=2 * FACADES)
+def facade(index: int, dark: bool) -> tuple[ByteArray, ...]:
+    """A house front: storeys, windows, a ground floor, stains; (256, 256, 3) and its halves."""
+    rng = chance(index, 202)
     size = 256
     wall = np.array(pick(rng, _WALLS), dtype=np.float32) * rng.uniform(0.7, 1.15) + rng.uniform(-12, 12, 3)
     picture = np.empty((size, size, 3), dtype=np.float32)
@@ -107,7 +114,8 @@ def facade(seed: int, index: int, dark: bool) -> ByteArray:
             _rectangle(picture, 0, top, size, high * 0.18, rng.uniform(20, 230, 3))
     stain = noise(rng, size, size, (4, 12, 48), (0.05, 0.04, 0.03))
     picture *= (1 + stain + rng.standard_normal((size, size)).astype(np.float32) * 0.03)[:, :, None]
-    return to_bytes(picture)
+    full = to_bytes(picture)
+    return (full, *(cv2.resize(full, (size >> n, size >> n), interpolation=cv2.INTER_AREA) for n in (1, 2, 3)))
 
 
 def _rectangle(picture: npt.NDArray[np.float32], x: float, y: float, w: float, h: float,
@@ -115,9 +123,10 @@ def _rectangle(picture: npt.NDArray[np.float32], x: float, y: float, w: float, h
     picture[max(int(y), 0) : max(int(y + h), 0), max(int(x), 0) : max(int(x + w), 0)] = colour
 
 
-def foliage(seed: int, index: int) -> tuple[ByteArray, ByteArray]:
+@lru_cache(maxsize=CROWNS)
+def foliage(index: int) -> tuple[ByteArray, ByteArray]:
     """A tree or bush crown: colour (128, 128, 3) and mask (128, 128; 255 = leaf)."""
-    rng = chance(seed, 203, index)
+    rng = chance(index, 203)
     size = 128
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
     bare = rng.random() < 0.2
@@ -133,34 +142,3 @@ def foliage(seed: int, index: int) -> tuple[ByteArray, ByteArray]:
     clumps = noise(rng, size, size, (6, 14, 32), (0.16, 0.18, 0.18)) - 0.22 * y
     light = 0.9 + clumps + rng.standard_normal((size, size)).astype(np.float32) * 0.16
     return to_bytes(light[:, :, None] * tint.astype(np.float32)), mask.astype(np.uint8) * 255
-
-
-SKY_COLUMNS, SKY_ROWS = 1440, 224  # 4 columns to a degree
-SKY_LOW, SKY_HIGH = -0.10, 0.80  # tangents of the elevations of the last and first row
-
-
-def sky(seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: FloatArray, hidden: float) -> ByteArray:
-    """The far panorama (SKY_ROWS, SKY_COLUMNS, 3): gradient, clouds, and a skyline at the horizon.
-
-    `hidden` 0..1 says how much of the skyline the haze swallows.
-    """
-    rng = chance(seed, 204)
-    rows, columns = SKY_ROWS, SKY_COLUMNS
-    height = np.linspace(SKY_HIGH, SKY_LOW, rows, dtype=np.float32)[:, None]
-    blend = np.clip(height / 0.55, 0, 1) ** 0.7
-    picture = low.astype(np.float32) + (top - low).astype(np.float32) * blend[:, :, None]
-    picture = np.repeat(picture, columns, axis=1)
-    field = noise(rng, rows, columns, (6, 14, 36, 90), (0.5, 0.45, 0.3, 0.15))
-    cover = np.clip((field - 0.9 + 1.9 * cloud) * rng.uniform(0.5, 1.3), 0, 0.92)[:, :, None]
-    shade = 1.06 - 0.18 * np.clip(noise(rng, rows, columns, (10, 30), (0.6, 0.4)), -1, 1)[:, :, None]
-    brightest = np.maximum(low, top).astype(np.float32)
-    picture += (np.minimum(brightest * 1.08 * shade, 255) - picture) * cover
-    line = noise(rng, 2, columns, (9, 40, 160, 420), (0.012, 0.009, 0.006, 0.004))[0] + rng.uniform(0.005, 0.05)
-    for depth in (0.75, 0.4):
-        ground = np.array([rng.uniform(45, 95), rng.uniform(60, 105), rng.uniform(45, 90)]) * low.mean() / 220
-        far = min(1.0, depth + hidden)
-        tone = (ground * (1 - far) + haze * far).astype(np.float32)
-        under = height < np.roll(line, int(rng.integers(columns)))[None, :] * (0.6 + depth)
-        texture = 1 + noise(rng, rows, columns, (120, 360), (0.06, 0.06)) * (1 - far)
-        picture = np.where(under[:, :, None], tone * texture[:, :, None], picture)
-    return to_bytes(picture)

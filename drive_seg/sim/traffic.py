@@ -10,7 +10,7 @@ from .canvas import CYCLIST, PEDESTRIAN, VEHICLE
 from .chance import chance
 from .people import person
 from .road import Layout
-from .vehicles import vehicle
+from .vehicles import draw_look, vehicle
 
 AHEAD, BEHIND = 118.0, 6.0
 
@@ -136,11 +136,11 @@ class Traffic:
         rng = chance(self._seed, 502, stream.key, cell)
         if rng.random() >= stream.density:
             return None
-        look = int(rng.integers(1 << 31))
+        look = draw_look(rng, self.heavy) if stream.kind == "vehicle" else int(rng.integers(1 << 31))
         wander = stream.spread * (float(rng.uniform(-1, 1)) if stream.kind != "vehicle" else float(rng.normal(0, 0.6)))
         sway = 0.1 * float(np.sin(0.5 * time + cell))
         if stream.kind == "vehicle":
-            length = vehicle(look, self.heavy).length
+            length = vehicle(look).length
             room = max(stream.cell - length - 2.0, 0.0)
             s = (cell * stream.cell) + length / 2 + room * float(rng.random()) + moved
             return Actor(VEHICLE, "vehicle", look, s, stream.d + wander + sway, stream.yaw, 0.0, False)
@@ -153,10 +153,10 @@ class Traffic:
         return Actor(class_id, stream.kind, look, s, stream.d + wander + sway, yaw, pace * time + cell, False)
 
 
-def actor_size(actor: Actor, heavy: float) -> tuple[float, float, float]:
+def actor_size(actor: Actor) -> tuple[float, float, float]:
     """Length, width and height of an actor, metres."""
     if actor.kind == "vehicle":
-        body = vehicle(actor.seed, heavy)
+        body = vehicle(actor.seed)
         return body.length, body.width, body.height
     height = person(actor.seed).height
     if actor.kind == "walker":

@@ -35,11 +35,21 @@ class Vehicle:
     height: float
 
 
-@lru_cache(maxsize=1024)
-def vehicle(seed: int, heavy: float = 0.16) -> Vehicle:
-    """The vehicle of this seed; `heavy` is the share of vans, lorries and buses."""
-    rng = chance(seed, 301)
-    if rng.random() > heavy:
+# Bodies are drawn from a pool that all drives share, so that a process that renders many drives builds each once.
+CARS, HEAVIES = 1200, 300
+
+
+def draw_look(rng: np.random.Generator, heavy: float) -> int:
+    """The number of a vehicle; `heavy` is the share of vans, lorries and buses."""
+    number, kind = int(rng.integers(1 << 30)), float(rng.random())
+    return number % CARS if kind > heavy else CARS + number % HEAVIES
+
+
+@lru_cache(maxsize=CARS + HEAVIES)
+def vehicle(look: int) -> Vehicle:
+    """The vehicle of this number."""
+    rng = chance(look, 301)
+    if look < CARS:
         return _car(rng)
     kind = pick(rng, ("van", "lorry", "bus"), (0.5, 0.3, 0.2))
     return {"van": _van, "lorry": _lorry, "bus": _bus}[kind](rng)
@@ -79,9 +89,9 @@ def _running_gear(builder: MeshBuilder, length: float, half: float, clearance: f
                        (end - 0.3, side * half * 0.93, clearance + 0.1),
                        (-end + 0.3, side * half * 0.93, clearance + 0.1)), _SHADE)
         for x, facing in ((min(axles), -1.0), (max(axles), 1.0)):
-            tread = x + facing * radius * 0.9
-            ring = np.array([[tread, side * half, 0.0], [tread, side * (half - 0.21), 0.0],
-                             [tread, side * (half - 0.21), clearance + 0.15], [tread, side * half, clearance + 0.15]])
+            tread = x + facing * radius * 0.75
+            ring = np.array([[tread, side * (half - 0.02), 0.0], [tread, side * (half - 0.23), 0.0],
+                             [tread, side * (half - 0.23), clearance + 0.1], [tread, side * (half - 0.02), clearance + 0.1]])
             builder.add(ring, _TYRE, np.array([facing, 0.0, 0.0]), True)
 
 
@@ -109,18 +119,22 @@ def _car(rng: np.random.Generator) -> Vehicle:
     tail = belt * rng.uniform(0.93, 1.02)
     profile = ((-end + 0.06, clearance), (-end, belt * 0.55), (-end + 0.06, tail), (end * (2 * front - 1), belt),
                (end - 0.16, nose), (end, nose * 0.66), (end - 0.05, clearance))
-    corner = half * 0.9  # ends are narrower than the middle
+    corner, bevel = half * 0.86, 0.22  # rounded corners: ends are narrower than the middle
+    ends = [x + bevel if index < 3 else x - bevel if index > 3 else x for index, (x, _) in enumerate(profile)]
     widths = (corner, corner, corner, half, corner, corner, corner)
     strips = []
-    for (a, b), (wa, wb) in zip(zip(profile, profile[1:]), zip(widths, widths[1:])):
-        strips.append(builder.panel(((a[0], wa, a[1]), (a[0], -wa, a[1]), (b[0], -wb, b[1]), (b[0], wb, b[1])), colour))
+    for index, ((x0, z0), (x1, z1)) in enumerate(zip(profile, profile[1:])):
+        w0, w1 = widths[index], widths[index + 1]
+        strips.append(builder.panel(((x0, w0, z0), (x0, -w0, z0), (x1, -w1, z1), (x1, w1, z1)), colour))
+        for side in (-half, half):
+            builder.face(np.array([[x0, side / half * w0, z0], [x1, side / half * w1, z1], [ends[index + 1], side, z1],
+                                   [ends[index], side, z0]]), colour * 0.96)
     bumper, boot, _, _, grille, apron = strips
     _rear_end(rng, bumper, boot, trim, colour)
     _front_end(rng, grille, apron, trim, colour)
     for side in (-1.0, 1.0):
-        ring = np.array([[x, side * half, z] for x, z in profile])
-        outward = builder.face(ring, colour)
-        _flank(rng, builder, ring, outward, profile, side, half, belt, clearance, colour, trim, length)
+        outward = builder.face(np.array([[x, side * half, z] for x, (_, z) in zip(ends, profile)]), colour)
+        _flank(rng, builder, outward, side, half, belt, clearance, colour, trim, length)
         for x in axles:
             angle = np.linspace(0, np.pi, 9)
             arch = np.stack([x + radius * 1.22 * np.cos(angle), np.full(9, side * (half + 0.005)),
@@ -159,9 +173,8 @@ def _car(rng: np.random.Generator) -> Vehicle:
     return Vehicle(builder.build(), grain_tile(rng), length, 2 * half, height)
 
 
-def _flank(rng: np.random.Generator, builder: MeshBuilder, ring: FloatArray, outward: FloatArray,
-           profile: tuple[tuple[float, float], ...], side: float, half: float, belt: float, clearance: float,
-           colour: FloatArray, trim: FloatArray, length: float) -> None:
+def _flank(rng: np.random.Generator, builder: MeshBuilder, outward: FloatArray, side: float, half: float, belt: float,
+           clearance: float, colour: FloatArray, trim: FloatArray, length: float) -> None:
     """Sill, highlight, door lines and handles on one side."""
     y = side * (half + 0.004)
 
@@ -169,14 +182,14 @@ def _flank(rng: np.random.Generator, builder: MeshBuilder, ring: FloatArray, out
         builder.add(np.array([[x0, y, z0], [x1, y, z0], [x1, y, z1], [x0, y, z1]]), tone, outward, False)
 
     end = length / 2
-    slab(-end + 0.1, belt * 0.78, end * 0.55, belt * 0.97, np.minimum(colour * 1.14 + 8, 250))
-    slab(-end + 0.1, clearance, end - 0.12, clearance + 0.3 * (belt - clearance), colour * 0.72)
-    slab(-end + 0.12, clearance, end - 0.14, clearance + 0.12, trim * 0.8)
+    slab(-end + 0.24, belt * 0.78, end * 0.55, belt * 0.97, np.minimum(colour * 1.14 + 8, 250))
+    slab(-end + 0.24, clearance, end - 0.24, clearance + 0.3 * (belt - clearance), colour * 0.72)
+    slab(-end + 0.24, clearance, end - 0.26, clearance + 0.12, trim * 0.8)
     for x in (-length * 0.16, length * 0.08, length * 0.26):
         slab(x, clearance + 0.1, x + 0.018, belt, colour * 0.45)
         slab(x - 0.3, belt * 0.83, x - 0.12, belt * 0.87, colour * 0.6)
-    slab(end - 0.32, belt * 0.62, end - 0.07, belt * 0.74, _WHITE * 0.8)
-    slab(-end + 0.05, belt * 0.68, -end + 0.3, belt * 0.85, _RED * 0.75)
+    slab(end - 0.5, belt * 0.6, end - 0.23, belt * 0.7, _WHITE * 0.8)
+    slab(-end + 0.23, belt * 0.68, -end + 0.4, belt * 0.85, _RED * 0.75)
 
 
 def _plate(rng: np.random.Generator, panel: Panel, v: float, height: float) -> None:

@@ -14,7 +14,7 @@ from .ground import Patch
 from .road import Layout
 from .scenery import Barrier, House, Post, Tree
 from .traffic import Actor
-from .vehicles import vehicle
+from .vehicles import draw_look, vehicle
 
 CELL = 12.0
 
@@ -73,6 +73,7 @@ class World:
         self._trees = float(rng.uniform(0.0, 0.9)) * (0.6 if layout.environment == "city" else 1.0)
         self._parked = float(rng.beta(2, 1))
         self._worn = float(rng.beta(1.2, 1.6))
+        self.tracks = 1.0 - 0.16 * self._worn if self._worn > 0.3 else 1.0
         self._junctions = {"city": 0.75, "suburb": 0.55, "rural": 0.12, "highway": 0.0}[layout.environment]
         self._people = float(rng.beta(1.4, 1.6)) * (1.0 if layout.environment == "city" else 0.4 if town else 0.05)
         self._lamp_every = int(rng.integers(2, 5))
@@ -170,11 +171,11 @@ class World:
         parked = []
         at = s + 0.4
         while at < s + CELL - 3.5:
-            look = int(rng.integers(1 << 31))
-            length = vehicle(look, self._heavy * 0.5).length
+            look = draw_look(rng, self._heavy * 0.5)
+            length = vehicle(look).length
             if rng.random() < self._parked and at + length < s + CELL:
                 turned = np.pi if rng.random() < 0.12 else 0.0
-                parked.append(Actor(VEHICLE, "parked", look, at + length / 2, d + float(rng.normal(0, 0.07)),
+                parked.append(Actor(VEHICLE, "vehicle", look, at + length / 2, d + float(rng.normal(0, 0.07)),
                                     yaw + turned + float(rng.normal(0, 0.02)), 0.0, True))
             at += length + float(rng.uniform(0.6, 1.6))
         return parked
@@ -225,7 +226,7 @@ class World:
         if rng.random() < 0.6:
             patches += self._zebra(rng, middle + half + 1.2, middle + half + 4.0)
         if rng.random() < 0.6:
-            look = int(rng.integers(1 << 31))
+            look = draw_look(rng, self._heavy)
             ends = (layout.right - 28.0, layout.left + 28.0)
             if rng.random() < 0.5:
                 ends = (ends[1], ends[0])
@@ -262,14 +263,9 @@ class World:
                 Patch(np.array([[s + 1.9, d + side * 0.4], [s + 2.5, d + side * 0.95], [s + 3.1, d + side * 0.4]]), mark=True)]
 
     def _wear(self, rng: np.random.Generator, s: float) -> list[Patch]:
-        """Patches, seams, cracks, manholes, wheel tracks: light only, never a marking."""
+        """Patches, seams, cracks, manholes: light only, never a marking."""
         layout = self._layout
         found: list[Patch] = []
-        track = 1.0 - 0.16 * self._worn
-        for lane in range(layout.forward + layout.oncoming):
-            d = layout.lane_centre(lane) if lane < layout.forward else layout.lane_centre(lane - layout.forward, True)
-            if self._worn > 0.3:
-                found += [Patch(box(s, s + CELL, d + side - 0.3, d + side + 0.3), track) for side in (-0.75, 0.75)]
         low, high = layout.right + 0.3, layout.left - 0.3
         for _ in range(int(rng.poisson(0.7 * self._worn))):
             d, wide, long = float(rng.uniform(low, high)), float(rng.uniform(0.5, 3)), float(rng.uniform(0.8, 8))

@@ -1,0 +1,148 @@
+"""Everything that stands on the ground, painted far to near, and the shadows it throws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import cv2
+import numpy as np
+
+from .camera import Camera, FixedArray, FloatArray
+from .canvas import Canvas
+from .mesh import Glare, Light, paint_mesh
+from .people import cyclist, motorcyclist, paint_wheels, person, walker
+from .road import Stretch
+from .scenery import Barrier, House, Post, Scenery, Tree
+from .traffic import Actor, actor_size
+from .vehicles import vehicle
+from .world import Cell
+
+_SHADOWS_TO = 70.0  # metres; beyond, a shadow is a few pixels
+_CIRCLE = np.linspace(0, 2 * np.pi, 9, endpoint=False)
+
+
+class Stage:
+    """One frame's upright things."""
+
+    def __init__(self, canvas: Canvas, camera: Camera, stretch: Stretch, light: Light, seed: int) -> None:
+        self._canvas = canvas
+        self._camera = camera
+        self._stretch = stretch
+        self._light = light
+        self._scenery = Scenery(seed, canvas, camera, stretch, light)
+
+    @property
+    def glares(self) -> list[Glare]:
+        """The lamps painted so far."""
+        return self._light.glares
+
+    def draw(self, cells: list[Cell], actors: list[Actor]) -> None:
+        """The painter's algorithm: a wall counts from its far end, everything else from its foot."""
+        items: list[tuple[House | Barrier | Tree | Post | Actor, float, float]] = []
+        for cell in cells:
+            items += [(house, house.s1, 22.0) for house in cell.houses]
+            items += [(barrier, barrier.s1, 14.0) for barrier in cell.barriers]
+            items += [(tree, tree.s, tree.crown + 0.5) for tree in cell.trees]
+            items += [(post, post.s, 3.5) for post in cell.posts]
+        items += [(actor, actor.s, 7.0) for actor in actors]
+        feet = self._stretch.place(np.array([s for _, s, _ in items]), np.array([item.d for item, _, _ in items]))
+        moved = self._camera.to_camera(feet)
+        slope = self._camera.width / 2 / self._camera.focal
+        reach = np.array([margin for _, _, margin in items])
+        seen = (np.abs(moved[:, 0]) < slope * np.maximum(moved[:, 2], 0) + reach * (1 + slope)) & (moved[:, 2] > -reach)
+        for index in np.argsort(-moved[:, 2], kind="stable"):
+            if seen[index]:
+                self._job(items[index][0], feet[index], moved[index])()
+
+    def _job(self, item: House | Barrier | Tree | Post | Actor, foot: FloatArray,
+             moved: FloatArray) -> Callable[[], None]:
+        if isinstance(item, Actor):
+            return partial(self._actor, item, foot)
+        if isinstance(item, House):
+            return partial(self._scenery.house, item)
+        if isinstance(item, Barrier):
+            return partial(self._scenery.barrier, item)
+        if isinstance(item, Tree):
+            return partial(self._scenery.tree, item, foot, moved)
+        return partial(self._scenery.post, item, foot)
+
+    def _yaw(self, actor: Actor) -> float:
+        return self._stretch.direction(actor.s) + (-actor.yaw if self._stretch.mirrored else actor.yaw)
+
+    def _actor(self, actor: Actor, position: FloatArray) -> None:
+        owner = self._canvas.new_instance(actor.class_id)
+        if owner is None:
+            return
+        canvas, camera, light, yaw = self._canvas, self._camera, self._light, self._yaw(actor)
+        if actor.kind == "vehicle":
+            body = vehicle(actor.seed)
+            grain = body.grain
+            shape = paint_mesh(canvas, camera, light, body.mesh, position, yaw, owner)
+        else:
+            looks = person(actor.seed)
+            grain = looks.grain
+            if actor.kind == "walker":
+                figure = walker(looks, actor.gone, actor.standing)
+            elif actor.kind == "cyclist":
+                figure = cyclist(looks, actor.gone)
+                paint_wheels(canvas, camera, light, position, yaw, owner)
+            else:
+                figure = motorcyclist(looks)
+            shape = figure.paint(canvas, camera, light, position, yaw, owner)
+        box = None if shape is None else canvas.box(shape)
+        if box is not None and box[2] - box[0] > 14:
+            canvas.roughen(owner, box, grain)
+
+    def contacts(self, actors: list[Actor]) -> list[FixedArray]:
+        """The dark ground under every actor, fixed point polygons."""
+        shapes = [self._camera.polygon(self._footprint(actor)) for actor in actors if self._near(actor.s)]
+        return [shape for shape in shapes if shape is not None]
+
+    def shadows(self, cells: list[Cell], actors: list[Actor]) -> list[FixedArray]:
+        """The shadows the sun throws on the ground, fixed point polygons."""
+        if self._light.weather.shadow <= 0.15:
+            return []
+        lean = -self._light.sun[:2] / max(float(self._light.sun[2]), 0.12)
+        hulls: list[FloatArray] = []
+        for actor in actors:
+            if self._near(actor.s):
+                hulls.append(_swept(self._footprint(actor), lean * min(actor_size(actor)[2], 2.5)))
+        for cell in cells:
+            for house in cell.houses:
+                foot = self._stretch.place(np.array([house.s0, house.s1]), house.d)
+                hulls.append(_swept(foot, lean * house.height))
+            for tree in cell.trees:
+                if self._near(tree.s):
+                    wobble = tree.crown * (0.75 + 0.3 * np.sin(3 * _CIRCLE + tree.s))
+                    ring = self._stretch.place(tree.s + wobble * np.cos(_CIRCLE), tree.d + wobble * np.sin(_CIRCLE))
+                    ring[:, :2] += lean * (tree.trunk + tree.crown * 0.6)
+                    hulls.append(ring)
+            for post in cell.posts:
+                if self._near(post.s):
+                    foot = self._stretch.place(np.array([post.s, post.s + 0.12]), post.d)
+                    hulls.append(_swept(foot, lean * post.height))
+        shapes = [self._camera.polygon(hull) for hull in hulls]
+        return [shape for shape in shapes if shape is not None]
+
+    def _near(self, s: float) -> bool:
+        return abs(s - self._stretch.origin) < _SHADOWS_TO
+
+    def _footprint(self, actor: Actor) -> FloatArray:
+        length, width, _ = actor_size(actor)
+        centre = self._stretch.place(np.array([actor.s]), actor.d)[0]
+        yaw = self._yaw(actor)
+        along = np.array([np.cos(yaw), np.sin(yaw), 0.0]) * length / 2
+        across = np.array([-np.sin(yaw), np.cos(yaw), 0.0]) * width / 2
+        return np.array([centre + along + across, centre + along - across, centre - along - across,
+                         centre - along + across])
+
+
+def _swept(foot: FloatArray, shift: FloatArray) -> FloatArray:
+    """The hull on the ground of a footprint (N, 3) and its copy moved by `shift` (2,)."""
+    moved = foot.copy()
+    moved[:, :2] += shift
+    both = np.concatenate([foot, moved])
+    hull = cv2.convexHull(both[:, :2].astype(np.float32), returnPoints=False)
+    swept: FloatArray = both[hull[:, 0]]
+    return swept
