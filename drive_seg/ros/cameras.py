@@ -1,0 +1,138 @@
+"""The cameras' side in: messages become frames and are handed to the worker."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from drive_seg import frame as core
+from drive_seg.config import CameraConfig, Config
+from drive_seg.errors import DriveSegError, MalformedImage
+from drive_seg.ros.convert import camera_image, compressed_image, stamp_ns
+from drive_seg.ros.qos import overridable, profile
+from drive_seg.worker import Worker
+
+_LONGEST_TRANSPORT_MS = 60_000.0
+"""A frame 'older' than this comes from another clock (a replayed bag, a camera that counts from its own start)."""
+
+
+class Arrivals:
+    """When a camera's frames came, on our clock and by their stamps: they tell a slow camera from a slow link."""
+
+    def __init__(self, seconds: float = 10.0, capacity: int = 4096) -> None:
+        self._seconds = seconds
+        self._seen: deque[tuple[float, int]] = deque(maxlen=capacity)
+
+    def add(self, stamp: int) -> None:
+        """A frame came now, with this stamp in nanoseconds."""
+        self._seen.append((time.monotonic(), stamp))
+
+    def idle_s(self) -> float | None:
+        """Seconds since the last frame; None before the first."""
+        return time.monotonic() - self._seen[-1][0] if self._seen else None
+
+    def rate(self, seconds: float | None = None) -> float:
+        """Frames per second over the last ``seconds`` (default: the whole window); 0 below two frames."""
+        times = [seen for seen, _ in self._fresh(seconds)]
+        return _rate(len(times), times[-1] - times[0]) if times else 0.0
+
+    def stamp_rate(self) -> float:
+        """Frames per second by their stamps; 0 where stamps stand still."""
+        stamps = [stamp for _, stamp in self._fresh(None)]
+        return _rate(len(stamps), (max(stamps) - min(stamps)) / 1e9) if stamps else 0.0
+
+    def _fresh(self, seconds: float | None) -> list[tuple[float, int]]:
+        oldest = time.monotonic() - (self._seconds if seconds is None else seconds)
+        return [item for item in self._seen if item[0] >= oldest]
+
+
+def _rate(count: int, span: float) -> float:
+    return (count - 1) / span if span > 0 else 0.0
+
+
+class CameraInput:
+    """The subscriptions of one camera. Exists while the node is active; its callbacks run on the executor's thread.
+
+    Args:
+        report: called with (camera, error) for every malformed image.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        camera: CameraConfig,
+        config: Config,
+        worker: Worker,
+        report: Callable[[str, DriveSegError], None],
+    ) -> None:
+        self.arrivals = Arrivals()
+        self.info: CameraInfo | None = None
+        """The calibration that came last."""
+        self._node = node
+        self._clock = node.get_clock()
+        self._camera = camera.name
+        self._worker = worker
+        self._report = report
+        kind, handler = (CompressedImage, self._on_compressed) if camera.compressed else (Image, self._on_image)
+        qos = [profile(config.input_qos, config.input_qos_depth) for _ in range(2)]
+        self._subscriptions = [
+            node.create_subscription(kind, camera.image_topic, handler, qos[0], qos_overriding_options=overridable())
+        ]
+        if camera.camera_info_topic:
+            self._subscriptions.append(
+                node.create_subscription(
+                    CameraInfo, camera.camera_info_topic, self._on_info, qos[1], qos_overriding_options=overridable()
+                )
+            )
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _on_image(self, message: Image) -> None:
+        received = time.monotonic_ns()
+        self.arrivals.add(stamp_ns(message.header))
+        try:
+            image = camera_image(message)
+        except MalformedImage as error:
+            self._refuse(error)
+            return
+        self._worker.offer(self._frame(image, message.header, received))
+
+    def _on_compressed(self, message: CompressedImage) -> None:
+        received = time.monotonic_ns()
+        self.arrivals.add(stamp_ns(message.header))
+        self._worker.offer(self._frame(compressed_image(message), message.header, received))
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self.info = message
+
+    def _frame(self, image: core.CameraImage | core.CompressedImage, header: Header, received: int) -> core.Frame:
+        stamp = stamp_ns(header)
+        return core.Frame(image, self._camera, stamp, received, transport_ms(self._clock, stamp), token=header)
+
+    def _refuse(self, error: MalformedImage) -> None:
+        ledger = self._worker.ledgers[self._camera]
+        ledger.receive()
+        ledger.drop("malformed")
+        self._report(self._camera, error)
+
+
+def transport_ms(clock: Any, stamp: int) -> float | None:
+    """Now minus ``stamp`` (ns) on ``clock``, the node's ROSClock; None where the two do not compare.
+
+    They do not under simulated time (it jumps, pauses and runs at another rate than the monotonic clock that all
+    other durations come from), without a stamp, and where the difference is negative or absurd.
+    """
+    if stamp == 0 or clock.ros_time_is_active:
+        return None
+    age = (clock.now().nanoseconds - stamp) / 1e6
+    return age if 0.0 <= age <= _LONGEST_TRANSPORT_MS else None

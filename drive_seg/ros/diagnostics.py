@@ -1,0 +1,184 @@
+"""/diagnostics once a second: one status per camera and one for the engine, with a watchdog on every camera's rate."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+
+from drive_seg.config import Config
+from drive_seg.ros.cameras import CameraInput
+from drive_seg.ros.session import Session
+from drive_seg.telemetry import FrameCounts, FrameLedger
+
+_PERIOD_S = 1.0
+_SILENCE_PERIODS = 5.0
+_WATCH_FRAMES = 10.0
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A level of diagnostic_msgs with its reason."""
+
+    level: bytes
+    message: str
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The most severe of them; the first where levels are equal."""
+    return max(verdicts, key=lambda verdict: verdict.level[0])
+
+
+def watch(name: str, rate: float, idle_s: float | None, expected: float, tolerance: float) -> Verdict:
+    """Judge a rate in Hz against ``expected``; 0 expects nothing.
+
+    Args:
+        name: what the rate is of, for the message.
+        rate: over the last few frames.
+        idle_s: seconds since the last one, None when there never was one.
+    """
+    if expected <= 0:
+        return Verdict(OK, "running" if idle_s is not None else f"no {name} frame yet")
+    if idle_s is None:
+        return Verdict(ERROR, f"no {name} frame yet, expected {expected:g} Hz")
+    if idle_s > max(_SILENCE_PERIODS / expected, _PERIOD_S):
+        return Verdict(ERROR, f"no {name} frame for {idle_s:.1f} s, expected {expected:g} Hz")
+    if not expected * (1 - tolerance) <= rate <= expected * (1 + tolerance):
+        return Verdict(WARN, f"{name} rate is {rate:.1f} Hz, expected {expected:g} Hz +/- {tolerance:.0%}")
+    return Verdict(OK, f"{name} rate is {rate:.1f} Hz")
+
+
+class Diagnosed(Protocol):
+    """What is asked of the node each second."""
+
+    @property
+    def session(self) -> Session | None:
+        """What is configured, None when nothing is."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """The current configuration."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why it could not be configured; empty when nothing is wrong."""
+        ...
+
+
+class Diagnostics:
+    """Publishes the state of the node, configured or not.
+
+    Args:
+        node: gives name, clock and topics.
+        state: what is reported about.
+    """
+
+    def __init__(self, node: Node, state: Diagnosed) -> None:
+        self._node = node
+        self._state = state
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Simulated time may stand still; a node that says nothing then looks dead.
+        self._timer = node.create_timer(_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._before: dict[str, FrameCounts] = {}
+
+    def publish(self) -> None:
+        """Send one array now."""
+        array = DiagnosticArray()
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        session = self._state.session
+        array.status.append(self._engine(session))
+        if session is not None:
+            array.status.extend(self._camera(session, camera.name) for camera in session.cameras)
+        self._publisher.publish(array)
+
+    def _status(self, name: str, hardware: str, verdict: Verdict, values: dict[str, object]) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=verdict.level,
+            name=f"{self._node.get_name()}: {name}",
+            message=verdict.message,
+            hardware_id=hardware,
+            values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
+        )
+
+    def _engine(self, session: Session | None) -> DiagnosticStatus:
+        config = self._state.config
+        asked = {"model": config.model, "asked_backend": config.backend, "asked_precision": config.precision}
+        if session is None:
+            trouble = self._state.trouble
+            verdict = Verdict(ERROR, trouble) if trouble else Verdict(OK, "not configured")
+            return self._status("engine", platform.node(), verdict, {"configured": False, **asked})
+        info = session.pipeline.engine.info
+        width, height = session.pipeline.network_size
+        values = {
+            "configured": True,
+            **asked,
+            "backend": info.backend,
+            "precision": info.precision,
+            "device": info.device,
+            "version": info.version,
+            "reason": info.reason,
+            "engine_key": f"{config.model} {width}x{height} {info.backend} {info.version} {info.precision}",
+            "batch": session.pipeline.max_batch,
+        }
+        verdict = Verdict(OK, f"{info.backend} {info.precision} on {info.device}")
+        return self._status("engine", info.device, verdict, values)
+
+    def _camera(self, session: Session, camera: str) -> DiagnosticStatus:
+        config = self._state.config
+        counts = session.worker.ledgers[camera].counts()
+        source = session.inputs.get(camera)
+        newest = session.newest.get(camera)
+        values: dict[str, object] = {
+            "frame_rate_node": source.arrivals.rate() if source else 0.0,
+            "frame_rate_msg": source.arrivals.stamp_rate() if source else 0.0,
+            "current_delay_from_realtime_ms": newest.end_to_end if newest else None,
+            "total_dropped_frames": counts.total_dropped,
+            "expected_frequency": config.expected_frequency,
+            "tolerance": config.tolerance,
+            "received": counts.received,
+            "published": counts.published,
+            "failed": counts.failed,
+            "in_flight": counts.in_flight,
+        }
+        values.update({f"dropped.{reason}": count for reason, count in sorted(counts.dropped.items())})
+        for stage, found in session.latencies[camera].percentiles().items():
+            for statistic in ("p50", "p95", "p99", "max"):
+                values[f"{stage}_ms.{statistic}"] = getattr(found, statistic)
+        verdict = self._judge(camera, source, counts, config)
+        self._before[camera] = counts
+        topic = next(item.image_topic for item in session.cameras if item.name == camera)
+        return self._status(f"camera {camera}", topic, verdict, values)
+
+    def _judge(self, camera: str, source: CameraInput | None, counts: FrameCounts, config: Config) -> Verdict:
+        if source is None:
+            return Verdict(OK, "inactive")
+        before = self._before.get(camera, FrameLedger().counts())
+        expected = config.expected_frequency
+        seconds = max(2.0, _WATCH_FRAMES / expected) if expected else None
+        seen = source.arrivals
+        verdicts = [watch("camera", seen.rate(seconds), seen.idle_s(), expected, config.tolerance)]
+        failed = counts.failed - before.failed
+        malformed = counts.dropped.get("malformed", 0) - before.dropped.get("malformed", 0)
+        if failed > 0:
+            verdicts.append(Verdict(ERROR, f"{failed} frames failed in the last second"))
+        if malformed > 0:
+            verdicts.append(Verdict(WARN, f"{malformed} malformed images in the last second"))
+        return worst(verdicts)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

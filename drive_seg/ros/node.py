@@ -1,0 +1,141 @@
+"""The lifecycle node ``drive_seg``: transitions here, the work of a configured node in ``session``."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from drive_seg.config import Config
+from drive_seg.errors import DriveSegError
+from drive_seg.ros.diagnostics import Diagnostics
+from drive_seg.ros.parameters import NodeParameters
+from drive_seg.ros.process import run
+from drive_seg.ros.session import Opener, Session, open_configured
+
+Transition = Callable[["SegmentationNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _logged(transition: Transition) -> Transition:
+    """Say what went wrong: rclpy swallows what a transition raises. Expected errors leave the state as it was."""
+
+    def run(node: SegmentationNode, state: LifecycleState) -> TransitionCallbackReturn:
+        name = transition.__name__.removeprefix("on_")
+        try:
+            result = transition(node, state)
+        except DriveSegError as error:
+            node.trouble = f"{name} failed: {error}"
+            node.get_logger().error(node.trouble)
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # noqa: BLE001 - anything, or it would vanish without a trace
+            node.trouble = f"{name} failed unexpectedly: {type(error).__name__}: {error}"
+            node.get_logger().error(f"{node.trouble}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        node.trouble = ""
+        return result
+
+    return run
+
+
+class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
+    """Camera images in, masks, panoptic maps and instances out.
+
+    Args:
+        opener: opens the pipeline of a configuration.
+
+    Raises:
+        ConfigError: a parameter given at start-up is refused.
+    """
+
+    def __init__(self, name: str = "drive_seg", opener: Opener = open_configured, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.session: Session | None = None
+        self.trouble = ""
+        self._opener = opener
+        self._settings = NodeParameters(self, lambda: self.session is not None)
+        for line in self._settings.unknown_at_start():
+            self.get_logger().warning(line)
+        self._diagnostics = Diagnostics(self, self)
+        self._autostart = self.create_timer(0.0, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def finished(self) -> bool:
+        """Never: it serves until it is told to stop."""
+        return False
+
+    @property
+    def config(self) -> Config:
+        """The current configuration."""
+        return self._settings.config
+
+    def _start(self) -> None:
+        """Once, as soon as the node spins."""
+        self.destroy_timer(self._autostart)
+        if self.config.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    @_logged
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model, open the engine, create the publishers; FAILURE leaves the node unconfigured and alive."""
+        started = time.monotonic()
+        self.session = Session(self, lambda: self.config, self._opener)
+        info = self.session.pipeline.engine.info
+        self.get_logger().info(
+            f"configured in {time.monotonic() - started:.1f} s: model {self.config.model} on "
+            f"{info.backend} {info.precision} ({info.device}; {info.reason})"
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the cameras."""
+        assert self.session is not None
+        self.session.activate()
+        topics = ", ".join(camera.image_topic for camera in self.session.cameras)
+        self.get_logger().info(f"active, listening to {topics}")
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and let the frame in work end."""
+        assert self.session is not None
+        self.session.deactivate()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the worker, close the engine, destroy the publishers."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup, for good."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured with nothing left over; why stays in /diagnostics."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Release everything a configured node holds; does nothing on another."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of ``segmentation_node``: 0 after SIGINT or SIGTERM, 2 when a parameter is refused at start-up."""
+    return run(SegmentationNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

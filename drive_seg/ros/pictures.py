@@ -1,0 +1,122 @@
+"""What the camera node shows: the simulator, rendered live or ahead, a video, a folder of images, a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import SourceError
+from drive_seg.sim import Simulator
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to publish.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), C-contiguous.
+        encoding: ``rgb8`` or ``bgr8``.
+        panoptic, mask: uint16 and uint8 (H, W) truth, where there is one.
+    """
+
+    pixels: NDArray[np.uint8]
+    encoding: str
+    panoptic: NDArray[np.uint16] | None = None
+    mask: NDArray[np.uint8] | None = None
+
+
+class Pictures(Protocol):
+    """A source of pictures."""
+
+    rate: float
+    """Its own rate in Hz."""
+    intrinsics: NDArray[np.float64] | None
+    """K (3, 3) in pixels, where it is known."""
+
+    def __iter__(self) -> Iterator[Picture]:
+        """The pictures, from the first."""
+        ...
+
+
+class SimulatedPictures:
+    """A drive of the built-in simulator, rendered as it goes: endless."""
+
+    def __init__(self, seed: int, width: int, height: int, rate: float, weather: str) -> None:
+        try:
+            self._simulator = Simulator(seed, width, height, rate, weather or None)
+        except ValueError as error:
+            raise SourceError(f"the simulator refused: {error}") from error
+        self.rate = rate
+        self.intrinsics: NDArray[np.float64] | None = self._simulator.intrinsics
+
+    def __iter__(self) -> Iterator[Picture]:
+        index = 0
+        while True:
+            frame = self._simulator.frame(index)
+            yield Picture(frame.image, "rgb8", frame.panoptic, frame.mask)
+            index += 1
+
+
+class VideoPictures:
+    """A video file, a device (its number or /dev/videoN) or a URL that OpenCV opens."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        capture = self._open()
+        self.rate = float(capture.get(cv2.CAP_PROP_FPS)) or 30.0
+        self.intrinsics: NDArray[np.float64] | None = None
+        capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        device = self._source.removeprefix("/dev/video")
+        capture = cv2.VideoCapture(int(device) if device.isdigit() else self._source)
+        if not capture.isOpened():
+            raise SourceError(f"cannot open '{self._source}' as a video: no such file or device, or no codec for it")
+        return capture
+
+    def __iter__(self) -> Iterator[Picture]:
+        capture = self._open()
+        try:
+            while True:
+                there, pixels = capture.read()
+                if not there:
+                    return
+                yield Picture(np.ascontiguousarray(pixels, np.uint8), "bgr8")
+        finally:
+            capture.release()
+
+
+class FolderPictures:
+    """The images of a folder in name order."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._files:
+            raise SourceError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
+        self.rate = 10.0
+        self.intrinsics: NDArray[np.float64] | None = None
+
+    def __iter__(self) -> Iterator[Picture]:
+        for file in self._files:
+            pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
+            if pixels is None:
+                raise SourceError(f"{file} is not an image that OpenCV can read")
+            yield Picture(np.ascontiguousarray(pixels, np.uint8), "bgr8")
+
+
+def open_pictures(source: str) -> Pictures:
+    """Pictures of a folder, a video, a device or a URL.
+
+    Raises:
+        SourceError: nothing there, or nothing that can be read.
+    """
+    path = Path(source).expanduser()
+    return FolderPictures(path) if path.is_dir() else VideoPictures(str(path) if path.is_file() else source)

@@ -1,0 +1,87 @@
+"""The process around a node: transports before rclpy starts, signals, spinning, an orderly end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from rclpy import init
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import ok, try_shutdown
+
+from drive_seg.errors import DriveSegError
+from drive_seg.ros.transport import prepare_process
+
+
+class StopSignals:
+    """SIGINT and SIGTERM as a flag, so that the node ends in order; one repeated later ends the process at once."""
+
+    _PATIENCE_S = 2.0
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self._since is not None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        elif now - self._since > self._PATIENCE_S:
+            os._exit(128 + number)
+
+
+def spin(node: Node, until: Callable[[], bool]) -> None:
+    """Serve callbacks until ``until()`` is true or the context is shut down."""
+    # Python runs signal handlers between callbacks only, so there is always one soon.
+    pulse = node.create_timer(0.1, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while ok() and not until():
+            executor.spin_once()
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
+        node.destroy_timer(pulse)
+
+
+def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+    """Run one node until it is ``finished`` or a signal comes, then ``close()`` it while its context is still valid.
+
+    Returns:
+        The exit code: 0 in order, 2 when the node refused to be made with these parameters.
+    """
+    prepared = prepare_process()
+    stop = StopSignals()
+    # rclpy's own handlers would invalidate the context while the worker still publishes.
+    init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        try:
+            node = make_node()
+        except DriveSegError as error:
+            get_logger("drive_seg").fatal(str(error))
+            return 2
+        node.get_logger().info(prepared)
+        try:
+            spin(node, lambda: stop.requested or node.finished)
+        finally:
+            node.close()
+            node.destroy_node()
+        return 0
+    finally:
+        try_shutdown()

@@ -1,0 +1,174 @@
+"""The node ``sim_camera``: publishes simulated images with their truth, or plays a video, a folder or a device."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from drive_seg.config import QOS_NAMES, Parameter
+from drive_seg.ros.parameters import declare
+from drive_seg.ros.pictures import Picture, Pictures, SimulatedPictures, open_pictures
+from drive_seg.ros.process import run
+from drive_seg.ros.qos import overridable, profile
+from drive_seg.sim import WEATHERS
+
+PARAMETERS = (
+    Parameter("source", "", "Video, image folder, device or URL to play; empty is the simulator."),
+    Parameter("loop", False, "Begin again when a video or folder ends, instead of ending the process."),
+    Parameter("width", 1280, "Width of the simulated image in pixels.", minimum=32, maximum=8192),
+    Parameter("height", 720, "Height of the simulated image in pixels.", minimum=32, maximum=8192),
+    Parameter("rate", 0.0, "Images per second; 0: as the source says (simulator 30).", minimum=0.0, maximum=1000.0),
+    Parameter("seed", 0, "The same seed drives the same road.", minimum=0, maximum=2**31 - 1),
+    Parameter("weather", "", "Weather and light; empty draws it from the seed.", choices=("", *WEATHERS)),
+    Parameter("frame_id", "camera_optical_frame", "Frame of the images: x right, y down, z forward (REP 103)."),
+    Parameter(
+        "prerender",
+        0,
+        "Render so many images first and replay them to and fro: the camera then costs no CPU; 0 renders live.",
+        minimum=0,
+        maximum=1000,
+    ),
+    Parameter("frames", 0, "End after so many images; 0 is endless.", minimum=0, maximum=2**31 - 1),
+    Parameter("wait_for_subscriber", False, "Begin when somebody subscribes to the images."),
+    Parameter("qos", "SENSOR_DATA", "QoS profile of every topic.", choices=QOS_NAMES),
+    Parameter("qos_depth", 5, "keep_last depth of every topic.", minimum=1, maximum=100),
+)
+_LINGER_S = 0.5  # the last image must leave before the shared memory it lies in goes with the process
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The messages of one picture; their headers are set when they are sent."""
+
+    image: Image
+    panoptic: Image | None = None
+    mask: Image | None = None
+
+
+class SimCamera(Node):
+    """Publishes ``camera/image_raw``, ``camera/camera_info``, ``camera/truth/panoptic`` and ``camera/truth/mask``.
+
+    Raises:
+        ConfigError: a parameter is refused.
+        SourceError: the source cannot be opened.
+    """
+
+    def __init__(self, name: str = "sim_camera", **options: Any) -> None:
+        super().__init__(name, **options)
+        given = {parameter.name: declare(self, parameter) for parameter in PARAMETERS}
+        self._pictures = _open(given)
+        rate = given["rate"] or self._pictures.rate
+        self._frame_id: str = given["frame_id"]
+        self._wait: bool = given["wait_for_subscriber"]
+        self._shots = _shots(self._pictures, given["prerender"], given["frames"], given["loop"])
+        self._ended: float | None = None
+        self._sent = 0
+
+        def publisher(kind: Any, topic: str) -> Any:
+            qos = profile(given["qos"], given["qos_depth"])
+            return self.create_publisher(kind, topic, qos, qos_overriding_options=overridable())
+
+        self._image = publisher(Image, "camera/image_raw")
+        self._info = publisher(CameraInfo, "camera/camera_info")
+        self._panoptic = publisher(Image, "camera/truth/panoptic")
+        self._mask = publisher(Image, "camera/truth/mask")
+        self._timer = self.create_timer(1.0 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.get_logger().info(f"{given['source'] or 'simulator'} at {rate:g} Hz on {self._image.topic_name}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last image is sent and had time to leave."""
+        return self._ended is not None and time.monotonic() - self._ended > _LINGER_S
+
+    def close(self) -> None:
+        """Say how many images there were."""
+        self._shots = iter(())
+        self.get_logger().info(f"{self._sent} images sent")
+
+    def _tick(self) -> None:
+        if self._ended is not None or (self._wait and not self._image.get_subscription_count()):
+            return
+        self._wait = False
+        shot = next(self._shots, None)
+        if shot is None:
+            self._ended = time.monotonic()
+            return
+        self._send(shot, Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id))
+        self._sent += 1
+
+    def _send(self, shot: Shot, header: Header) -> None:
+        shot.image.header = header
+        self._image.publish(shot.image)
+        if self._info.get_subscription_count():
+            self._info.publish(_camera_info(shot.image, self._pictures.intrinsics))
+        for message, topic in ((shot.panoptic, self._panoptic), (shot.mask, self._mask)):
+            if message is not None and topic.get_subscription_count():
+                message.header = header
+                topic.publish(message)
+
+
+def _open(given: dict[str, Any]) -> Pictures:
+    if given["source"]:
+        return open_pictures(given["source"])
+    return SimulatedPictures(
+        given["seed"], given["width"], given["height"], given["rate"] or 30.0, given["weather"]
+    )
+
+
+def _shots(pictures: Pictures, prerender: int, frames: int, loop: bool) -> Iterator[Shot]:
+    """The messages to send, one by one; made ahead where ``prerender`` says so."""
+    shots: Iterable[Shot] = map(_shot, itertools.chain.from_iterable(itertools.repeat(pictures)) if loop else pictures)
+    if prerender:
+        ahead = list(itertools.islice(shots, prerender))
+        shots = itertools.cycle(ahead + ahead[-2:0:-1])
+    return itertools.islice(shots, frames or None)
+
+
+def _shot(picture: Picture) -> Shot:
+    return Shot(
+        image=_image(picture.pixels, picture.encoding),
+        panoptic=None if picture.panoptic is None else _image(picture.panoptic, "16UC1"),
+        mask=None if picture.mask is None else _image(picture.mask, "mono8"),
+    )
+
+
+def _image(pixels: NDArray[Any], encoding: str) -> Image:
+    height, width = pixels.shape[:2]
+    message = Image(height=height, width=width, encoding=encoding, step=pixels.nbytes // height)
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.data = array.array("B", pixels.tobytes())
+    return message
+
+
+def _camera_info(image: Image, intrinsics: NDArray[np.float64] | None) -> CameraInfo:
+    """The calibration of an image; K of zeros says that it is not calibrated."""
+    info = CameraInfo(header=image.header, height=image.height, width=image.width)
+    if intrinsics is not None:
+        info.distortion_model = "plumb_bob"
+        info.d = [0.0] * 5
+        info.k = intrinsics.reshape(-1)
+        info.r = np.eye(3).reshape(-1)
+        info.p = np.hstack([intrinsics, np.zeros((3, 1))]).reshape(-1)
+    return info
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of ``sim_camera``: 0 at the end of its source or after a signal, 2 when a parameter is refused."""
+    return run(SimCamera, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

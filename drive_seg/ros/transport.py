@@ -1,0 +1,90 @@
+"""Process set-up that makes images travel fast: a shared-memory segment they fit into, and a heap that keeps its pages.
+
+Must be called before ``rclpy.init()``. Fast DDS' default segment of 512 KB cannot hold an image, so best-effort
+images are lost; glibc returns every freed image to the kernel and pays for its page faults again with the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from drive_seg.resources import config_file
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS looks for its profile: the first up to Jazzy, the second from Kilted on."""
+
+SEGMENT_BYTES = 32 << 20
+MESSAGE_BYTES = 8 << 20
+_SMALLEST_SEGMENT = 4 << 20
+_PROCESSES = 4  # camera, this node, a viewer and a recorder each take a segment of /dev/shm
+
+# glibc's malloc.h; images stay below these thresholds, so their memory is reused instead of unmapped.
+_MALLOC_SETTINGS = ((-3, 32 << 20), (-1, 512 << 20), (-2, 64 << 20))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+
+
+def prepare_process() -> str:
+    """Set the DDS profile and the allocator for images; returns one line that says what was done."""
+    return f"{choose_profile()}; {tune_malloc()}"
+
+
+def choose_profile(shared_memory: Path = Path("/dev/shm")) -> str:
+    """Point Fast DDS at our profile unless the user chose one, with a segment that ``shared_memory`` can hold."""
+    for variable in PROFILE_VARIABLES:
+        if variable in os.environ:
+            return f"DDS profile {os.environ[variable]} (from {variable})"
+    rmw = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    if "fastrtps" not in rmw:
+        return f"DDS profile left to {rmw}"
+    try:
+        free = shutil.disk_usage(shared_memory).free
+    except OSError as error:
+        return f"DDS profile left at its default, no shared memory: {error}"
+    size = segment_size(free)
+    if size is None:
+        return f"DDS profile left at its default, only {free >> 20} MB free in {shared_memory}; give it 128 MB or more"
+    profile = config_file("fastdds.xml") if size == SEGMENT_BYTES else _resized_profile(size)
+    for variable in PROFILE_VARIABLES:
+        os.environ[variable] = str(profile)
+    return f"DDS profile {profile} with a segment of {size >> 20} MB ({free >> 20} MB free in {shared_memory})"
+
+
+def segment_size(free: int) -> int | None:
+    """Bytes of the segment this process may take of ``free`` bytes of shared memory; None when it is not worth one."""
+    size = SEGMENT_BYTES
+    while size * _PROCESSES > free:
+        size //= 2
+    return size if size >= _SMALLEST_SEGMENT else None
+
+
+def _resized_profile(size: int) -> Path:
+    """A copy of the profile with a smaller segment, in the user's cache."""
+    text = config_file("fastdds.xml").read_text(encoding="utf-8")
+    text = re.sub(r"(<segment_size>)\d+", rf"\g<1>{size}", text)
+    text = re.sub(r"(<maxMessageSize>)\d+", rf"\g<1>{min(MESSAGE_BYTES, size // 2)}", text)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drive_seg"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=cache, suffix=".xml")
+    except OSError:  # a read-only home, as in hardened containers
+        cache = Path(tempfile.mkdtemp(prefix="drive_seg_"))
+        descriptor, partial = tempfile.mkstemp(dir=cache, suffix=".xml")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    target = cache / f"fastdds_{size >> 20}mb.xml"
+    Path(partial).replace(target)  # whole or not at all: other processes may be reading it
+    return target
+
+
+def tune_malloc() -> str:
+    """Let glibc keep the memory of freed images; does nothing where libc has no ``mallopt``."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return "malloc untouched (this libc has no mallopt)"
+    refused = [str(name) for name, value in _MALLOC_SETTINGS if not mallopt(name, value)]
+    return f"mallopt refused settings {', '.join(refused)}" if refused else "malloc keeps image-sized blocks"
