@@ -1,5 +1,6 @@
 """The torch side: heads, decisions in the graph, partial labels, training and export. Skipped without torch."""
 
+# ruff: noqa: E402 - nothing of ours is imported before torch is known to be there
 from __future__ import annotations
 
 from dataclasses import replace
@@ -80,6 +81,14 @@ def test_heads_have_the_size_of_the_cells(height: int, width: int) -> None:
     assert maps.offsets.shape == (2, 2, height // 4, width // 4)
 
 
+def test_some_subpixels_are_the_same_as_all_of_them() -> None:
+    net = PanopticNet(TINY).eval()
+    torch.nn.init.normal_(net.semantic.weight)
+    image, chosen = torch.randn(1, 3, 32, 64), torch.tensor([5, 0, 14])
+    every = net(image).semantic.view(1, 6, 16, 8, 16)
+    assert torch.allclose(net(image, chosen).semantic.view(1, 6, 3, 8, 16), every[:, :, chosen], atol=1e-5)
+
+
 def test_default_network_is_of_the_promised_size() -> None:
     parameters = sum(p.numel() for p in PanopticNet().parameters())
     assert 1_000_000 <= parameters <= 5_000_000
@@ -155,7 +164,7 @@ def test_unknown_instances_ask_for_no_center_and_no_offset() -> None:
     [(1, (1,)), (ROAD_OR_MARKING, (1, 2)), (PEDESTRIAN_OR_CYCLIST, (4, 5)), (NOT_ROAD, (0, 3, 4, 5))],
 )
 def test_a_set_of_classes_is_asked_for_by_its_probability(code: int, members: tuple[int, ...]) -> None:
-    config = LossConfig(classes=(1.0,) * 6, hard=1.0, subpixels=16)
+    config = LossConfig(classes=(1.0,) * 6, hard=1.0)
     logits = torch.randn(1, 6 * 16, 3, 5)
     loss = PanopticLoss(config).semantic(logits, torch.full((1, 16, 3, 5), code))
     probability = torch.softmax(logits.view(1, 6, 16, 3, 5), 1)[:, list(members)].sum(1)
@@ -166,7 +175,7 @@ def test_void_pixels_have_no_gradient() -> None:
     logits = torch.randn(1, 6 * 16, 2, 2, requires_grad=True)
     codes = torch.full((1, 16, 2, 2), VOID)
     codes[:, :, 0, 0] = 3
-    PanopticLoss(LossConfig(subpixels=16)).semantic(logits, codes).backward()
+    PanopticLoss(LossConfig()).semantic(logits, codes).backward()
     assert logits.grad is not None
     assert logits.grad[..., 0, 0].abs().sum() > 0
     assert logits.grad[..., 1:, :].abs().sum() == 0
@@ -223,7 +232,7 @@ def test_held_out_frames_are_never_loaded(tmp_path: Path) -> None:
 
 
 def test_unknown_set_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there are .*camvid32"):
+    with pytest.raises(ConfigError, match=r"there are .*camvid32"):
         load_set("camvid", tmp_path)
     with pytest.raises(ConfigError, match="point data_root at"):
         load_set("kitti", tmp_path)

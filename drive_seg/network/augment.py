@@ -61,8 +61,8 @@ def _placement(width: int, height: int, how: Augmentation, rng: np.random.Genera
     # Slack is how far the scaled image may move while it still fills the view (or stays inside, where
     # smaller).
     slack = np.array([width * scale_x - how.width, height * scale_y - how.height])
-    # Upwards the picture is house fronts and sky: the lower a view lies, the likelier it is drawn.
-    where = np.array([rng.random(), 1.0 - np.sqrt(rng.random())]) - 0.5
+    # Upwards the picture is house fronts and sky: lower views are drawn a little more often.
+    where = np.array([rng.random(), 1.0 - rng.random() ** 0.75]) - 0.5
     middle = np.array([how.width, how.height]) / 2 + where * np.abs(slack)
     shift = middle - linear @ np.array([width / 2, height / 2])
     return np.column_stack((linear, shift))
@@ -72,7 +72,7 @@ def _light(image: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator
     """Gamma, contrast, brightness and white balance by one table per channel; saturation, blur, noise."""
     ramp = np.linspace(0.0, 1.0, 256) ** np.exp(rng.uniform(-0.4, 0.4))
     ramp = (ramp - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
-    table = np.clip(ramp[:, None] * rng.uniform(0.9, 1.1, 3) * 255.0, 0, 255).astype(np.uint8)
+    table = np.clip(ramp[:, None] * rng.uniform(0.85, 1.15, 3) * 255.0, 0, 255).astype(np.uint8)
     image = np.asarray(cv2.LUT(image, table[None]))
     saturation = 0.0 if rng.random() < how.grey else rng.uniform(0.5, 1.4)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)

@@ -48,7 +48,7 @@ def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     per_class = torch.split(logits, SUBPIXELS, dim=1)
     best = per_class[0]
-    index = torch.zeros_like(best)
+    index = best * 0.0
     for number, candidate in enumerate(per_class[1:], start=1):
         index = torch.where(candidate > best, float(number), index)
         best = torch.maximum(best, candidate)
@@ -71,10 +71,12 @@ def peaks(heat: Tensor) -> Tensor:
     two.
     """
     reach = PEAK_WINDOW // 2
-    height, width = heat.shape[-2:]
     highest = functional.max_pool2d(heat, PEAK_WINDOW, 1, reach)
-    above = functional.max_pool2d(functional.pad(heat, (reach, reach, reach, 0)), (reach, PEAK_WINDOW), 1)
-    left = functional.max_pool2d(functional.pad(heat, (reach, 0, 0, 0)), (1, reach), 1)
-    first = torch.maximum(above[..., :height, :], left[..., :width])
+    # Zeros in front shift the window to what comes before. Made of slices, because Pad drags shape arithmetic along.
+    rows = torch.cat((heat[..., :reach, :] * 0.0, heat), dim=2)
+    columns = torch.cat((heat[..., :reach] * 0.0, heat), dim=3)
+    above = functional.max_pool2d(rows, (reach, PEAK_WINDOW), 1, (0, reach))
+    left = functional.max_pool2d(columns, (1, reach), 1)
+    first = torch.maximum(above[..., :-1, :], left[..., :-1])
     keep = (heat >= highest) & (heat > first)
     return torch.where(keep, heat, 0.0)

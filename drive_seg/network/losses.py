@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drive_seg.network.panoptic import SUBPIXELS, RawMaps
+from drive_seg.network.panoptic import RawMaps
 from drive_seg.network.targets import possible_classes
 
 
@@ -34,7 +34,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class BatchTargets:
-    """``Targets`` of a batch, as tensors with a leading N; ``codes`` is (N, 16, h, w) int64."""
+    """``Targets`` of a batch, as tensors with a leading N; ``codes`` is (N, S, h, w) int64."""
 
     codes: Tensor
     heat: Tensor
@@ -80,15 +80,13 @@ class PanopticLoss(nn.Module):
         )
 
     def semantic(self, logits: Tensor, codes: Tensor) -> Tensor:
-        """logits (N, C * 16, h, w), codes (N, 16, h, w) -> scalar."""
-        chosen = torch.randperm(SUBPIXELS)[: self.config.subpixels]
-        per_class = logits.reshape(logits.shape[0], -1, SUBPIXELS, *logits.shape[2:])[:, :, chosen].float()
-        code = codes[:, chosen]
+        """logits (N, C * S, h, w), codes (N, S, h, w) -> scalar."""
+        per_class = logits.reshape(logits.shape[0], -1, codes.shape[1], *logits.shape[2:]).float()
         log_p = functional.log_softmax(per_class, dim=1).movedim(1, -1)
-        allowed = self.possible[code]
+        allowed = self.possible[codes]
         # log of the set's probability; a single class is the set of one, where this is plain cross-entropy.
-        loss = -torch.logsumexp(log_p.masked_fill(allowed == 0, -1e4), dim=-1) * self.weight[code]
-        valid = (self.weight[code] > 0).sum().clamp(min=1)
+        loss = -torch.logsumexp(log_p.masked_fill(allowed == 0, -1e4), dim=-1) * self.weight[codes]
+        valid = (self.weight[codes] > 0).sum().clamp(min=1)
         flat = loss.flatten()
         worst = flat.topk(max(1, int(self.config.hard * flat.numel())), sorted=False).values.mean()
         return 0.5 * flat.sum() / valid + 0.5 * worst

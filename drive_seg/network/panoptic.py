@@ -48,8 +48,8 @@ class NetworkConfig:
 class RawMaps:
     """What the heads say, before any decision. All float, h = H / 4, w = W / 4.
 
-    semantic: (N, C * 16, h, w) logits, class by class; sub-pixel s of cell (i, j) is pixel
-    (4 i + s // 4, 4 j + s % 4).
+    semantic: (N, C * S, h, w) logits, class by class, S = 16 or the number asked for; sub-pixel s of cell (i, j)
+    is pixel (4 i + s // 4, 4 j + s % 4).
     centers:  (N, T, h, w) logits of "the middle of an instance of this thing class is in this cell".
     offsets:  (N, 2, h, w) pixels (dy, dx) from the middle of the cell to the middle of its instance.
     """
@@ -145,14 +145,22 @@ class PanopticNet(nn.Module):
             if head.bias is not None:
                 nn.init.constant_(head.bias, start)
 
-    def forward(self, image: Tensor) -> RawMaps:
+    def forward(self, image: Tensor, subpixels: Tensor | None = None) -> RawMaps:
+        """All maps of ``image``; with ``subpixels`` (indices 0..15) only those of the semantic map, in that order."""
         cells = self.decode(*self.encode(image))
         instance = self.instance(cells)
         return RawMaps(
-            semantic=self.semantic(cells),
+            semantic=self.semantic(cells) if subpixels is None else self._some_subpixels(cells, subpixels),
             centers=self.centers(instance),
             offsets=self.offsets(instance) * OFFSET_UNIT,
         )
+
+    def _some_subpixels(self, cells: Tensor, subpixels: Tensor) -> Tensor:
+        """Training needs a few of the 16 per step; the others are not even computed."""
+        weight = self.semantic.weight.unflatten(0, (self.config.classes, SUBPIXELS))[:, subpixels]
+        assert self.semantic.bias is not None
+        bias = self.semantic.bias.view(self.config.classes, SUBPIXELS)[:, subpixels]
+        return functional.conv2d(cells, weight.flatten(0, 1), bias.flatten())
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(N, 3, H, W) -> features at strides 4, 8, 16, 32."""

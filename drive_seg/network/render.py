@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def main() -> None:
     width, height = (int(side) for side in arguments.size.split("x"))
 
     def show(done: int, total: int) -> None:
-        print(f"\r{done}/{total}", end="" if done < total else "\n", flush=True)
+        sys.stderr.write(f"\r{done}/{total}" + ("\n" if done == total else ""))
 
     render(arguments.out, arguments.drives, arguments.frames, width, height, arguments.first_seed, show)
 

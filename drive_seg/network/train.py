@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from drive_seg.network.augment import view
 from drive_seg.network.datasets import SampleSet, load_set
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
-from drive_seg.network.panoptic import Normalise, PanopticNet
+from drive_seg.network.panoptic import SUBPIXELS, Normalise, PanopticNet
 from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train_config import TrainConfig
 
@@ -118,9 +118,10 @@ class _Run:
         self.rate = _rate(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
+        chosen = torch.randperm(SUBPIXELS)[: self.config.loss.subpixels]
         with torch.autocast("cpu", torch.bfloat16):
-            maps = self.net(self.normalise(images).contiguous(memory_format=torch.channels_last))
-        losses: Losses = self.loss(maps, BatchTargets(codes.long(), *rest))
+            maps = self.net(self.normalise(images).contiguous(memory_format=torch.channels_last), chosen)
+        losses: Losses = self.loss(maps, BatchTargets(codes[:, chosen].long(), *rest))
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +187,7 @@ def main() -> None:
         width, height = (int(side) for side in arguments.size.split("x"))
         seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.drives)
         report["simulator"] = validate_simulator(arguments.model, arguments.backend, seeds, width, height)
-    print(json.dumps(report, indent=2))
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
