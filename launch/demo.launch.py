@@ -1,5 +1,7 @@
 """The simulated camera and the segmentation node: `ros2 launch drive_seg demo.launch.py rviz:=true`.
 
+`source:=drive.mp4` plays a video in its place.
+
 Every argument of drive_seg.launch.py works here too, for example `backend:=onnxruntime`.
 """
 
@@ -14,11 +16,12 @@ from launch_ros.substitutions import FindPackageShare
 
 # Launch argument -> (type of the sim_camera parameter of that name, default, what it means).
 CAMERA_ARGUMENTS = {
-    "width": (int, "1280", "Width of the camera image in pixels"),
-    "height": (int, "720", "Height of the camera image in pixels"),
-    "rate": (float, "30.0", "Images per second"),
+    "source": (str, "", "Video, image folder, device or URL to play; empty is the simulator"),
+    "width": (int, "1280", "Width of the simulated image in pixels"),
+    "height": (int, "720", "Height of the simulated image in pixels"),
+    "rate": (float, "0.0", "Images per second; 0: as the source says (simulator 30)"),
     "seed": (int, "0", "The same seed drives the same road"),
-    "weather": (str, "day", "Weather and light of the scene"),
+    "weather": (str, "", "clear, overcast, dusk, night, rain or fog; empty draws it from the seed"),
 }
 
 

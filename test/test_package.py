@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import types
@@ -271,12 +272,14 @@ def launch_modules(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
+def launch_names(name: str) -> dict[str, Any]:
+    """What a launch file defines."""
+    return runpy.run_path(str(ROOT / "launch" / name))
+
+
 def describe(name: str) -> list[Any]:
     """The actions of a launch file."""
-    namespace: dict[str, Any] = {}
-    path = ROOT / "launch" / name
-    exec(compile(path.read_text(), str(path), "exec"), namespace)
-    return namespace["generate_launch_description"]().args[0]
+    return launch_names(name)["generate_launch_description"]().args[0]
 
 
 def arguments(actions: list[Any]) -> dict[str, str]:
@@ -346,11 +349,21 @@ class TestLaunchFiles:
     def test_demo_starts_camera_and_node(self) -> None:
         actions = describe("demo.launch.py")
         described = arguments(actions)
-        assert set(described) == {"width", "height", "rate", "seed", "weather", "rviz"}
+        assert set(described) == {"source", "width", "height", "rate", "seed", "weather", "rviz"}
         assert all(described.values())
         kinds = [type(action).__name__ for action in actions if type(action).__name__ != "DeclareLaunchArgument"]
         assert kinds == ["Node", "IncludeLaunchDescription", "Node"]
         assert actions[-3].kwargs["executable"] == "sim_camera"
+
+    def test_demo_arguments_have_the_defaults_of_the_camera(self) -> None:
+        pytest.importorskip("rclpy")
+        from drive_seg.ros.sim_camera import PARAMETERS
+
+        camera = {parameter.name: parameter.default for parameter in PARAMETERS}
+        arguments_of_the_camera = launch_names("demo.launch.py")["CAMERA_ARGUMENTS"]
+        for name, (kind, default, _) in arguments_of_the_camera.items():
+            assert type(camera[name]) is kind
+            assert kind(default) == camera[name]
 
 
 class TestViews:
