@@ -26,7 +26,8 @@ choose_python() {
         PYTHON=$(sed -n 's/^python //p' "$STAMP")
         [ -x "$PYTHON" ] || PYTHON=
     fi
-    PYTHON=$(command -v "${PYTHON:-python3}") || fail "there is no '${PYTHON:-python3}' here: sudo apt install python3 python3-venv"
+    PYTHON=${PYTHON:-python3}
+    command -v "$PYTHON" >/dev/null || fail "there is no '$PYTHON' here: sudo apt install $PYTHON $PYTHON-venv"
     PYTHON=$("$PYTHON" -c 'import sys; print(sys.executable)')
     VERSION=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     case $VERSION in
@@ -54,22 +55,20 @@ inputs_hash() {
         | cksum | tr ' ' '-'
 }
 
-check_compiler() {
-    local missing=()
-    command -v g++ >/dev/null && command -v gcc >/dev/null || missing+=(g++)
-    local headers
-    headers=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-    [ -f "$headers/Python.h" ] || missing+=("python$VERSION-dev")
-    [ ${#missing[@]} -eq 0 ] || fail \
-        "vision_msgs is not installed and will be compiled here, which needs: ${missing[*]}" \
-        "sudo apt install ${missing[*]}"
+check_system() {
+    local missing=() headers
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || missing+=("python$VERSION-venv")
+    if ! "$PYTHON" -c 'import vision_msgs.msg' 2>/dev/null; then # it will be compiled
+        command -v g++ >/dev/null && command -v gcc >/dev/null || missing+=(g++)
+        headers=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+        [ -f "$headers/Python.h" ] || missing+=("python$VERSION-dev")
+    fi
+    [ ${#missing[@]} -eq 0 ] || fail "this machine lacks ${missing[*]}: sudo apt install ${missing[*]}"
 }
 
 make_venv() {
     local options=()
     [ "$ROS" = wheels ] || options+=(--system-site-packages)
-    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail \
-        "$PYTHON cannot make virtual environments: sudo apt install python$VERSION-venv"
     "$PYTHON" -m venv --clear "${options[@]}" "$VENV"
 }
 
@@ -141,7 +140,7 @@ if [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(identity <"$STAMP")" = "
     step "1/4 $VENV is older than setup.py or tools/: bringing it up to date"
     rm "$STAMP"
 else
-    "$PYTHON" -c 'import vision_msgs.msg' 2>/dev/null || check_compiler
+    check_system
     step "1/4 making $VENV with Python $VERSION ($PYTHON), ROS 2 from ${ROS/wheels/PyPI wheels (Jazzy)}"
     make_venv
 fi
