@@ -80,15 +80,15 @@ def fixed_point(pixels: FloatArray) -> FixedArray:
 
 def clip_near(points: FloatArray) -> FloatArray | None:
     """A polygon (N, 3) in camera coordinates cut at forward = NEAR (Sutherland-Hodgman)."""
-    kept: list[FloatArray] = []
-    for index in range(len(points)):
-        here, after = points[index], points[(index + 1) % len(points)]
-        inside, next_inside = here[2] >= NEAR, after[2] >= NEAR
-        if inside:
-            kept.append(here)
-        if inside != next_inside:
-            kept.append(here + (after - here) * ((NEAR - here[2]) / (after[2] - here[2])))
-    return np.array(kept) if len(kept) >= 3 else None
+    after = np.concatenate([points[1:], points[:1]])
+    inside, inside_after = points[:, 2] >= NEAR, after[:, 2] >= NEAR
+    crossing = inside != inside_after
+    step = after - points
+    part = (NEAR - points[:, 2]) / np.where(crossing, step[:, 2], 1.0)
+    # Every corner is followed by the point where its edge meets the plane; keep those that exist.
+    both = np.stack([points, points + step * part[:, None]], axis=1).reshape(-1, 3)
+    kept: FloatArray = both[np.stack([inside, crossing], axis=1).ravel()]
+    return kept if len(kept) >= 3 else None
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> FloatArray:
@@ -96,8 +96,10 @@ def rotation(yaw: float, pitch: float, roll: float) -> FloatArray:
     forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)])
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
     down = np.cross(forward, right)
-    return np.stack([
-        np.cos(roll) * right + np.sin(roll) * down,
-        np.cos(roll) * down - np.sin(roll) * right,
-        forward,
-    ])
+    return np.stack(
+        [
+            np.cos(roll) * right + np.sin(roll) * down,
+            np.cos(roll) * down - np.sin(roll) * right,
+            forward,
+        ]
+    )

@@ -16,6 +16,11 @@ MAX_OWNERS = 256
 THING = 1000  # panoptic value of a thing = class * THING + its number
 
 
+def as_bytes(picture: npt.ArrayLike) -> ByteArray:
+    """What OpenCV returned, typed as the uint8 it is; nothing is copied."""
+    return np.asarray(picture, dtype=np.uint8)
+
+
 class Canvas:
     """Picture (H, W, 3) uint8 RGB and owners (H, W) uint8: a stuff class, or the index of an instance."""
 
@@ -35,8 +40,9 @@ class Canvas:
 
     def convex(self, points: FixedArray, colour: FloatArray, owner: int | None) -> None:
         """Fill a convex polygon (N, 2, fixed point); `owner` None leaves the truth as it is."""
-        cv2.fillConvexPoly(self.image, points, (float(colour[0]), float(colour[1]), float(colour[2])),
-                           cv2.LINE_AA, SHIFT)
+        cv2.fillConvexPoly(
+            self.image, points, (float(colour[0]), float(colour[1]), float(colour[2])), cv2.LINE_AA, SHIFT
+        )
         if owner is not None:
             cv2.fillConvexPoly(self.owners, points, (owner,), cv2.LINE_8, SHIFT)
 
@@ -44,8 +50,9 @@ class Canvas:
         """Fill polygons of any shape that do not overlap one another."""
         if not many:
             return
-        cv2.fillPoly(self.image, many, (float(colour[0]), float(colour[1]), float(colour[2])),
-                     cv2.LINE_AA, SHIFT)
+        cv2.fillPoly(
+            self.image, many, (float(colour[0]), float(colour[1]), float(colour[2])), cv2.LINE_AA, SHIFT
+        )
         if owner is not None:
             cv2.fillPoly(self.owners, many, (owner,), cv2.LINE_8, SHIFT)
 
@@ -69,8 +76,14 @@ class Canvas:
         source = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], dtype=np.float32) - 0.5
         target = (corners - (x0, y0)).astype(np.float32)
         matrix = cv2.getPerspectiveTransform(source.astype(np.float32), target)
-        cv2.warpPerspective(texture, matrix, (x1 - x0, y1 - y0), dst=self.image[y0:y1, x0:x1],
-                            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
+        cv2.warpPerspective(
+            texture,
+            matrix,
+            (x1 - x0, y1 - y0),
+            dst=self.image[y0:y1, x0:x1],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_TRANSPARENT,
+        )
 
     def stamp(self, colour: ByteArray, mask: ByteArray, x: int, y: int, owner: int | None) -> None:
         """Copy a sprite (h, w, 3) where its mask (h, w) is not 0 to the image at (x, y)."""
@@ -89,10 +102,10 @@ class Canvas:
         part = self.image[y0:y1, x0:x1]
         light = cv2.cvtColor(cv2.resize(grain, (x1 - x0, y1 - y0)), cv2.COLOR_GRAY2RGB)
         lit = cv2.multiply(part, light, scale=1 / 128)
-        cv2.copyTo(lit, cv2.compare(self.owners[y0:y1, x0:x1], owner, cv2.CMP_EQ), part)
+        cv2.copyTo(lit, cv2.inRange(self.owners[y0:y1, x0:x1], (owner,), (owner,)), part)
 
     def panoptic(self) -> npt.NDArray[np.uint16]:
-        """The truth (H, W) uint16: visible things are numbered 1.. within their class, hidden ones are gone."""
+        """The truth (H, W) uint16: visible things are numbered 1.. within their class."""
         seen = cv2.calcHist([self.owners], [0], None, [MAX_OWNERS], [0, MAX_OWNERS]).ravel()
         table = np.zeros(MAX_OWNERS, dtype=np.uint16)
         table[:FIRST_THING] = np.arange(FIRST_THING)

@@ -1,4 +1,4 @@
-"""Reproducible randomness: one generator per (seed, key...), so that any part of a drive can be drawn on its own."""
+"""Reproducible randomness: a generator per (seed, key...), so any part of a drive can be drawn on its own."""
 
 from __future__ import annotations
 

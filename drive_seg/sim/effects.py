@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .canvas import BACKGROUND, LANE_MARKING, ByteArray, Canvas
+from .canvas import BACKGROUND, LANE_MARKING, ByteArray, Canvas, as_bytes
 from .chance import chance
 from .mesh import Glare
 from .textures import noise, to_bytes
@@ -22,13 +22,21 @@ class Effects:
         self._size = (width, height)
         warmth, tint = float(rng.normal(0, 0.045)), float(rng.normal(0, 0.015))
         exposure = float(rng.uniform(1.0, 1.5)) * (1.4 if weather.dark else 1.0)
-        gamma, contrast, lift = float(rng.uniform(0.72, 1.05)), float(rng.uniform(0.85, 1.15)), float(rng.uniform(0, 12))
+        gamma, contrast, lift = (
+            float(rng.uniform(0.72, 1.05)),
+            float(rng.uniform(0.85, 1.15)),
+            float(rng.uniform(0, 12)),
+        )
         value = np.arange(256.0)[:, None] / 255 * exposure * np.array([1 + warmth, 1 - tint, 1 - warmth])
         curve = np.clip(value, 0, None) ** gamma
         # A shoulder instead of a hard clip, as cameras have.
         curve = np.where(curve > 0.75, 0.75 + 0.25 * np.tanh((curve - 0.75) / 0.25), curve)
-        self._curve: ByteArray = np.clip((curve - 0.5) * contrast * 255 + 127.5 + lift, 0, 255).astype(np.uint8)[:, None, :]
-        self._saturation = float(rng.uniform(0.55, 1.15)) * (0.75 if weather.name in ("rain", "fog", "overcast") else 1.0)
+        self._curve: ByteArray = np.clip((curve - 0.5) * contrast * 255 + 127.5 + lift, 0, 255).astype(
+            np.uint8
+        )[:, None, :]
+        self._saturation = float(rng.uniform(0.55, 1.15)) * (
+            0.75 if weather.name in ("rain", "fog", "overcast") else 1.0
+        )
         grain = float(rng.gamma(1.5, 1.1)) * (1.8 if weather.dark else 1.0)
         coarse = rng.standard_normal((height // 2 + 33, width // 2 + 33)).astype(np.float32)
         fine = cv2.resize(coarse, (width + 64, height + 64), interpolation=cv2.INTER_LINEAR)
@@ -41,9 +49,9 @@ class Effects:
 
     def _falloff(self, strength: float) -> ByteArray:
         width, height = self._size
-        y, x = np.mgrid[-1 : 1 : 24j, -1 : 1 : 32j].astype(np.float32)
+        y, x = np.mgrid[-1:1:24j, -1:1:32j].astype(np.float32)
         fall = 1 - strength * np.clip((x * x + y * y) / 2, 0, 1) ** 1.3
-        return cv2.cvtColor(cv2.resize(to_bytes(fall * 255), (width, height)), cv2.COLOR_GRAY2RGB)
+        return as_bytes(cv2.cvtColor(cv2.resize(to_bytes(fall * 255), (width, height)), cv2.COLOR_GRAY2RGB))
 
     def _draw_bonnet(self, rng: np.random.Generator) -> tuple[ByteArray, ByteArray, int]:
         width, height = self._size
@@ -83,7 +91,9 @@ class Effects:
         rng = chance(self._seed, 702, index)
         dx, dy = int(rng.integers(64)), int(rng.integers(64))
         width, height = self._size
-        grain = cv2.cvtColor(np.ascontiguousarray(self._grain[dy : dy + height, dx : dx + width]), cv2.COLOR_GRAY2RGB)
+        grain = cv2.cvtColor(
+            np.ascontiguousarray(self._grain[dy : dy + height, dx : dx + width]), cv2.COLOR_GRAY2RGB
+        )
         cv2.addWeighted(image, 1.0, grain, self._grain_gain, -128 * self._grain_gain, dst=image)
 
     def _mirror(self, canvas: Canvas, horizon: float) -> None:
@@ -114,8 +124,13 @@ class Effects:
             size = float(np.clip(glare.radius, 1.5, canvas.width / 60)) / scale
             for grow, share in ((5.0, 0.07), (2.6, 0.16), (1.2, 0.5)):
                 tone = glare.colour * (share * self._weather.lamps)
-                cv2.circle(small, (column // scale, row // scale), max(1, round(size * grow)),
-                           (float(tone[0]), float(tone[1]), float(tone[2])), -1)
+                cv2.circle(
+                    small,
+                    (column // scale, row // scale),
+                    max(1, round(size * grow)),
+                    (float(tone[0]), float(tone[1]), float(tone[2])),
+                    -1,
+                )
         soft = cv2.resize(cv2.GaussianBlur(small, (9, 9), 0), (canvas.width, canvas.height))
         cv2.add(canvas.image, soft, dst=canvas.image)
 

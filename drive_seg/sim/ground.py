@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, clip_near
-from .canvas import BACKGROUND, LANE_MARKING, ROAD, ByteArray, Canvas
+from .canvas import BACKGROUND, LANE_MARKING, ROAD, ByteArray, Canvas, as_bytes
 from .road import Layout, Line, Stretch
+from .surface import Paint, Patch
 from .textures import TILE, TILE_METRES
 from .weather import Weather
 
@@ -19,37 +20,20 @@ _REACH = 165.0
 _SECTIONS = np.concatenate([np.linspace(0.3, 5.7, 10), np.geomspace(6.3, _REACH, 46)])
 
 
-@dataclass(frozen=True)
-class Paint:
-    """Colours (RGB 0..255) of the ground before light."""
-
-    asphalt: FloatArray
-    side: FloatArray  # asphalt of parking strips and side roads
-    kerb: FloatArray
-    walk: FloatArray
-    verge: FloatArray
-    white: FloatArray
-    yellow: FloatArray
-
-
-@dataclass(frozen=True)
-class Patch:
-    """Something flat on the road in road coordinates; `points` (N, 2) are s, d in metres.
-
-    `gain` != 1 changes the light only (repairs, seams, cracks); a painted mark is white or yellow.
-    """
-
-    points: FloatArray
-    gain: float = 1.0
-    mark: bool = False
-    asphalt: bool = False
-
-
 class Ground:
     """One frame's ground."""
 
-    def __init__(self, canvas: Canvas, camera: Camera, stretch: Stretch, layout: Layout, paint: Paint,
-                 weather: Weather, rough: tuple[ByteArray, ...], tracks: float) -> None:
+    def __init__(
+        self,
+        canvas: Canvas,
+        camera: Camera,
+        stretch: Stretch,
+        layout: Layout,
+        paint: Paint,
+        weather: Weather,
+        rough: tuple[ByteArray, ...],
+        tracks: float,
+    ) -> None:
         self._canvas = canvas
         self._camera = camera
         self._stretch = stretch
@@ -78,9 +62,11 @@ class Ground:
         row = middle[:, 1] / np.maximum(middle[:, 2], NEAR)
         falling = np.append(np.diff(row) < 0, False)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], falling.astype(np.int8), [0]])))
-        return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2])][::-1]
+        return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=False)][::-1]
 
-    def _band(self, first: int, last: int, d0: float, d1: float, z0: float = 0.0, z1: float = 0.0) -> FixedArray | None:
+    def _band(
+        self, first: int, last: int, d0: float, d1: float, z0: float = 0.0, z1: float = 0.0
+    ) -> FixedArray | None:
         s = self._s[first : last + 1]
         near = self._stretch.place(s, d0, z0)
         far = self._stretch.place(s[::-1], d1, z1)
@@ -93,15 +79,23 @@ class Ground:
     def _surfaces(self, first: int, last: int) -> None:
         layout, paint = self._layout, self._paint
         self._terrain(first, last)
-        for edge, out, walk in ((layout.right, -1.0, layout.walk_right), (layout.left, 1.0, layout.walk_left)):
+        for edge, out, walk in (
+            (layout.right, -1.0, layout.walk_right),
+            (layout.left, 1.0, layout.walk_left),
+        ):
             if walk:
-                self._fill(self._band(first, last, edge, edge + out * walk, KERB, KERB), paint.walk, BACKGROUND)
+                self._fill(
+                    self._band(first, last, edge, edge + out * walk, KERB, KERB), paint.walk, BACKGROUND
+                )
         self._fill(self._band(first, last, layout.right, layout.left), paint.asphalt, ROAD)
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             if walk:
                 inner = edge - np.sign(edge) * 0.02
-                self._fill(self._band(first, last, inner, edge + np.sign(edge) * 0.14, KERB, KERB), paint.kerb,
-                           BACKGROUND)
+                self._fill(
+                    self._band(first, last, inner, edge + np.sign(edge) * 0.14, KERB, KERB),
+                    paint.kerb,
+                    BACKGROUND,
+                )
                 self._fill(self._band(first, last, inner, inner, 0.0, KERB), paint.kerb * 0.72, BACKGROUND)
         if layout.parking_right or layout.parking_left:
             for edge, parked in ((layout.right, layout.parking_right), (layout.left, layout.parking_left)):
@@ -109,21 +103,26 @@ class Ground:
                     inner = edge - np.sign(edge) * 0.02
                     self._fill(self._band(first, last, inner, edge - np.sign(edge) * 2.2), paint.side, ROAD)
         if layout.median:
-            self._fill(self._band(first, last, 0.1, layout.median - 0.1, KERB, KERB),
-                       paint.verge if layout.median > 2 else paint.walk, BACKGROUND)
+            self._fill(
+                self._band(first, last, 0.1, layout.median - 0.1, KERB, KERB),
+                paint.verge if layout.median > 2 else paint.walk,
+                BACKGROUND,
+            )
             self._fill(self._band(first, last, 0.1, 0.1, 0.0, KERB), paint.kerb * 0.8, BACKGROUND)
 
     def _terrain(self, first: int, last: int) -> None:
         """The land beside the road: out to beyond the image, straight sideways as the camera sees it."""
         camera, canvas = self._camera, self._canvas
         s = self._s[first : last + 1]
-        points = [camera.to_camera(self._stretch.place(s, d)) for d in (self._layout.right, self._layout.left)]
+        points = [
+            camera.to_camera(self._stretch.place(s, d)) for d in (self._layout.right, self._layout.left)
+        ]
         if points[0][0, 0] < points[1][0, 0]:
             points.reverse()
-        for inner, sign in zip(points, (1.0, -1.0)):
+        for inner, sign in zip(points, (1.0, -1.0), strict=False):
             outer = inner.copy()
             reach = np.abs(outer[:, 2]) * canvas.width / camera.focal + 8
-            outer += sign * reach[:, None] * np.array([np.cos(0), 0, 0])
+            outer[:, 0] += sign * reach
             # Level in the world, not in a rolled camera.
             outer[:, 1] += sign * reach * self._camera.rotation[0, 2] / self._camera.rotation[1, 2]
             ring = np.concatenate([inner, outer[::-1]])
@@ -185,7 +184,12 @@ class Ground:
         fixed = self._camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points)).reshape(-1, 6, 2)
         return [fixed[index] for index in np.flatnonzero(whole)]
 
-    def _shine(self, patches: list[tuple[Patch, FixedArray, float]], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
+    def _shine(
+        self,
+        patches: list[tuple[Patch, FixedArray, float]],
+        shadows: list[FixedArray],
+        contacts: list[FixedArray],
+    ) -> None:
         """Multiply the ground by its texture, its patches and the shadows on it."""
         canvas, camera = self._canvas, self._camera
         top = int(np.clip(camera.horizon() + 1, 0, canvas.height - 1))
@@ -200,10 +204,9 @@ class Ground:
                 offset = np.array([0, top << SHIFT], dtype=np.int32)
                 for shape in shapes:
                     cv2.fillConvexPoly(mask, shape - offset, (255.0 * strength,), cv2.LINE_8, SHIFT)
-                mask = cv2.bitwise_not(cv2.blur(mask, (soft, 3)))
-                light = cv2.multiply(light, mask, scale=1 / 255)
+                cv2.multiply(light, cv2.bitwise_not(cv2.blur(mask, (soft, 3))), dst=light, scale=1 / 255)
         if self._weather.dark:
-            light = cv2.multiply(light, self._headlights(top), scale=1 / 255)
+            cv2.multiply(light, self._headlights(top), dst=light, scale=1 / 255)
         part = canvas.image[top:]
         cv2.multiply(part, cv2.cvtColor(light, cv2.COLOR_GRAY2RGB), dst=part, scale=1 / 128)
 
@@ -214,7 +217,7 @@ class Ground:
         columns = np.linspace(0, canvas.width, canvas.width // 8)[None, :]
         away = camera.focal * camera.position[2] / np.maximum(rows - camera.horizon(), 0.5)
         aside = (columns - canvas.width / 2) / camera.focal * away
-        beam = np.exp(-(np.log(np.maximum(away, 0.5) / 11) / 0.9) ** 2 - (aside / (2.2 + 0.16 * away)) ** 2)
+        beam = np.exp(-((np.log(np.maximum(away, 0.5) / 11) / 0.9) ** 2) - (aside / (2.2 + 0.16 * away)) ** 2)
         small = (255 * (0.3 + 0.7 * beam)).astype(np.uint8)
         return np.asarray(cv2.resize(small, (canvas.width, canvas.height - top)), dtype=np.uint8)
 
@@ -252,8 +255,13 @@ class Ground:
         camera, canvas = self._camera, self._canvas
         per_metre = TILE / TILE_METRES
         # The tangent plane of the road at the camera; fine for the near part, where texture is seen.
-        ground = np.array([[1.0, 0.0, -camera.position[0]], [0.0, 1.0, -camera.position[1]],
-                           [0.0, 0.0, -camera.position[2]]])
+        ground = np.array(
+            [
+                [1.0, 0.0, -camera.position[0]],
+                [0.0, 1.0, -camera.position[1]],
+                [0.0, 0.0, -camera.position[2]],
+            ]
+        )
         lens = camera.intrinsics @ camera.rotation @ ground
         shift = float(np.fmod(self._stretch.origin, TILE_METRES))
         place = np.array([[1 / per_metre, 0.0, -shift], [0.0, 1 / per_metre, 0.0], [0.0, 0.0, 1.0]])
@@ -264,7 +272,7 @@ class Ground:
         out = np.full((size[1], size[0], 3), 128, dtype=np.uint8)
         # Bands of rows, each from the level of the pyramid that fits its distance.
         limits = [1.0, 0.2, 0.085, 0.04, 0.016]
-        for level, (high, low) in enumerate(zip(limits[:-1], limits[1:])):
+        for level, (high, low) in enumerate(pairwise(limits)):
             y0, y1 = round(low * camera.height * scale), min(round(high * camera.height * scale), size[1])
             if level == 0:
                 y1 = size[1]
@@ -272,16 +280,21 @@ class Ground:
                 continue
             into = np.array([[scale, 0, 0], [0, scale, -top * scale - y0], [0, 0, 1.0]])
             out_of = np.diag([float(1 << level), float(1 << level), 1.0])
-            out[y0:y1] = cv2.warpPerspective(self._rough[level], into @ matrix @ out_of, (size[0], y1 - y0),
-                                             flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            out[y0:y1] = cv2.warpPerspective(
+                self._rough[level],
+                into @ matrix @ out_of,
+                (size[0], y1 - y0),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_WRAP,
+            )
         if scale != 1.0:
-            out = cv2.resize(out, (canvas.width, rows))
-        owners = canvas.owners[top:]
-        light = np.ascontiguousarray(out[:, :, 1])
-        cv2.copyTo(out[:, :, 0], cv2.compare(owners, BACKGROUND, cv2.CMP_NE), light)
+            out = as_bytes(cv2.resize(out, (canvas.width, rows)))
+        bare = cv2.inRange(canvas.owners[top:], (BACKGROUND,), (BACKGROUND,))
+        light = as_bytes(cv2.extractChannel(out, 1))
+        cv2.copyTo(cv2.extractChannel(out, 0), cv2.bitwise_not(bare), light)
         paved = self._paved(top)
         if paved is not None:
-            cv2.copyTo(out[:, :, 2], cv2.bitwise_and(paved, cv2.compare(owners, BACKGROUND, cv2.CMP_EQ)), light)
+            cv2.copyTo(cv2.extractChannel(out, 2), cv2.bitwise_and(paved, bare), light)
         return light
 
     def _paved(self, top: int) -> ByteArray | None:
@@ -309,22 +322,9 @@ class Ground:
         below = rows > horizon
         part = canvas.image[top:]
         # The land's far edge meets the horizon; above it only what the ground already covers may change.
-        gain = np.where(below, clear, 1.0)
-        keep = np.repeat(gain[:, None], 3, axis=1)
-        add = (1 - keep) * weather.haze
-        width = canvas.width
-        multiply = np.broadcast_to((keep * 255).astype(np.uint8)[:, None, :], (len(rows), width, 3))
-        plus = np.broadcast_to(add.astype(np.uint8)[:, None, :], (len(rows), width, 3))
-        part[:] = cv2.add(cv2.multiply(part, np.ascontiguousarray(multiply), scale=1 / 255),
-                          np.ascontiguousarray(plus))
-
-
-def draw_paint(rng: np.random.Generator) -> Paint:
-    """Colours of one drive."""
-    asphalt = np.full(3, rng.uniform(48, 118)) * (1 + rng.normal(0, 0.02, 3))
-    green = np.array([rng.uniform(55, 115), rng.uniform(80, 125), rng.uniform(35, 62)])
-    verge = green if rng.random() < 0.7 else np.array([150.0, 130.0, 100.0]) * rng.uniform(0.6, 1.1)
-    walk = np.array([1.0, 0.97, 0.93]) * rng.uniform(105, 190) + rng.uniform(-8, 8, 3)
-    bright = np.clip(asphalt.mean() + rng.uniform(75, 140), 0, 245)
-    return Paint(asphalt, asphalt * rng.uniform(0.85, 1.12), walk * rng.uniform(0.85, 1.15), walk, verge,
-                 np.full(3, bright), np.array([1.0, rng.uniform(0.7, 0.85), rng.uniform(0.15, 0.4)]) * min(bright * 1.02, 240))
+        keep = np.repeat(np.where(below, clear, 1.0)[:, None], 3, axis=1)
+        multiply = cv2.repeat((keep * 255).astype(np.uint8)[:, None, :], 1, canvas.width)
+        plus = cv2.repeat(((1 - keep) * weather.haze).astype(np.uint8)[:, None, :], 1, canvas.width)
+        part = canvas.image[top:]
+        cv2.multiply(part, multiply, dst=part, scale=1 / 255)
+        cv2.add(part, plus, dst=part)

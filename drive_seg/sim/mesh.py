@@ -46,7 +46,9 @@ class Panel:
         point: FloatArray = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * d + u * c)
         return point
 
-    def rectangle(self, u0: float, v0: float, u1: float, v1: float, colour: FloatArray, glow: float = 0.0) -> None:
+    def rectangle(
+        self, u0: float, v0: float, u1: float, v1: float, colour: FloatArray, glow: float = 0.0
+    ) -> None:
         """A rectangle of another colour."""
         ring = np.array([self.at(u0, v0), self.at(u1, v0), self.at(u1, v1), self.at(u0, v1)])
         self._builder.add(ring, colour, self._outward, False, glow)
@@ -73,7 +75,9 @@ class MeshBuilder:
         """Begin a convex part around `middle`."""
         self._middles.append(np.array(middle))
 
-    def add(self, ring: FloatArray, colour: FloatArray, normal: FloatArray, solid: bool, glow: float = 0.0) -> None:
+    def add(
+        self, ring: FloatArray, colour: FloatArray, normal: FloatArray, solid: bool, glow: float = 0.0
+    ) -> None:
         """A face with a known outward normal."""
         self._rings.append(ring)
         self._normals.append(normal)
@@ -115,10 +119,18 @@ class MeshBuilder:
         """The finished body."""
         counts = [len(ring) for ring in self._rings]
         spans = [float(np.sqrt(np.prod(np.sort(np.ptp(ring, axis=0))[1:]))) for ring in self._rings]
-        return Mesh(np.concatenate(self._rings), tuple(np.concatenate([[0], np.cumsum(counts)]).tolist()),
-                    np.array(self._normals), np.array([ring.mean(axis=0) for ring in self._rings]),
-                    np.array(self._colours), np.array(self._glow), tuple(self._solid), np.array(spans),
-                    tuple(self._part), np.array(self._middles))
+        return Mesh(
+            np.concatenate(self._rings),
+            tuple(np.concatenate([[0], np.cumsum(counts)]).tolist()),
+            np.array(self._normals),
+            np.array([ring.mean(axis=0) for ring in self._rings]),
+            np.array(self._colours),
+            np.array(self._glow),
+            tuple(self._solid),
+            np.array(spans),
+            tuple(self._part),
+            np.array(self._middles),
+        )
 
 
 @dataclass(frozen=True)
@@ -134,14 +146,16 @@ class Glare:
 
 @dataclass(frozen=True)
 class Light:
-    """What lights an actor in one frame, in the local frame; `glares` collects the lamps that were painted."""
+    """What lights an actor in one frame, in the local frame; `glares` collects the painted lamps."""
 
     weather: Weather
     glares: list[Glare]
     sun: FloatArray  # unit vector towards the sun
     headlight: float  # strength of the camera car's own lamps
 
-    def shade(self, colours: FloatArray, normals: FloatArray, distance: float, glow: FloatArray) -> FloatArray:
+    def shade(
+        self, colours: FloatArray, normals: FloatArray, distance: float, glow: FloatArray
+    ) -> FloatArray:
         """Colours (F, 3) as the camera sees them: lit, glowing, hazy; RGB 0..255."""
         weather = self.weather
         # Sky light from above, a little bounced from the ground.
@@ -157,7 +171,6 @@ class Light:
         clear = np.exp(-distance / weather.sight)
         hazed: FloatArray = out * clear + weather.haze * (1 - clear)
         return hazed
-
 
     def tone(self, colour: FloatArray, distance: float, up: float = 0.3, glow: float = 0.0) -> FloatArray:
         """One colour (3,) of a surface whose normal rises by `up` and that the sun does not meet squarely."""
@@ -179,8 +192,15 @@ def turn(yaw: float) -> FloatArray:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def paint_mesh(canvas: Canvas, camera: Camera, light: Light, mesh: Mesh, position: FloatArray, yaw: float,
-               owner: int | None) -> FixedArray | None:
+def paint_mesh(
+    canvas: Canvas,
+    camera: Camera,
+    light: Light,
+    mesh: Mesh,
+    position: FloatArray,
+    yaw: float,
+    owner: int | None,
+) -> FixedArray | None:
     """Paint a body standing at a local position; returns the corners of its image (fixed point) or None."""
     spin = turn(yaw).T
     points = camera.to_camera(mesh.vertices @ spin + position)
@@ -189,7 +209,8 @@ def paint_mesh(canvas: Canvas, camera: Camera, light: Light, mesh: Mesh, positio
     normals = mesh.normals @ spin
     centres = mesh.centres @ spin + position
     if (points[:, 0] > (points[:, 2] + 1) * camera.width / camera.focal).all() or (
-            points[:, 0] < -(points[:, 2] + 1) * camera.width / camera.focal).all():
+        points[:, 0] < -(points[:, 2] + 1) * camera.width / camera.focal
+    ).all():
         return None
     seen = np.einsum("ij,ij->i", normals, camera.position - centres) > 0
     distance = float(np.linalg.norm(position - camera.position))

@@ -1,11 +1,10 @@
-"""Pedestrians, cyclists and motorcyclists: skeletons of capsules, posed by the distance they have gone."""
+"""People and how they walk: skeletons of capsules, posed by the distance they have gone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, fixed_point
@@ -38,7 +37,6 @@ class Person:
     bag: str
     bag_colour: FloatArray
     bike: FloatArray
-    motor: bool
 
 
 def _cloth(rng: np.random.Generator) -> FloatArray:
@@ -53,14 +51,22 @@ def person(seed: int) -> Person:
     rng = chance(seed, 401)
     child = rng.random() < 0.1
     return Person(
-        grain_tile(rng), float(rng.uniform(1.05, 1.45) if child else rng.normal(1.71, 0.09)),
-        float(rng.uniform(0.85, 1.3)), np.array(pick(rng, _SKINS), dtype=np.float64),
-        np.array(pick(rng, _HAIR), dtype=np.float64), _cloth(rng),
+        grain_tile(rng),
+        float(rng.uniform(1.05, 1.45) if child else rng.normal(1.71, 0.09)),
+        float(rng.uniform(0.85, 1.3)),
+        np.array(pick(rng, _SKINS), dtype=np.float64),
+        np.array(pick(rng, _HAIR), dtype=np.float64),
+        _cloth(rng),
         np.array([35.0, 45.0, 75.0]) * rng.uniform(0.5, 1.7) if rng.random() < 0.4 else _cloth(rng),
-        np.full(3, rng.choice([25.0, 60.0, 225.0])), float(pick(rng, (0.0, 0.05, 0.22, 0.42), (0.4, 0.25, 0.2, 0.15))),
-        bool(rng.random() < 0.75), bool(rng.random() < 0.2), float(rng.uniform(1.0, 1.3)),
-        pick(rng, ("none", "back", "hand", "shoulder"), (0.45, 0.22, 0.18, 0.15)), _cloth(rng),
-        rng.uniform(10, 230, 3), False)
+        np.full(3, rng.choice([25.0, 60.0, 225.0])),
+        float(pick(rng, (0.0, 0.05, 0.22, 0.42), (0.4, 0.25, 0.2, 0.15))),
+        bool(rng.random() < 0.75),
+        bool(rng.random() < 0.2),
+        float(rng.uniform(1.0, 1.3)),
+        pick(rng, ("none", "back", "hand", "shoulder"), (0.45, 0.22, 0.18, 0.15)),
+        _cloth(rng),
+        rng.uniform(10, 230, 3),
+    )
 
 
 class Figure:
@@ -71,15 +77,28 @@ class Figure:
         self.radii: list[tuple[float, float]] = []
         self.colours: list[FloatArray] = []
 
-    def limb(self, a: tuple[float, float, float], b: tuple[float, float, float], ra: float, rb: float,
-             colour: FloatArray) -> None:
+    def limb(
+        self,
+        a: tuple[float, float, float],
+        b: tuple[float, float, float],
+        ra: float,
+        rb: float,
+        colour: FloatArray,
+    ) -> None:
         """A capsule from a to b with radii ra, rb; metres."""
         self.ends.append((np.array(a), np.array(b)))
         self.radii.append((ra, rb))
         self.colours.append(colour)
 
-    def paint(self, canvas: Canvas, camera: Camera, light: Light, position: FloatArray, yaw: float,
-              owner: int | None) -> FixedArray | None:
+    def paint(
+        self,
+        canvas: Canvas,
+        camera: Camera,
+        light: Light,
+        position: FloatArray,
+        yaw: float,
+        owner: int | None,
+    ) -> FixedArray | None:
         """Paint the figure standing at a local position; returns its outline points (fixed point)."""
         c, s = np.cos(yaw), np.sin(yaw)
         spin = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
@@ -103,8 +122,9 @@ class Figure:
         # A round body is lit on the side of the sun: approximate with the direction towards the camera.
         facing = camera.position - position
         normal = (facing / max(distance, 1e-6) + light.sun * 0.5)[None]
-        colours = light.shade(np.array(self.colours), np.repeat(normal, len(fixed), axis=0), distance,
-                              np.zeros(len(fixed)))
+        colours = light.shade(
+            np.array(self.colours), np.repeat(normal, len(fixed), axis=0), distance, np.zeros(len(fixed))
+        )
         sunny = 1 if camera.rotation[0] @ light.sun > 0 else -1
         for index, shape in enumerate(fixed):
             canvas.convex(shape, colours[index], owner)
@@ -136,12 +156,21 @@ def walker(looks: Person, gone: float, standing: bool) -> Figure:
         foot = (step * 1.0 * unit - lift * 0.5, y, 0.09 * unit + lift * 0.6)
         figure.limb((0.0, y * 0.9, hip), knee, 0.095 * wide, 0.068 * wide, lower * tone)
         figure.limb(knee, foot, 0.066 * wide, 0.05 * wide, (looks.skin if looks.shorts else lower) * tone)
-        figure.limb((foot[0] - 0.03, y, 0.05 * unit + lift * 0.6), (foot[0] + 0.15 * unit, y, 0.045 * unit + lift * 0.6),
-                    0.05 * unit, 0.04 * unit, looks.shoes * tone)
+        figure.limb(
+            (foot[0] - 0.03, y, 0.05 * unit + lift * 0.6),
+            (foot[0] + 0.15 * unit, y, 0.045 * unit + lift * 0.6),
+            0.05 * unit,
+            0.04 * unit,
+            looks.shoes * tone,
+        )
     if looks.coat:
-        figure.limb((0.0, 0.0, hip + 0.1), (0.0, 0.0, hip - looks.coat), 0.16 * wide, 0.2 * wide, upper * 0.92)
+        figure.limb(
+            (0.0, 0.0, hip + 0.1), (0.0, 0.0, hip - looks.coat), 0.16 * wide, 0.2 * wide, upper * 0.92
+        )
     if looks.bag == "back":
-        figure.limb((-0.2, 0.0, 1.38 * unit), (-0.2, 0.0, 1.08 * unit), 0.13 * wide, 0.15 * wide, looks.bag_colour)
+        figure.limb(
+            (-0.2, 0.0, 1.38 * unit), (-0.2, 0.0, 1.08 * unit), 0.13 * wide, 0.15 * wide, looks.bag_colour
+        )
     _trunk(figure, looks, unit, wide, hip, shoulder, 0.0)
     for side, tone in ((1.0, 0.85), (-1.0, 0.97)):
         back = -np.sin(phase + (0 if side > 0 else np.pi)) * swing * 0.8
@@ -152,113 +181,61 @@ def walker(looks: Person, gone: float, standing: bool) -> Figure:
         figure.limb(elbow, hand, 0.047 * wide, 0.036 * wide, (upper if looks.sleeves else looks.skin) * tone)
         figure.limb(hand, (hand[0] + 0.02, hand[1], hand[2] - 0.07), 0.04 * unit, 0.035 * unit, looks.skin)
         if looks.bag == "hand" and side < 0:
-            figure.limb((hand[0], hand[1], hand[2] - 0.18), (hand[0], hand[1], hand[2] - 0.42), 0.09, 0.13,
-                        looks.bag_colour)
+            figure.limb(
+                (hand[0], hand[1], hand[2] - 0.18),
+                (hand[0], hand[1], hand[2] - 0.42),
+                0.09,
+                0.13,
+                looks.bag_colour,
+            )
     if looks.bag == "shoulder":
-        figure.limb((0.02, 0.23 * wide, 1.0 * unit), (0.02, 0.23 * wide, 0.85 * unit), 0.1, 0.11, looks.bag_colour)
-    _head(figure, looks, unit, 0.0, 1.63 * unit)
+        figure.limb(
+            (0.02, 0.23 * wide, 1.0 * unit), (0.02, 0.23 * wide, 0.85 * unit), 0.1, 0.11, looks.bag_colour
+        )
+    add_head(figure, looks, unit, 0.0, 1.63 * unit)
     return figure
 
 
-def _trunk(figure: Figure, looks: Person, unit: float, wide: float, hip: float, shoulder: float, lean: float) -> None:
-    figure.limb((lean, 0.11 * wide, shoulder - 0.08), (0.0, 0.06 * wide, hip), 0.115 * wide, 0.115 * wide, looks.upper)
-    figure.limb((lean, -0.11 * wide, shoulder - 0.08), (0.0, -0.06 * wide, hip), 0.115 * wide, 0.115 * wide, looks.upper)
+def _trunk(
+    figure: Figure, looks: Person, unit: float, wide: float, hip: float, shoulder: float, lean: float
+) -> None:
+    figure.limb(
+        (lean, 0.11 * wide, shoulder - 0.08), (0.0, 0.06 * wide, hip), 0.115 * wide, 0.115 * wide, looks.upper
+    )
+    figure.limb(
+        (lean, -0.11 * wide, shoulder - 0.08),
+        (0.0, -0.06 * wide, hip),
+        0.115 * wide,
+        0.115 * wide,
+        looks.upper,
+    )
     figure.limb((lean, 0.0, shoulder - 0.1), (0.0, 0.0, hip), 0.13 * wide, 0.125 * wide, looks.upper * 1.04)
-    figure.limb((lean, 0.0, shoulder), (lean * 1.1, 0.0, shoulder + 0.09 * unit), 0.06 * unit, 0.05 * unit, looks.skin * 0.85)
+    figure.limb(
+        (lean, 0.0, shoulder),
+        (lean * 1.1, 0.0, shoulder + 0.09 * unit),
+        0.06 * unit,
+        0.05 * unit,
+        looks.skin * 0.85,
+    )
 
 
-def _head(figure: Figure, looks: Person, unit: float, x: float, z: float) -> None:
+def add_head(figure: Figure, looks: Person, unit: float, x: float, z: float) -> None:
+    """Hair, face and crown around (x, z)."""
     size = 0.105 * unit
-    figure.limb((x - 0.02, 0.0, z + 0.045 * unit), (x - 0.045, 0.0, z - 0.02), size * looks.hood, size * 0.95, looks.hair)
-    figure.limb((x + 0.02, 0.0, z + 0.01), (x + 0.025, 0.0, z - 0.045 * unit), size * 0.86, size * 0.72, looks.skin)
-    figure.limb((x, 0.0, z + 0.075 * unit), (x - 0.01, 0.0, z + 0.07 * unit), size * 0.9 * looks.hood, size * 0.9, looks.hair)
-
-
-def cyclist(looks: Person, gone: float) -> Figure:
-    """The rider and the frame of a bicycle after `gone` metres; its wheels are painted by `paint_wheels`."""
-    figure = Figure()
-    unit = looks.height / 1.75
-    wide = unit * looks.stout
-    frame = looks.bike
-    rear, front, crank, saddle, bar = (-0.52, 0, 0.34), (0.54, 0, 0.34), (-0.02, 0, 0.3), (-0.2, 0, 0.95), (0.42, 0, 1.02)
-    for a, b in ((rear, crank), (rear, (-0.18, 0, 0.82)), (crank, (-0.18, 0, 0.82)), (crank, (0.4, 0, 0.72)),
-                 ((-0.18, 0, 0.8), (0.38, 0, 0.82)), (front, bar)):
-        figure.limb(a, b, 0.024, 0.024, frame)
-    figure.limb((-0.26, 0, 0.93), (-0.06, 0, 0.93), 0.05, 0.03, np.full(3, 25.0))
-    figure.limb((0.42, 0.27, 1.04), (0.42, -0.27, 1.04), 0.02, 0.02, np.full(3, 40.0))
-    _rider(figure, looks, unit, wide, 2 * np.pi * gone / 5.0, saddle, 0.3)
-    return figure
-
-
-def motorcyclist(looks: Person) -> Figure:
-    """A rider on a motorcycle or scooter."""
-    figure = Figure()
-    unit = looks.height / 1.75
-    black, body = np.full(3, 24.0), looks.bike
-    for x in (-0.66, 0.7):
-        figure.limb((x, 0, 0.36), (x, 0, 0.24), 0.27, 0.24, black)
-        figure.limb((x, 0, 0.31), (x, 0, 0.30), 0.15, 0.15, np.full(3, 110.0))
-    figure.limb((0.68, 0.05, 0.34), (0.42, 0.05, 1.0), 0.05, 0.05, np.full(3, 130.0))
-    figure.limb((-0.45, 0, 0.48), (0.3, 0, 0.5), 0.2, 0.22, black * 1.6)
-    figure.limb((-0.75, 0, 0.86), (-0.1, 0, 0.8), 0.1, 0.15, body * 0.8)
-    figure.limb((-0.05, 0, 0.85), (0.45, 0, 0.92), 0.17, 0.15, body)
-    figure.limb((0.42, 0.36, 1.06), (0.42, -0.36, 1.06), 0.03, 0.03, black)
-    figure.limb((0.6, 0, 0.92), (0.62, 0, 0.88), 0.12, 0.1, np.array([245.0, 240.0, 220.0]))
-    figure.limb((-0.92, 0, 0.78), (-0.93, 0, 0.76), 0.07, 0.07, np.array([215.0, 25.0, 20.0]))
-    _rider(figure, looks, unit, unit * looks.stout, 0.6, (-0.25, 0, 0.9), 0.2)
-    return figure
-
-
-def _rider(figure: Figure, looks: Person, unit: float, wide: float, phase: float, saddle: tuple[float, float, float],
-           reach: float) -> None:
-    hip = saddle[2] + 0.06
-    for side, tone in ((1.0, 0.82), (-1.0, 1.0)):
-        turn = phase + (0 if side > 0 else np.pi)
-        pedal = (0.0 + 0.16 * np.cos(turn), 0.11 * side, 0.32 + 0.16 * np.sin(turn))
-        knee = (0.22 + 0.05 * np.cos(turn), 0.13 * side, 0.72 + 0.12 * np.sin(turn))
-        figure.limb((saddle[0], 0.09 * side, hip), knee, 0.095 * wide, 0.07 * wide, looks.lower * tone)
-        figure.limb(knee, pedal, 0.066 * wide, 0.05 * wide, (looks.skin if looks.shorts else looks.lower) * tone)
-        figure.limb((pedal[0] - 0.06, pedal[1], pedal[2] - 0.04), (pedal[0] + 0.14, pedal[1], pedal[2] - 0.05), 0.05, 0.04,
-                    looks.shoes * tone)
-    shoulder = hip + 0.5 * unit
-    figure.limb((reach, 0.1 * wide, shoulder - 0.06), (saddle[0], 0.05, hip), 0.115 * wide, 0.12 * wide, looks.upper)
-    figure.limb((reach, -0.1 * wide, shoulder - 0.06), (saddle[0], -0.05, hip), 0.115 * wide, 0.12 * wide, looks.upper)
-    for side, tone in ((1.0, 0.85), (-1.0, 0.98)):
-        elbow = (reach + 0.1, 0.26 * wide * side, shoulder - 0.26)
-        hand = (0.42, 0.25 * side, 1.06)
-        figure.limb((reach, 0.19 * wide * side, shoulder - 0.04), elbow, 0.056 * wide, 0.048 * wide, looks.upper * tone)
-        figure.limb(elbow, hand, 0.045 * wide, 0.038, (looks.upper if looks.sleeves else looks.skin) * tone)
-    if looks.bag == "back":
-        figure.limb((reach - 0.25, 0, shoulder), (saddle[0] - 0.12, 0, hip + 0.22), 0.12, 0.14, looks.bag_colour)
-    _head(figure, looks, unit, reach + 0.12, shoulder + 0.2 * unit)
-
-
-def paint_wheels(canvas: Canvas, camera: Camera, light: Light, position: FloatArray, yaw: float,
-                 owner: int | None) -> None:
-    """A bicycle's wheels: dark tyre rings; the disc of spokes is see-through in the picture, the cyclist's in truth."""
-    angle = np.linspace(0, 2 * np.pi, 22, endpoint=False)
-    forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
-    distance = float(np.linalg.norm(position - camera.position))
-    tone = light.shade(np.full((1, 3), 26.0), np.array([[0.0, 0.0, 1.0]]), distance, np.zeros(1))[0]
-    colour = (float(tone[0]), float(tone[1]), float(tone[2]))
-    for x in (-0.52, 0.54):
-        hub = position + forward * x + np.array([0, 0, 0.34])
-        ring = hub + 0.33 * (np.cos(angle)[:, None] * forward + np.sin(angle)[:, None] * np.array([0.0, 0.0, 1.0]))
-        points = camera.to_camera(ring)
-        if points[:, 2].min() < NEAR:
-            continue
-        fixed = camera.fixed(points)
-        box = canvas.box(fixed)
-        if box is None:
-            continue
-        x0, y0, x1, y1 = box
-        part = canvas.image[y0:y1, x0:x1]
-        veil = part.copy()
-        moved = fixed - np.array([x0 << SHIFT, y0 << SHIFT], dtype=np.int32)
-        cv2.fillConvexPoly(veil, moved, (70.0, 70.0, 72.0), cv2.LINE_AA, SHIFT)
-        cv2.addWeighted(part, 0.62, veil, 0.38, 0, dst=part)
-        thick = max(1, round(0.05 * camera.focal / distance))
-        cv2.polylines(canvas.image, [fixed], True, colour, thick, cv2.LINE_AA, SHIFT)
-        if owner is not None:
-            cv2.fillConvexPoly(canvas.owners, fixed, (owner,), cv2.LINE_8, SHIFT)
-            cv2.polylines(canvas.owners, [fixed], True, (owner,), thick, cv2.LINE_8, SHIFT)
+    figure.limb(
+        (x - 0.02, 0.0, z + 0.045 * unit),
+        (x - 0.045, 0.0, z - 0.02),
+        size * looks.hood,
+        size * 0.95,
+        looks.hair,
+    )
+    figure.limb(
+        (x + 0.02, 0.0, z + 0.01), (x + 0.025, 0.0, z - 0.045 * unit), size * 0.86, size * 0.72, looks.skin
+    )
+    figure.limb(
+        (x, 0.0, z + 0.075 * unit),
+        (x - 0.01, 0.0, z + 0.07 * unit),
+        size * 0.9 * looks.hood,
+        size * 0.9,
+        looks.hair,
+    )

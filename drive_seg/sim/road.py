@@ -56,7 +56,11 @@ def draw_layout(rng: np.random.Generator) -> Layout:
     highway, town = environment == "highway", environment in ("city", "suburb")
     lane = float(rng.uniform(3.3, 3.8) if highway else rng.uniform(2.7, 3.6))
     if highway:
-        forward, oncoming, median = int(rng.integers(2, 5)), int(rng.integers(2, 4)), float(rng.uniform(1.5, 7))
+        forward, oncoming, median = (
+            int(rng.integers(2, 5)),
+            int(rng.integers(2, 4)),
+            float(rng.uniform(1.5, 7)),
+        )
     elif town and rng.random() < 0.22:
         forward, oncoming, median = int(rng.integers(1, 4)), 0, 0.0
     else:
@@ -67,24 +71,45 @@ def draw_layout(rng: np.random.Generator) -> Layout:
     hard_shoulder = float(rng.uniform(1.5, 3.0)) if highway else float(rng.uniform(0.15, 0.9))
     right = -lane * forward - (2.3 if parking_right else hard_shoulder)
     left = median + lane * oncoming + (2.3 if parking_left else hard_shoulder)
-    walk = (lambda: float(rng.uniform(1.4, 4.5)) if rng.random() < 0.93 else 0.0) if town else (lambda: 0.0)
+    walk_right, walk_left = (
+        float(rng.uniform(1.4, 4.5)) if town and rng.random() < 0.93 else 0.0 for _ in range(2)
+    )
     lines = _draw_lines(rng, environment, lane, forward, oncoming, median, parking_right, parking_left)
     ego = int(rng.integers(forward))
-    return Layout(environment, lane, forward, oncoming, ego, median, parking_right, parking_left, right, left,
-                  walk(), walk(), bool(rng.random() < 0.3), lines)
+    return Layout(
+        environment,
+        lane,
+        forward,
+        oncoming,
+        ego,
+        median,
+        parking_right,
+        parking_left,
+        right,
+        left,
+        walk_right,
+        walk_left,
+        bool(rng.random() < 0.3),
+        lines,
+    )
 
 
-def _draw_lines(rng: np.random.Generator, environment: str, lane: float, forward: int, oncoming: int,
-                median: float, parking_right: bool, parking_left: bool) -> tuple[Line, ...]:
+def _draw_lines(
+    rng: np.random.Generator,
+    environment: str,
+    lane: float,
+    forward: int,
+    oncoming: int,
+    median: float,
+    parking_right: bool,
+    parking_left: bool,
+) -> tuple[Line, ...]:
     width = float(rng.uniform(0.10, 0.17))
     dash, gap = pick(rng, ((3.0, 6.0), (3.0, 9.0), (2.0, 4.0), (4.0, 2.0), (1.5, 1.5), (6.0, 12.0)))
     yellow = bool(rng.random() < 0.45)
     edge_chance = 0.95 if environment == "highway" else 0.7 if environment == "rural" else 0.45
-    lines = []
-    for index in range(1, forward):
-        lines.append(Line(-lane * index, width, dash, gap, False))
-    for index in range(1, oncoming):
-        lines.append(Line(median + lane * index, width, dash, gap, False))
+    lines = [Line(-lane * index, width, dash, gap, False) for index in range(1, forward)]
+    lines += [Line(median + lane * index, width, dash, gap, False) for index in range(1, oncoming)]
     edges = rng.random() < edge_chance
     if edges:
         lines.append(Line(-lane * forward, width, 0.0, 0.0, False))
@@ -122,8 +147,9 @@ class Road:
         self._turns = np.stack([bends * waves / (2 * np.pi), 2 * np.pi / waves, rng.uniform(0, 2 * np.pi, 3)])
         lengths = np.array([rng.uniform(220, 380), rng.uniform(380, 800)])
         curve = rng.uniform(0.0, 1.0, 2) * np.array([1 / 2500, 1 / 1400])
-        self._hills = np.stack([curve * (lengths / (2 * np.pi)) ** 2, 2 * np.pi / lengths,
-                                rng.uniform(0, 2 * np.pi, 2)])
+        self._hills = np.stack(
+            [curve * (lengths / (2 * np.pi)) ** 2, 2 * np.pi / lengths, rng.uniform(0, 2 * np.pi, 2)]
+        )
 
     def heading(self, s: FloatArray) -> FloatArray:
         """Direction of the road at s (N,), radians to the left of where the whole drive goes."""
@@ -162,7 +188,7 @@ class Stretch:
     heading: FloatArray
 
     def place(self, s: FloatArray, d: FloatArray | float, z: FloatArray | float = 0.0) -> FloatArray:
-        """Road coordinates (N,) to local points (N, 3); d to the left (to the right where traffic is mirrored)."""
+        """Road coordinates (N,) to local points (N, 3); d to the left (right where traffic is mirrored)."""
         # The table is uniform: an index and a fraction are cheaper than four searches.
         position = np.clip((np.asarray(s, dtype=np.float64) - self.s[0]) / _STEP, 0, len(self.s) - 1.001)
         index = position.astype(np.intp)

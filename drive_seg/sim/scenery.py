@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, clip_near
-from .canvas import BACKGROUND, ByteArray, Canvas
+from .canvas import BACKGROUND, ByteArray, Canvas, as_bytes
 from .mesh import Light
 from .road import Stretch
 from .textures import CROWNS, FACADES, facade, foliage
@@ -88,19 +88,39 @@ class Scenery:
         self._wall(np.full(4, s0), end, up, texture, house.tint * 0.85, house.depth / 12, 0.0)
         if house.roof:
             ridge = house.d + out / 2
-            gable = self._stretch.place(np.full(3, s0), np.array([house.d, house.d + out, ridge]),
-                                        np.array([house.height - 0.3] * 2 + [house.height + house.roof]))
+            gable = self._stretch.place(
+                np.full(3, s0),
+                np.array([house.d, house.d + out, ridge]),
+                np.array([house.height - 0.3] * 2 + [house.height + house.roof]),
+            )
             tone = texture[3][:8].reshape(-1, 3).mean(axis=0)
             self._plain(gable, tone * house.tint * 0.85)
-            slope = self._stretch.place(np.array([s0, house.s1, house.s1, s0]),
-                                        np.array([house.d, house.d, ridge, ridge]),
-                                        np.array([house.height - 0.35] * 2 + [house.height + house.roof] * 2))
+            slope = self._stretch.place(
+                np.array([s0, house.s1, house.s1, s0]),
+                np.array([house.d, house.d, ridge, ridge]),
+                np.array([house.height - 0.35] * 2 + [house.height + house.roof] * 2),
+            )
             self._plain(slope, np.array([95.0, 65.0, 52.0]) * house.tint)
-        self._wall(s, np.full(4, house.d), up, texture, house.tint, (house.s1 - s0) / (house.s1 - house.s0),
-                   1 - (house.s1 - s0) / (house.s1 - house.s0))
+        self._wall(
+            s,
+            np.full(4, house.d),
+            up,
+            texture,
+            house.tint,
+            (house.s1 - s0) / (house.s1 - house.s0),
+            1 - (house.s1 - s0) / (house.s1 - house.s0),
+        )
 
-    def _wall(self, s: FloatArray, d: FloatArray, z: FloatArray, textures: tuple[ByteArray, ...], tint: float,
-              share: float, start: float) -> None:
+    def _wall(
+        self,
+        s: FloatArray,
+        d: FloatArray,
+        z: FloatArray,
+        textures: tuple[ByteArray, ...],
+        tint: float,
+        share: float,
+        start: float,
+    ) -> None:
         """A textured upright quadrilateral; `share` of the texture's width from `start` is on it."""
         local = self._stretch.place(s, d, z)
         points = self._camera.to_camera(local)
@@ -111,7 +131,9 @@ class Scenery:
         if normal @ away < 0:
             normal = -normal
         distance = float(np.sqrt(away @ away))
-        white = self._light.shade(np.array([[0.0] * 3, [200.0] * 3]) * tint, normal[None], distance, np.zeros(1))
+        white = self._light.shade(
+            np.array([[0.0] * 3, [200.0] * 3]) * tint, normal[None], distance, np.zeros(1)
+        )
         gain, base = (white[1] - white[0]) / 200, white[0]
         if self._light.weather.dark:
             gain = np.maximum(gain, 0.5 * np.exp(-distance / self._light.weather.sight))
@@ -137,7 +159,7 @@ class Scenery:
         width = texture.shape[1]
         left = round(min(start, 0.9) * width)
         part = texture[:, left : max(round(min(start + share, 1.0) * width), left + 2)]
-        self._canvas.warp(cv2.LUT(part, _ramp(gain, base)), pixels[[3, 2, 1, 0]])
+        self._canvas.warp(as_bytes(cv2.LUT(part, _ramp(gain, base))), pixels[[3, 2, 1, 0]])
 
     def _plain(self, local: FloatArray, colour: FloatArray) -> None:
         fixed = self._camera.polygon(local)
@@ -153,9 +175,15 @@ class Scenery:
             return
         s = np.array([s0, barrier.s1, barrier.s1, s0])
         if barrier.kind in ("hedge", "wall"):
-            texture = (foliage(self._seed % CROWNS)[0],) if barrier.kind == "hedge" else (facade(self._seed % FACADES, False)[0][:40],)
+            texture = (
+                (foliage(self._seed % CROWNS)[0],)
+                if barrier.kind == "hedge"
+                else (facade(self._seed % FACADES, False)[0][:40],)
+            )
             z = np.array([0.0, 0.0, barrier.height, barrier.height])
-            top = self._stretch.place(s, np.array([barrier.d] * 2 + [barrier.d + np.sign(barrier.d) * 0.7] * 2), barrier.height)
+            top = self._stretch.place(
+                s, np.array([barrier.d] * 2 + [barrier.d + np.sign(barrier.d) * 0.7] * 2), barrier.height
+            )
             self._plain(top, barrier.colour * 1.1)
             self._wall(s, np.full(4, barrier.d), z, texture, 1.0, 1.0, 0.0)
             return
@@ -169,9 +197,9 @@ class Scenery:
         near = s0 - self._stretch.origin < 45
         step = 2.0 if barrier.kind == "rail" else 0.45 if near else 1.8
         post = np.arange(s0, barrier.s1, step)
-        top = barrier.height * (0.75 if barrier.kind == "rail" else 1.0)
+        peak = barrier.height * (0.75 if barrier.kind == "rail" else 1.0)
         corners = np.stack([post, post + 0.06, post + 0.06, post], axis=1).ravel()
-        local = self._stretch.place(corners, barrier.d, np.tile([0.0, 0.0, top, top], len(post)))
+        local = self._stretch.place(corners, barrier.d, np.tile([0.0, 0.0, peak, peak], len(post)))
         points = self._camera.to_camera(local)
         fixed = self._camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points)).reshape(-1, 4, 2)
         away = local[0] - self._camera.position
@@ -189,7 +217,9 @@ class Scenery:
         distance = float(np.sqrt(moved @ moved))
         scale = self._camera.focal / moved[2]
         if tree.trunk:
-            self._trunk(foot, 0.04 * tree.crown + 0.06, tree.trunk + tree.crown * 0.3, np.array([78.0, 64.0, 52.0]))
+            self._trunk(
+                foot, 0.04 * tree.crown + 0.06, tree.trunk + tree.crown * 0.3, np.array([78.0, 64.0, 52.0])
+            )
         colour, mask = foliage((self._seed * 7 + tree.style) % CROWNS)
         size = int(min(2 * tree.crown * scale, 2 * self._canvas.height))
         if size < 2:
@@ -200,13 +230,15 @@ class Scenery:
         x, y = round(float(pixel[0]) - size / 2), round(float(pixel[1]) - size / 2)
         if x >= self._canvas.width or x + size <= 0 or y + size <= 0:
             return
-        shape = cv2.resize(mask, (size, size), interpolation=cv2.INTER_LINEAR)
-        _, shape = cv2.threshold(shape, 127, 255, cv2.THRESH_BINARY)
-        black, white = self._light.tone(np.zeros(3), distance, 0.5), self._light.tone(np.full(3, 150.0), distance, 0.5)
+        shape = as_bytes(cv2.inRange(cv2.resize(mask, (size, size)), (128,), (255,)))
+        black, white = (
+            self._light.tone(np.zeros(3), distance, 0.5),
+            self._light.tone(np.full(3, 150.0), distance, 0.5),
+        )
         if size < 64:
-            colour = cv2.resize(colour, (size, size), interpolation=cv2.INTER_AREA)
+            colour = as_bytes(cv2.resize(colour, (size, size), interpolation=cv2.INTER_AREA))
         lit = cv2.LUT(colour, _ramp((white - black) / 150, black))
-        self._canvas.stamp(cv2.resize(lit, (size, size)), shape, x, y, BACKGROUND)
+        self._canvas.stamp(as_bytes(cv2.resize(lit, (size, size))), shape, x, y, BACKGROUND)
 
     def _trunk(self, foot: FloatArray, radius: float, height: float, colour: FloatArray) -> FixedArray | None:
         """An upright bar seen from the camera; returns its outline."""
@@ -214,11 +246,15 @@ class Scenery:
         if ends[:, 2].min() < NEAR:
             return None
         half = np.array([radius, 0.0, 0.0])
-        fixed = self._camera.fixed(np.array([ends[0] - half, ends[0] + half, ends[1] + half * 0.8, ends[1] - half * 0.8]))
+        fixed = self._camera.fixed(
+            np.array([ends[0] - half, ends[0] + half, ends[1] + half * 0.8, ends[1] - half * 0.8])
+        )
         distance = float(np.sqrt(ends[0] @ ends[0]))
         self._canvas.convex(fixed, self._light.tone(colour, distance), BACKGROUND)
         if radius * self._camera.focal > 2 * distance:
-            bright = np.array([ends[0] - half, ends[0] - half * 0.1, ends[1] - half * 0.1, ends[1] - half * 0.8])
+            bright = np.array(
+                [ends[0] - half, ends[0] - half * 0.1, ends[1] - half * 0.1, ends[1] - half * 0.8]
+            )
             self._canvas.convex(self._camera.fixed(bright), self._light.tone(colour * 1.3, distance), None)
         return fixed
 
@@ -256,8 +292,17 @@ class Scenery:
                 a, b = low + right * (-1.5 + grow) + up * grow, low + right * (1.5 - grow) + up * grow
                 self._plain(np.array([a, b, b + up * (1.5 - 2 * grow), a + up * (1.5 - 2 * grow)]), colour)
             for z in (0.4, 0.9):
-                self._plain(np.array([low + right * -1.1 + up * z, low + right * 0.8 + up * z,
-                                      low + right * 0.8 + up * (z + 0.2), low + right * -1.1 + up * (z + 0.2)]), np.full(3, 235.0))
+                self._plain(
+                    np.array(
+                        [
+                            low + right * -1.1 + up * z,
+                            low + right * 0.8 + up * z,
+                            low + right * 0.8 + up * (z + 0.2),
+                            low + right * -1.1 + up * (z + 0.2),
+                        ]
+                    ),
+                    np.full(3, 235.0),
+                )
 
     def _bar(self, a: FloatArray, b: FloatArray, half: float, colour: FloatArray, glow: float = 0.0) -> None:
         ends = self._camera.to_camera(np.array([a, b]))
@@ -265,16 +310,28 @@ class Scenery:
             return
         pixels = self._camera.pixels(ends)
         along = pixels[1] - pixels[0]
-        across = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6) * half * self._camera.focal / ends[0, 2]
+        across = (
+            np.array([-along[1], along[0]])
+            / max(float(np.hypot(*along)), 1e-6)
+            * half
+            * self._camera.focal
+            / ends[0, 2]
+        )
         ring = np.array([pixels[0] - across, pixels[1] - across, pixels[1] + across, pixels[0] + across])
         tone = self._light.tone(colour, float(np.sqrt(ends[0] @ ends[0])), 0.3, glow)
-        self._canvas.convex(np.rint(ring * (1 << SHIFT)).clip(-250000, 250000).astype(np.int32), tone, BACKGROUND)
+        self._canvas.convex(
+            np.rint(ring * (1 << SHIFT)).clip(-250000, 250000).astype(np.int32), tone, BACKGROUND
+        )
 
 
 def post_sign(s: float) -> tuple[FloatArray, FloatArray]:
     """Rim and face of the sign at s."""
-    faces = (((200, 25, 25), (240, 240, 238)), ((25, 70, 160), (25, 75, 175)), ((240, 240, 235), (25, 95, 55)),
-             ((25, 25, 25), (240, 195, 40)))
+    faces = (
+        ((200, 25, 25), (240, 240, 238)),
+        ((25, 70, 160), (25, 75, 175)),
+        ((240, 240, 235), (25, 95, 55)),
+        ((25, 25, 25), (240, 195, 40)),
+    )
     rim, face = faces[int(s * 3) % 4]
     return np.array(rim, dtype=np.float64), np.array(face, dtype=np.float64)
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from .camera import Camera, intrinsics, rotation
 from .canvas import THING, Canvas
+from .cell import Cell
 from .chance import chance
 from .effects import Effects
-from .ground import Ground, Patch, draw_paint
+from .ground import Ground
 from .mesh import Light
 from .road import Road, Stretch, draw_layout
 from .sky import paint_sky, panorama
 from .stage import Stage
-from .textures import ground_tile
+from .surface import Patch, draw_paint
+from .textures import ground_tile, halves
 from .traffic import AHEAD, Actor, Traffic
 from .weather import WEATHERS, draw_weather
-from .world import Cell, World
+from .world import World
 
 _SIGHT = 135.0
 _MIN_SIDE, _MAX_SIDE = 32, 8192
@@ -51,8 +52,14 @@ class Simulator:
     `weather` is one of clear, overcast, dusk, night, rain, fog; None draws it from the seed.
     """
 
-    def __init__(self, seed: int = 0, width: int = 1280, height: int = 720, fps: float = 30.0,
-                 weather: str | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        width: int = 1280,
+        height: int = 720,
+        fps: float = 30.0,
+        weather: str | None = None,
+    ) -> None:
         for name, side in (("width", width), ("height", height)):
             if not _MIN_SIDE <= side <= _MAX_SIDE:
                 raise ValueError(f"{name}: expected {_MIN_SIDE}..{_MAX_SIDE} pixels, got {side}")
@@ -61,7 +68,9 @@ class Simulator:
         if weather is not None and weather not in WEATHERS:
             raise ValueError(f"weather: expected one of {', '.join(WEATHERS)} or None, got {weather!r}")
         rng = chance(seed, 1)
-        drawn = WEATHERS[int(np.searchsorted(np.cumsum([0.38, 0.24, 0.1, 0.1, 0.1, 0.08]), rng.random() * 0.999))]
+        drawn = WEATHERS[
+            int(np.searchsorted(np.cumsum([0.38, 0.24, 0.1, 0.1, 0.1, 0.08]), rng.random() * 0.999))
+        ]
         self.seed, self.width, self.height, self.fps = seed, width, height, float(fps)
         self.weather = weather or drawn
         self._weather = draw_weather(chance(seed, 2, WEATHERS.index(self.weather)), self.weather)
@@ -72,12 +81,16 @@ class Simulator:
         self._mount(chance(seed, 4))
         self._paint = draw_paint(chance(seed, 5))
         self._effects = Effects(seed, width, height, self._weather)
-        tile = ground_tile(seed)
-        self._rough = (tile, *(cv2.resize(tile, None, fx=1 / 2**n, fy=1 / 2**n, interpolation=cv2.INTER_AREA)
-                               for n in (1, 2, 3)))
+        self._rough = halves(ground_tile(seed))
         haze_share = 1 - float(np.exp(-220 / self._weather.sight))
-        self._sky = panorama(seed, self._weather.sky_top, self._weather.sky_low, self._weather.cloud, self._weather.haze,
-                        haze_share)
+        self._sky = panorama(
+            seed,
+            self._weather.sky_top,
+            self._weather.sky_low,
+            self._weather.cloud,
+            self._weather.haze,
+            haze_share,
+        )
 
     def _mount(self, rng: np.random.Generator) -> None:
         field = float(np.radians(rng.uniform(50, 80)))
@@ -103,8 +116,9 @@ class Simulator:
         cells = self._world.around(stretch.origin, _SIGHT, 14.0)
         actors = self._actors(time, stretch.origin, cells)
         stage = Stage(canvas, camera, stretch, self._light(stretch), self.seed)
-        ground = Ground(canvas, camera, stretch, self._layout, self._paint, self._weather, self._rough,
-                        self._world.tracks)
+        ground = Ground(
+            canvas, camera, stretch, self._layout, self._paint, self._weather, self._rough, self._world.tracks
+        )
 
         heading = float(self._road.heading(np.array(stretch.origin))) + self._yaw
         paint_sky(canvas, camera, self._sky, heading)
@@ -118,19 +132,32 @@ class Simulator:
         shake = 0.0022 * np.sin(9.1 * time + phases[0]) + 0.0035 * np.sin(2.3 * time + phases[1])
         sway = 0.12 * np.sin(0.31 * time + phases[2]) + 0.05 * np.sin(0.83 * time + phases[3])
         side = self._layout.lane_centre(self._layout.ego) + sway
-        position = np.array([0.0, -side if self._layout.mirrored else side,
-                             self._height + 0.012 * np.sin(5.3 * time + phases[4])])
-        grade = float(self._road.elevation(np.array(self._traffic.ego.travelled(time) + 2.0))
-                      - self._road.elevation(np.array(self._traffic.ego.travelled(time) - 2.0))) / 4
+        position = np.array(
+            [
+                0.0,
+                -side if self._layout.mirrored else side,
+                self._height + 0.012 * np.sin(5.3 * time + phases[4]),
+            ]
+        )
+        grade = (
+            float(
+                self._road.elevation(np.array(self._traffic.ego.travelled(time) + 2.0))
+                - self._road.elevation(np.array(self._traffic.ego.travelled(time) - 2.0))
+            )
+            / 4
+        )
         yaw = self._yaw + 0.006 * np.cos(0.31 * time + phases[2])
         roll = self._roll + 0.003 * np.sin(1.9 * time + phases[5])
-        return Camera(self.width, self.height, self._focal, position,
-                      rotation(yaw, self._pitch + shake + grade, roll))
+        return Camera(
+            self.width, self.height, self._focal, position, rotation(yaw, self._pitch + shake + grade, roll)
+        )
 
     def _light(self, stretch: Stretch) -> Light:
         azimuth = self._weather.sun_azimuth - float(self._road.heading(np.array(stretch.origin)))
         level = np.cos(self._weather.sun_elevation)
-        sun = np.array([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(self._weather.sun_elevation)])
+        sun = np.array(
+            [level * np.cos(azimuth), level * np.sin(azimuth), np.sin(self._weather.sun_elevation)]
+        )
         return Light(self._weather, [], sun, 0.75 if self._weather.dark else 0.0)
 
     def _actors(self, time: float, here: float, cells: list[Cell]) -> list[Actor]:

@@ -14,7 +14,9 @@ COLUMNS, ROWS = 1440, 224  # 4 columns to a degree
 LOW, HIGH = -0.10, 0.80  # tangents of the elevations of the last and first row
 
 
-def panorama(seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: FloatArray, hidden: float) -> ByteArray:
+def panorama(
+    seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: FloatArray, hidden: float
+) -> ByteArray:
     """The far panorama (ROWS, COLUMNS, 3): gradient, clouds, and a skyline at the horizon.
 
     `hidden` 0..1 says how much of the skyline the haze swallows.
@@ -30,7 +32,9 @@ def panorama(seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: Fl
     shade = 1.06 - 0.18 * np.clip(noise(rng, rows, columns, (10, 30), (0.6, 0.4)), -1, 1)[:, :, None]
     brightest = np.maximum(low, top).astype(np.float32)
     picture += (np.minimum(brightest * 1.08 * shade, 255) - picture) * cover
-    line = noise(rng, 2, columns, (9, 40, 160, 420), (0.012, 0.009, 0.006, 0.004))[0] + rng.uniform(0.005, 0.05)
+    line = noise(rng, 2, columns, (9, 40, 160, 420), (0.012, 0.009, 0.006, 0.004))[0] + rng.uniform(
+        0.005, 0.05
+    )
     for depth in (0.75, 0.4):
         ground = np.array([rng.uniform(45, 95), rng.uniform(60, 105), rng.uniform(45, 90)]) * low.mean() / 220
         far = min(1.0, depth + hidden)
@@ -52,5 +56,13 @@ def paint_sky(canvas: Canvas, camera: Camera, picture: ByteArray, heading: float
     columns = np.arange(low, low + int(canvas.width * across) + 6) % COLUMNS
     matrix = np.array([[across, 0.0, first - low], [0.0, down, HIGH / per_row - camera.horizon() * down]])
     rows = int(np.clip(camera.horizon() + 0.13 * canvas.height, 1, canvas.height))
-    cv2.warpAffine(np.take(picture, columns, axis=1), matrix, (canvas.width, rows), dst=canvas.image[:rows],
-                   flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    # Half size is enough: the panorama is coarser than the image.
+    matrix[:, :2] *= 2
+    half = cv2.warpAffine(
+        np.take(picture, columns, axis=1),
+        matrix,
+        (canvas.width // 2 + 1, rows // 2 + 1),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    canvas.image[:rows] = cv2.resize(half, (canvas.width, rows))

@@ -10,13 +10,14 @@ import numpy as np
 
 from .camera import Camera, FixedArray, FloatArray
 from .canvas import Canvas
+from .cell import Cell
 from .mesh import Glare, Light, paint_mesh
-from .people import cyclist, motorcyclist, paint_wheels, person, walker
+from .people import person, walker
+from .riders import cyclist, motorcyclist, paint_wheels
 from .road import Stretch
 from .scenery import Barrier, House, Post, Scenery, Tree
 from .traffic import Actor, actor_size
 from .vehicles import vehicle
-from .world import Cell
 
 _SHADOWS_TO = 70.0  # metres; beyond, a shadow is a few pixels
 _CIRCLE = np.linspace(0, 2 * np.pi, 9, endpoint=False)
@@ -46,17 +47,22 @@ class Stage:
             items += [(tree, tree.s, tree.crown + 0.5) for tree in cell.trees]
             items += [(post, post.s, 3.5) for post in cell.posts]
         items += [(actor, actor.s, 7.0) for actor in actors]
-        feet = self._stretch.place(np.array([s for _, s, _ in items]), np.array([item.d for item, _, _ in items]))
+        feet = self._stretch.place(
+            np.array([s for _, s, _ in items]), np.array([item.d for item, _, _ in items])
+        )
         moved = self._camera.to_camera(feet)
         slope = self._camera.width / 2 / self._camera.focal
         reach = np.array([margin for _, _, margin in items])
-        seen = (np.abs(moved[:, 0]) < slope * np.maximum(moved[:, 2], 0) + reach * (1 + slope)) & (moved[:, 2] > -reach)
+        seen = (np.abs(moved[:, 0]) < slope * np.maximum(moved[:, 2], 0) + reach * (1 + slope)) & (
+            moved[:, 2] > -reach
+        )
         for index in np.argsort(-moved[:, 2], kind="stable"):
             if seen[index]:
                 self._job(items[index][0], feet[index], moved[index])()
 
-    def _job(self, item: House | Barrier | Tree | Post | Actor, foot: FloatArray,
-             moved: FloatArray) -> Callable[[], None]:
+    def _job(
+        self, item: House | Barrier | Tree | Post | Actor, foot: FloatArray, moved: FloatArray
+    ) -> Callable[[], None]:
         if isinstance(item, Actor):
             return partial(self._actor, item, foot)
         if isinstance(item, House):
@@ -104,10 +110,11 @@ class Stage:
         if self._light.weather.shadow <= 0.15:
             return []
         lean = -self._light.sun[:2] / max(float(self._light.sun[2]), 0.12)
-        hulls: list[FloatArray] = []
-        for actor in actors:
-            if self._near(actor.s):
-                hulls.append(_swept(self._footprint(actor), lean * min(actor_size(actor)[2], 2.5)))
+        hulls = [
+            _swept(self._footprint(actor), lean * min(actor_size(actor)[2], 2.5))
+            for actor in actors
+            if self._near(actor.s)
+        ]
         for cell in cells:
             for house in cell.houses:
                 foot = self._stretch.place(np.array([house.s0, house.s1]), house.d)
@@ -115,7 +122,9 @@ class Stage:
             for tree in cell.trees:
                 if self._near(tree.s):
                     wobble = tree.crown * (0.75 + 0.3 * np.sin(3 * _CIRCLE + tree.s))
-                    ring = self._stretch.place(tree.s + wobble * np.cos(_CIRCLE), tree.d + wobble * np.sin(_CIRCLE))
+                    ring = self._stretch.place(
+                        tree.s + wobble * np.cos(_CIRCLE), tree.d + wobble * np.sin(_CIRCLE)
+                    )
                     ring[:, :2] += lean * (tree.trunk + tree.crown * 0.6)
                     hulls.append(ring)
             for post in cell.posts:
@@ -134,8 +143,14 @@ class Stage:
         yaw = self._yaw(actor)
         along = np.array([np.cos(yaw), np.sin(yaw), 0.0]) * length / 2
         across = np.array([-np.sin(yaw), np.cos(yaw), 0.0]) * width / 2
-        return np.array([centre + along + across, centre + along - across, centre - along - across,
-                         centre - along + across])
+        return np.array(
+            [
+                centre + along + across,
+                centre + along - across,
+                centre - along - across,
+                centre - along + across,
+            ]
+        )
 
 
 def _swept(foot: FloatArray, shift: FloatArray) -> FloatArray:

@@ -8,19 +8,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .camera import FloatArray
-from .canvas import ByteArray
+from .canvas import ByteArray, as_bytes
 from .chance import chance, pick
 
 TILE = 256  # pixels of a ground texture
 TILE_METRES = 8.0
 
 
-def noise(rng: np.random.Generator, height: int, width: int, cells: tuple[int, ...],
-          weights: tuple[float, ...]) -> npt.NDArray[np.float32]:
+def noise(
+    rng: np.random.Generator, height: int, width: int, cells: tuple[int, ...], weights: tuple[float, ...]
+) -> npt.NDArray[np.float32]:
     """A sum of smooth random fields (height, width) that tiles; `cells` = cells across each field."""
     total = np.zeros((height, width), dtype=np.float32)
-    for count, weight in zip(cells, weights):
+    for count, weight in zip(cells, weights, strict=False):
         rows = max(2, round(count * height / width))
         field = np.pad(rng.standard_normal((rows, count)).astype(np.float32), 2, mode="wrap")
         high, wide = round(height / rows * (rows + 4)), round(width / count * (count + 4))
@@ -36,13 +36,31 @@ def to_bytes(values: npt.NDArray[np.float32]) -> ByteArray:
     return out
 
 
+def halves(picture: ByteArray) -> tuple[ByteArray, ...]:
+    """The picture and its 1/2, 1/4 and 1/8, for surfaces that are seen from further away."""
+    high, wide = picture.shape[:2]
+    return (
+        picture,
+        *(
+            as_bytes(cv2.resize(picture, (wide >> n, high >> n), interpolation=cv2.INTER_AREA))
+            for n in (1, 2, 3)
+        ),
+    )
+
+
 def ground_tile(seed: int) -> ByteArray:
     """Light maps (TILE, TILE, 3), 128 = unchanged: asphalt, verge, pavement; columns along the road."""
     rng = chance(seed, 201)
     grain = rng.standard_normal((TILE, TILE)).astype(np.float32)
-    asphalt = 128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 6, 3))) + grain * rng.uniform(3, 13)
-    verge = 128 + noise(rng, TILE, TILE, (5, 24, 96), tuple(rng.uniform(7, 20, 3))) + grain * rng.uniform(6, 16)
-    paving = 128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 7, 3))) + grain * rng.uniform(2, 8)
+    asphalt = (
+        128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 6, 3))) + grain * rng.uniform(3, 13)
+    )
+    verge = (
+        128 + noise(rng, TILE, TILE, (5, 24, 96), tuple(rng.uniform(7, 20, 3))) + grain * rng.uniform(6, 16)
+    )
+    paving = (
+        128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 7, 3))) + grain * rng.uniform(2, 8)
+    )
     slab = pick(rng, (0, 16, 21, 32, 64))
     if slab:
         depth = float(rng.uniform(12, 45))
@@ -60,11 +78,23 @@ def grain_tile(rng: np.random.Generator) -> ByteArray:
     return to_bytes(128 + field + fall)
 
 
-_WALLS = ((150, 85, 65), (176, 120, 88), (205, 190, 160), (220, 215, 205), (160, 155, 150), (120, 120, 125),
-          (190, 160, 120), (95, 85, 80), (230, 220, 190), (140, 100, 85), (170, 180, 185), (110, 70, 55))
+_WALLS = (
+    (150, 85, 65),
+    (176, 120, 88),
+    (205, 190, 160),
+    (220, 215, 205),
+    (160, 155, 150),
+    (120, 120, 125),
+    (190, 160, 120),
+    (95, 85, 80),
+    (230, 220, 190),
+    (140, 100, 85),
+    (170, 180, 185),
+    (110, 70, 55),
+)
 
 
-# House fronts and crowns come from pools that all drives share: a process that renders many drives draws each once.
+# House fronts and crowns come from pools that all drives share: a process draws each at most once.
 FACADES, CROWNS = 72, 40
 
 
@@ -82,7 +112,7 @@ def facade(index: int, dark: bool) -> tuple[ByteArray, ...]:
     storeys, bays = int(rng.integers(2, 7)), int(rng.integers(2, 7))
     high, wide = size / storeys, size / bays
     glass = np.array([60, 70, 85], dtype=np.float32) * rng.uniform(0.5, 1.7)
-    frame = wall * rng.uniform(0.5, 0.8) if rng.random() < 0.4 else np.full(3, rng.uniform(150, 240))
+    frame = wall * rng.uniform(0.5, 0.8) if rng.random() < 0.4 else np.full(3, float(rng.uniform(150, 240)))
     share_x, share_y = rng.uniform(0.35, 0.85), rng.uniform(0.4, 0.75)
     shop = rng.random() < 0.5
     band = rng.random() < 0.4
@@ -94,8 +124,14 @@ def facade(index: int, dark: bool) -> tuple[ByteArray, ...]:
         for bay in range(bays):
             left = bay * wide
             if ground and not shop and bay == bays // 2:
-                _rectangle(picture, left + wide * 0.3, top + high * 0.25, wide * 0.4, high * 0.75,
-                           rng.uniform(30, 150, 3))
+                _rectangle(
+                    picture,
+                    left + wide * 0.3,
+                    top + high * 0.25,
+                    wide * 0.4,
+                    high * 0.75,
+                    rng.uniform(30, 150, 3),
+                )
                 continue
             share_w, share_h = (0.88, 0.72) if ground and shop else (share_x, share_y)
             w, h = wide * share_w, high * share_h
@@ -115,11 +151,12 @@ def facade(index: int, dark: bool) -> tuple[ByteArray, ...]:
     stain = noise(rng, size, size, (4, 12, 48), (0.05, 0.04, 0.03))
     picture *= (1 + stain + rng.standard_normal((size, size)).astype(np.float32) * 0.03)[:, :, None]
     full = to_bytes(picture)
-    return (full, *(cv2.resize(full, (size >> n, size >> n), interpolation=cv2.INTER_AREA) for n in (1, 2, 3)))
+    return halves(full)
 
 
-def _rectangle(picture: npt.NDArray[np.float32], x: float, y: float, w: float, h: float,
-               colour: FloatArray) -> None:
+def _rectangle(
+    picture: npt.NDArray[np.float32], x: float, y: float, w: float, h: float, colour: npt.NDArray[np.floating]
+) -> None:
     picture[max(int(y), 0) : max(int(y + h), 0), max(int(x), 0) : max(int(x + w), 0)] = colour
 
 
@@ -132,7 +169,11 @@ def foliage(index: int) -> tuple[ByteArray, ByteArray]:
     bare = rng.random() < 0.2
     wavy = noise(rng, size, size, (4, 10, 26), (0.16, 0.12, 0.10 if not bare else 0.3))
     cone = rng.random() < 0.2
-    radius = np.abs(x) * 1.9 / (0.25 + (y + 1) * 0.85) if cone else np.sqrt(x * x + (y * rng.uniform(0.9, 1.1)) ** 2)
+    radius = (
+        np.abs(x) * 1.9 / (0.25 + (y + 1) * 0.85)
+        if cone
+        else np.sqrt(x * x + (y * rng.uniform(0.9, 1.1)) ** 2)
+    )
     mask = (radius + wavy < 0.86) & (np.abs(x) < 0.98) & (np.abs(y) < 0.98)
     if bare:
         mask &= np.abs(noise(rng, size, size, (10, 22, 44), (0.5, 0.5, 0.5))) < 0.22

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -71,46 +73,137 @@ class Traffic:
         self._seed = seed
         environment = layout.environment
         mean = {"city": 8.0, "suburb": 9.5, "rural": 16.0, "highway": 24.0}[environment]
-        self.ego = Ego(float(rng.uniform(0, 4000)), mean * float(rng.uniform(0.75, 1.25)), float(rng.uniform(0.1, 0.5)),
-                       2 * np.pi / float(rng.uniform(25, 60)), float(rng.uniform(0, 2 * np.pi)))
+        self.ego = Ego(
+            float(rng.uniform(0, 4000)),
+            mean * float(rng.uniform(0.75, 1.25)),
+            float(rng.uniform(0.1, 0.5)),
+            2 * np.pi / float(rng.uniform(25, 60)),
+            float(rng.uniform(0, 2 * np.pi)),
+        )
         self.heavy = float(rng.uniform(0.06, 0.3))
         busy = float(rng.beta(1.6, 1.6))
-        people = {"city": 1.0, "suburb": 0.5, "rural": 0.12, "highway": 0.0}[environment] * float(rng.beta(1.5, 1.5))
+        people = {"city": 1.0, "suburb": 0.5, "rural": 0.12, "highway": 0.0}[environment] * float(
+            rng.beta(1.5, 1.5)
+        )
         cell = max(15.5, mean * 1.3)
         self._streams: list[_Stream] = []
+        self._drawn = lru_cache(maxsize=1024)(self._draw)
         for lane in range(layout.forward):
             d = layout.lane_centre(lane)
             if lane == layout.ego:
-                self._add("vehicle", d, 0.3, cell, 0.25 + 0.65 * busy, 0.0, True, float(rng.uniform(1, 7)), 0.0, 0,
-                          rng)
+                self._add(
+                    "vehicle",
+                    d,
+                    0.3,
+                    cell,
+                    0.25 + 0.65 * busy,
+                    0.0,
+                    True,
+                    float(rng.uniform(1, 7)),
+                    0.0,
+                    0,
+                    rng,
+                )
             else:
                 slower = float(rng.uniform(0.8, 4.5)) * (1 if lane < layout.ego else -1)
                 self._add("vehicle", d, 0.3, cell, 0.15 + 0.7 * busy, slower, True, 2.0, 0.0, None, rng)
         for lane in range(layout.oncoming):
-            self._add("vehicle", layout.lane_centre(lane, True), 0.3, cell, 0.15 + 0.65 * busy,
-                      -mean * float(rng.uniform(0.7, 1.2)), False, 2.0, np.pi, None, rng)
+            self._add(
+                "vehicle",
+                layout.lane_centre(lane, True),
+                0.3,
+                cell,
+                0.15 + 0.65 * busy,
+                -mean * float(rng.uniform(0.7, 1.2)),
+                False,
+                2.0,
+                np.pi,
+                None,
+                rng,
+            )
         kerb = 0.55
-        for d, yaw in ((-layout.lane * layout.forward + kerb, 0.0), (layout.lane * layout.oncoming + layout.median - kerb, np.pi)):
+        for d, yaw in (
+            (-layout.lane * layout.forward + kerb, 0.0),
+            (layout.lane * layout.oncoming + layout.median - kerb, np.pi),
+        ):
             if environment != "highway" and (yaw == 0.0 or layout.oncoming):
                 rides = float(rng.uniform(0.15, 0.75)) * min(1.0, people + 0.35)
-                self._add("cyclist", d, 0.2, 24.0, rides, float(rng.uniform(3.5, 6)) * (1 if yaw == 0 else -1), False,
-                          1.0, yaw, None, rng)
+                self._add(
+                    "cyclist",
+                    d,
+                    0.2,
+                    24.0,
+                    rides,
+                    float(rng.uniform(3.5, 6)) * (1 if yaw == 0 else -1),
+                    False,
+                    1.0,
+                    yaw,
+                    None,
+                    rng,
+                )
         if layout.forward + layout.oncoming > 1 or rng.random() < 0.4:
-            self._add("motorcycle", -layout.lane * layout.ego - 0.25, 0.15, 60.0, 0.3 * busy, float(rng.uniform(1, 4)), True, 1.0, 0.0,
-                      None, rng)
+            self._add(
+                "motorcycle",
+                -layout.lane * layout.ego - 0.25,
+                0.15,
+                60.0,
+                0.3 * busy,
+                float(rng.uniform(1, 4)),
+                True,
+                1.0,
+                0.0,
+                None,
+                rng,
+            )
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             out = float(np.sign(edge))
             width = walk or (2.0 if environment in ("suburb", "rural") else 0.0)
             if width and people:
                 for direction in (1.0, -1.0):
-                    self._add("walker", edge + out * (0.35 + (width - 0.6) / 2), (width - 0.7) / 2, 5.5,
-                              0.75 * people * (1.0 if walk else 0.4), direction * float(rng.uniform(1.0, 1.5)), False, 0.3,
-                              0.0 if direction > 0 else np.pi, None, rng)
+                    self._add(
+                        "walker",
+                        edge + out * (0.35 + (width - 0.6) / 2),
+                        (width - 0.7) / 2,
+                        5.5,
+                        0.75 * people * (1.0 if walk else 0.4),
+                        direction * float(rng.uniform(1.0, 1.5)),
+                        False,
+                        0.3,
+                        0.0 if direction > 0 else np.pi,
+                        None,
+                        rng,
+                    )
 
-    def _add(self, kind: str, d: float, spread: float, cell: float, density: float, speed: float, with_camera: bool,
-             sway: float, yaw: float, first: int | None, rng: np.random.Generator) -> None:
-        self._streams.append(_Stream(len(self._streams), kind, d, spread, cell, density, speed, with_camera, sway,
-                                     2 * np.pi / float(rng.uniform(15, 40)), yaw, first))
+    def _add(
+        self,
+        kind: str,
+        d: float,
+        spread: float,
+        cell: float,
+        density: float,
+        speed: float,
+        with_camera: bool,
+        sway: float,
+        yaw: float,
+        first: int | None,
+        rng: np.random.Generator,
+    ) -> None:
+        self._streams.append(
+            _Stream(
+                len(self._streams),
+                kind,
+                d,
+                spread,
+                cell,
+                density,
+                speed,
+                with_camera,
+                sway,
+                2 * np.pi / float(rng.uniform(15, 40)),
+                yaw,
+                first,
+            )
+        )
 
     def actors(self, time: float) -> list[Actor]:
         """Everyone moving within sight at `time` seconds."""
@@ -132,25 +225,36 @@ class Traffic:
                     found.append(actor)
         return found
 
-    def _actor(self, stream: _Stream, cell: int, moved: float, time: float) -> Actor | None:
+    def _draw(self, stream: _Stream, cell: int) -> tuple[int, float, float] | None:
+        """Who is in a cell of a stream: look, place in the stream's frame, lateral offset; None = nobody."""
         rng = chance(self._seed, 502, stream.key, cell)
         if rng.random() >= stream.density:
             return None
-        look = draw_look(rng, self.heavy) if stream.kind == "vehicle" else int(rng.integers(1 << 31))
-        wander = stream.spread * (float(rng.uniform(-1, 1)) if stream.kind != "vehicle" else float(rng.normal(0, 0.6)))
-        sway = 0.1 * float(np.sin(0.5 * time + cell))
         if stream.kind == "vehicle":
+            look = draw_look(rng, self.heavy)
             length = vehicle(look).length
             room = max(stream.cell - length - 2.0, 0.0)
-            s = (cell * stream.cell) + length / 2 + room * float(rng.random()) + moved
-            return Actor(VEHICLE, "vehicle", look, s, stream.d + wander + sway, stream.yaw, 0.0, False)
-        s = (cell + float(rng.uniform(0.1, 0.9))) * stream.cell + moved
-        pace = abs(stream.speed)
-        if stream.kind == "motorcycle":
-            return Actor(VEHICLE, "motorcycle", look, s, stream.d + wander + sway, stream.yaw, 0.0, False)
+            return (
+                look,
+                cell * stream.cell + length / 2 + room * rng.random(),
+                stream.spread * rng.normal(0, 0.6),
+            )
+        look = int(rng.integers(1 << 31))
+        return look, (cell + rng.uniform(0.1, 0.9)) * stream.cell, stream.spread * rng.uniform(-1, 1)
+
+    def _actor(self, stream: _Stream, cell: int, moved: float, time: float) -> Actor | None:
+        drawn = self._drawn(stream, cell)
+        if drawn is None:
+            return None
+        look, place, aside = drawn
+        d = stream.d + aside + 0.1 * math.sin(0.5 * time + cell)
+        if stream.kind in ("vehicle", "motorcycle"):
+            return Actor(VEHICLE, stream.kind, look, place + moved, d, stream.yaw, 0.0, False)
         class_id = CYCLIST if stream.kind == "cyclist" else PEDESTRIAN
-        yaw = stream.yaw + 0.15 * float(np.sin(0.7 * time + cell))
-        return Actor(class_id, stream.kind, look, s, stream.d + wander + sway, yaw, pace * time + cell, False)
+        yaw = stream.yaw + 0.15 * math.sin(0.7 * time + cell)
+        return Actor(
+            class_id, stream.kind, look, place + moved, d, yaw, abs(stream.speed) * time + cell, False
+        )
 
 
 def actor_size(actor: Actor) -> tuple[float, float, float]:

@@ -44,32 +44,110 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
         top = np.array([uniform(40, 130), uniform(100, 175), uniform(190, 250)])
         low = np.array([uniform(170, 245), uniform(205, 245), uniform(230, 255)])
         strength = uniform(0.55, 0.95)
-        return Weather(name, azimuth, float(uniform(0.3, 1.15)), warm * strength,
-                       np.array([0.42, 0.46, 0.52]) * uniform(0.75, 1.25), float(uniform(0.35, 0.72)),
-                       low * 0.95, float(uniform(350, 1600)), top, low, float(uniform(0, 0.7)), 0.0, 0.0, 0.0)
+        return Weather(
+            name,
+            azimuth,
+            float(uniform(0.3, 1.15)),
+            warm * strength,
+            np.array([0.42, 0.46, 0.52]) * uniform(0.75, 1.25),
+            float(uniform(0.35, 0.72)),
+            low * 0.95,
+            float(uniform(350, 1600)),
+            top,
+            low,
+            float(uniform(0, 0.7)),
+            0.0,
+            0.0,
+            0.0,
+        )
     if name == "overcast":
         grey = np.array([1.0, 1.0, 1.02]) * uniform(170, 252)
-        return Weather(name, azimuth, 1.2, warm * 0.12, np.array([0.72, 0.74, 0.78]) * uniform(0.75, 1.15),
-                       0.12, np.minimum(grey, 250), float(uniform(180, 800)), grey * uniform(0.75, 0.98), grey,
-                       float(uniform(0.5, 1.0)), float(rng.random() < 0.3) * 0.4, float(uniform(0, 0.12)), 0.0)
+        return Weather(
+            name,
+            azimuth,
+            1.2,
+            warm * 0.12,
+            np.array([0.72, 0.74, 0.78]) * uniform(0.75, 1.15),
+            0.12,
+            np.minimum(grey, 250),
+            float(uniform(180, 800)),
+            grey * uniform(0.75, 0.98),
+            grey,
+            float(uniform(0.5, 1.0)),
+            float(rng.random() < 0.3) * 0.4,
+            float(uniform(0, 0.12)),
+            0.0,
+        )
     if name == "dusk":
         glow = np.array([uniform(200, 255), uniform(130, 190), uniform(80, 150)])
         top = np.array([uniform(40, 90), uniform(60, 110), uniform(110, 170)])
-        return Weather(name, float(uniform(-0.9, 0.9)), float(uniform(0.06, 0.25)),
-                       np.array([0.75, 0.5, 0.3]) * uniform(0.4, 0.9),
-                       np.array([0.40, 0.40, 0.48]) * uniform(0.7, 1.1), float(uniform(0.2, 0.5)), glow * 0.75,
-                       float(uniform(200, 700)), top, glow, float(uniform(0.2, 0.9)), 0.7, 0.0, 0.0)
+        return Weather(
+            name,
+            float(uniform(-0.9, 0.9)),
+            float(uniform(0.06, 0.25)),
+            np.array([0.75, 0.5, 0.3]) * uniform(0.4, 0.9),
+            np.array([0.40, 0.40, 0.48]) * uniform(0.7, 1.1),
+            float(uniform(0.2, 0.5)),
+            glow * 0.75,
+            float(uniform(200, 700)),
+            top,
+            glow,
+            float(uniform(0.2, 0.9)),
+            0.7,
+            0.0,
+            0.0,
+        )
     if name == "night":
         low = np.array([uniform(14, 44), uniform(12, 34), uniform(14, 40)])
         lamp = np.array([1.0, uniform(0.72, 0.95), uniform(0.4, 0.85)])
-        return Weather(name, azimuth, 0.8, lamp * 0.05, lamp * uniform(0.12, 0.30), 0.0, low,
-                       float(uniform(120, 400)), low * 0.4, low, float(uniform(0, 0.6)), 1.0,
-                       float(rng.random() < 0.35) * float(uniform(0.1, 0.5)), 0.0)
+        return Weather(
+            name,
+            azimuth,
+            0.8,
+            lamp * 0.05,
+            lamp * uniform(0.12, 0.30),
+            0.0,
+            low,
+            float(uniform(120, 400)),
+            low * 0.4,
+            low,
+            float(uniform(0, 0.6)),
+            1.0,
+            float(rng.random() < 0.35) * float(uniform(0.1, 0.5)),
+            0.0,
+        )
     if name == "rain":
         grey = np.array([0.97, 1.0, 1.04]) * uniform(120, 215)
-        return Weather(name, azimuth, 1.2, warm * 0.05, np.array([0.58, 0.61, 0.66]) * uniform(0.7, 1.1), 0.05,
-                       grey, float(uniform(90, 260)), grey * 0.85, grey, float(uniform(0.5, 1.0)), 0.6,
-                       float(uniform(0.3, 0.8)), float(uniform(0.3, 1.0)))
+        return Weather(
+            name,
+            azimuth,
+            1.2,
+            warm * 0.05,
+            np.array([0.58, 0.61, 0.66]) * uniform(0.7, 1.1),
+            0.05,
+            grey,
+            float(uniform(90, 260)),
+            grey * 0.85,
+            grey,
+            float(uniform(0.5, 1.0)),
+            0.6,
+            float(uniform(0.3, 0.8)),
+            float(uniform(0.3, 1.0)),
+        )
     grey = np.array([1.0, 1.0, 1.01]) * uniform(150, 235)
-    return Weather("fog", azimuth, 1.2, warm * 0.05, np.array([0.66, 0.68, 0.7]) * uniform(0.8, 1.1), 0.05, grey,
-                   float(uniform(28, 85)), grey, grey, 0.15, 0.5, float(uniform(0, 0.25)), 0.0)
+    return Weather(
+        "fog",
+        azimuth,
+        1.2,
+        warm * 0.05,
+        np.array([0.66, 0.68, 0.7]) * uniform(0.8, 1.1),
+        0.05,
+        grey,
+        float(uniform(28, 85)),
+        grey,
+        grey,
+        0.15,
+        0.5,
+        float(uniform(0, 0.25)),
+        0.0,
+    )

@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from .camera import FloatArray
 from .canvas import PEDESTRIAN, VEHICLE
+from .cell import Cell, Crosser
 from .chance import chance, pick
-from .ground import Patch
 from .road import Layout
 from .scenery import Barrier, House, Post, Tree
+from .surface import Patch, arrow, box, wear, zebra
 from .traffic import Actor
 from .vehicles import draw_look, vehicle
 
 CELL = 12.0
-
-
-@dataclass(frozen=True)
-class Crosser:
-    """Someone who crosses while the camera comes nearer: a function of the distance left, not of time."""
-
-    actor: Actor
-    begin: float  # metres ahead of the camera at which the crossing starts and ends
-    end: float
-    d_from: float
-    d_to: float
-
-    def at(self, distance: float) -> Actor | None:
-        """The crosser with the camera `distance` metres before it; None before and after."""
-        part = (self.begin - distance) / (self.begin - self.end)
-        if not 0.0 <= part <= 1.0:
-            return None
-        d = self.d_from + part * (self.d_to - self.d_from)
-        yaw = np.pi / 2 if self.d_to > self.d_from else -np.pi / 2
-        old = self.actor
-        return Actor(old.class_id, old.kind, old.seed, old.s, d, yaw, abs(d - self.d_from), False)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The still life of CELL metres of road."""
-
-    houses: tuple[House, ...] = ()
-    barriers: tuple[Barrier, ...] = ()
-    trees: tuple[Tree, ...] = ()
-    posts: tuple[Post, ...] = ()
-    patches: tuple[Patch, ...] = ()
-    actors: tuple[Actor, ...] = ()
-    crossers: tuple[Crosser, ...] = ()
-
-
-def box(s0: float, s1: float, d0: float, d1: float) -> FloatArray:
-    """A rectangle in road coordinates (4, 2)."""
-    return np.array([[s0, d0], [s1, d0], [s1, d1], [s0, d1]])
 
 
 class World:
@@ -75,18 +35,28 @@ class World:
         self._worn = float(rng.beta(1.2, 1.6))
         self.tracks = 1.0 - 0.16 * self._worn if self._worn > 0.3 else 1.0
         self._junctions = {"city": 0.75, "suburb": 0.55, "rural": 0.12, "highway": 0.0}[layout.environment]
-        self._people = float(rng.beta(1.4, 1.6)) * (1.0 if layout.environment == "city" else 0.4 if town else 0.05)
+        self._people = float(rng.beta(1.4, 1.6)) * (
+            1.0 if layout.environment == "city" else 0.4 if town else 0.05
+        )
         self._lamp_every = int(rng.integers(2, 5))
-        self._barrier = pick(rng, ("rail", "none", "fence", "hedge", "wall"),
-                             (0.7, 0.3, 0, 0, 0.2) if layout.environment == "highway" else
-                             (0.25, 0.4, 0.2, 0.1, 0) if layout.environment == "rural" else (0, 0.2, 0.3, 0.35, 0.15))
+        self._barrier = pick(
+            rng,
+            ("rail", "none", "fence", "hedge", "wall"),
+            (0.7, 0.3, 0, 0, 0.2)
+            if layout.environment == "highway"
+            else (0.25, 0.4, 0.2, 0.1, 0)
+            if layout.environment == "rural"
+            else (0, 0.2, 0.3, 0.35, 0.15),
+        )
         self._post_colour = np.full(3, float(rng.uniform(60, 175)))
         self.cell = lru_cache(maxsize=96)(self._cell)
 
     def around(self, s: float, ahead: float, behind: float) -> list[Cell]:
         """The cells from s - behind to s + ahead."""
-        return [self.cell(index) for index in
-                range(int(np.floor((s - behind) / CELL)), int(np.floor((s + ahead) / CELL)) + 1)]
+        return [
+            self.cell(index)
+            for index in range(int(np.floor((s - behind) / CELL)), int(np.floor((s + ahead) / CELL)) + 1)
+        ]
 
     def _junction(self, index: int) -> bool:
         rng = chance(self._seed, 602, index // 9)
@@ -95,7 +65,7 @@ class World:
     def _cell(self, index: int) -> Cell:
         rng = chance(self._seed, 603, index)
         s = index * CELL
-        patches = self._wear(rng, s)
+        patches = wear(rng, self._layout, self._worn, s, CELL)
         if self._junction(index):
             return self._crossing(rng, s, patches)
         layout = self._layout
@@ -105,46 +75,112 @@ class World:
         posts: list[Post] = []
         actors: list[Actor] = []
         crossers: list[Crosser] = []
-        for edge, walk, parking in ((layout.right, layout.walk_right, layout.parking_right),
-                                    (layout.left, layout.walk_left, layout.parking_left)):
+        for edge, walk, parking in (
+            (layout.right, layout.walk_right, layout.parking_right),
+            (layout.left, layout.walk_left, layout.parking_left),
+        ):
             out = float(np.sign(edge))
             inner = edge + out * walk
             if rng.random() < self._built:
                 houses.append(self._house(rng, index, s, inner, out))
             for _ in range(2):
                 if rng.random() < self._trees * 0.55:
-                    at = edge + out * 0.9 if walk > 2.4 and rng.random() < 0.6 else inner + out * float(rng.uniform(0.7, 9))
-                    trees.append(Tree(s + float(rng.uniform(0, CELL)), at, float(rng.uniform(1.4, 3.2)),
-                                      float(rng.uniform(1.1, 3.4)), int(rng.integers(99))))
+                    at = (
+                        edge + out * 0.9
+                        if walk > 2.4 and rng.random() < 0.6
+                        else inner + out * float(rng.uniform(0.7, 9))
+                    )
+                    trees.append(
+                        Tree(
+                            s + float(rng.uniform(0, CELL)),
+                            at,
+                            float(rng.uniform(1.4, 3.2)),
+                            float(rng.uniform(1.1, 3.4)),
+                            int(rng.integers(99)),
+                        )
+                    )
             if layout.environment in ("rural", "highway"):
-                for _ in range(int(rng.integers(0, 5))):
-                    trees.append(Tree(s + float(rng.uniform(0, CELL)), inner + out * float(rng.uniform(5, 30)),
-                                      float(rng.uniform(0.3, 2.5)), float(rng.uniform(1.2, 4.5)), int(rng.integers(99))))
+                trees += [
+                    Tree(
+                        s + float(rng.uniform(0, CELL)),
+                        inner + out * float(rng.uniform(5, 30)),
+                        float(rng.uniform(0.3, 2.5)),
+                        float(rng.uniform(1.2, 4.5)),
+                        int(rng.integers(99)),
+                    )
+                    for _ in range(int(rng.integers(0, 5)))
+                ]
             elif rng.random() < 0.18:
-                trees.append(Tree(s + float(rng.uniform(0, CELL)), inner + out * 0.8, 0.0, float(rng.uniform(0.4, 1.0)),
-                                  int(rng.integers(99))))
-            if self._barrier != "none" and rng.random() < (0.95 if self._barrier == "rail" else 0.65):
-                if layout.environment != "city" or self._set_back > 1.5:
-                    barriers.append(self._fence(rng, s, inner + out * (0.7 if self._barrier == "rail" else 0.15)))
+                trees.append(
+                    Tree(
+                        s + float(rng.uniform(0, CELL)),
+                        inner + out * 0.8,
+                        0.0,
+                        float(rng.uniform(0.4, 1.0)),
+                        int(rng.integers(99)),
+                    )
+                )
+            chosen = self._barrier != "none" and rng.random() < (0.95 if self._barrier == "rail" else 0.65)
+            if chosen and (layout.environment != "city" or self._set_back > 1.5):
+                barriers.append(self._fence(rng, s, inner + out * (0.7 if self._barrier == "rail" else 0.15)))
             if index % self._lamp_every == 0 and layout.environment != "rural":
-                posts.append(Post(s + 1.0, edge + out * 0.5, float(rng.uniform(5.5, 9)), 0.075, "lamp", self._post_colour,
-                                  float(rng.uniform(0.6, 2))))
+                posts.append(
+                    Post(
+                        s + 1.0,
+                        edge + out * 0.5,
+                        float(rng.uniform(5.5, 9)),
+                        0.075,
+                        "lamp",
+                        self._post_colour,
+                        float(rng.uniform(0.6, 2)),
+                    )
+                )
             if rng.random() < 0.22:
-                kind = pick(rng, ("sign", "bare", "board"), (0.6, 0.3, 0.1 if layout.environment != "highway" else 0.5))
-                posts.append(Post(s + float(rng.uniform(2, 10)), edge + out * (0.4 if kind != "board" else 1.6),
-                                  float(rng.uniform(2.1, 3.2)) if kind != "board" else 4.5, 0.035 if kind == "sign" else 0.06, kind,
-                                  self._post_colour, 0.0))
+                kind = pick(
+                    rng,
+                    ("sign", "bare", "board"),
+                    (0.6, 0.3, 0.1 if layout.environment != "highway" else 0.5),
+                )
+                posts.append(
+                    Post(
+                        s + float(rng.uniform(2, 10)),
+                        edge + out * (0.4 if kind != "board" else 1.6),
+                        float(rng.uniform(2.1, 3.2)) if kind != "board" else 4.5,
+                        0.035 if kind == "sign" else 0.06,
+                        kind,
+                        self._post_colour,
+                        0.0,
+                    )
+                )
             if parking:
-                actors += self._park(rng, s, edge - out * 1.12, 0.0 if out < 0 or not layout.oncoming else np.pi)
+                actors += self._park(
+                    rng, s, edge - out * 1.12, 0.0 if out < 0 or not layout.oncoming else np.pi
+                )
             if walk:
                 actors += self._stand(rng, s, edge, walk, out)
         if rng.random() < 0.10 * self._people + 0.006:
             crossers.append(self._walker(rng, s + 6, float(rng.uniform(14, 40))))
         if rng.random() < 0.06:
-            patches += self._arrow(s + 2, layout.lane_centre(int(rng.integers(layout.forward))), rng)
+            patches += arrow(rng, s + 2, layout.lane_centre(int(rng.integers(layout.forward))))
         if layout.median > 1.5 and rng.random() < 0.5:
-            trees.append(Tree(s + 5, layout.median / 2, float(rng.choice([0.0, 1.6])), float(rng.uniform(0.4, 1.2)), int(rng.integers(99))))
-        return Cell(tuple(houses), tuple(barriers), tuple(trees), tuple(posts), tuple(patches), tuple(actors), tuple(crossers))
+            trees.append(
+                Tree(
+                    s + 5,
+                    layout.median / 2,
+                    float(rng.choice([0.0, 1.6])),
+                    float(rng.uniform(0.4, 1.2)),
+                    int(rng.integers(99)),
+                )
+            )
+        return Cell(
+            tuple(houses),
+            tuple(barriers),
+            tuple(trees),
+            tuple(posts),
+            tuple(patches),
+            tuple(actors),
+            tuple(crossers),
+        )
 
     def _house(self, rng: np.random.Generator, index: int, s: float, inner: float, out: float) -> House:
         # Two cells of the same side usually are one building.
@@ -156,15 +192,31 @@ class World:
             d += out * 14
         gap = 0.0 if city and shared.random() < 0.8 else float(shared.uniform(1, 3))
         first = index % 2 == 0
-        return House(s + (gap if first else 0), s + CELL - (0 if first else gap), d, height, float(shared.uniform(8, 14)),
-                     int(shared.integers(999)), 0.0 if city and shared.random() < 0.7 else float(shared.uniform(1.5, 3.5)),
-                     float(shared.uniform(0.75, 1.15)))
+        return House(
+            s + (gap if first else 0),
+            s + CELL - (0 if first else gap),
+            d,
+            height,
+            float(shared.uniform(8, 14)),
+            int(shared.integers(999)),
+            0.0 if city and shared.random() < 0.7 else float(shared.uniform(1.5, 3.5)),
+            float(shared.uniform(0.75, 1.15)),
+        )
 
     def _fence(self, rng: np.random.Generator, s: float, d: float) -> Barrier:
         kind = self._barrier
-        colour = {"rail": np.full(3, 165.0), "hedge": np.array([58.0, 84.0, 40.0]), "wall": np.array([150.0, 120.0, 100.0]),
-                  "fence": np.array([110.0, 85.0, 62.0]) * float(rng.uniform(0.5, 1.6))}[kind]
-        height = {"rail": 0.8, "hedge": float(rng.uniform(0.8, 1.9)), "wall": float(rng.uniform(0.6, 1.6)), "fence": float(rng.uniform(0.8, 1.5))}[kind]
+        colour = {
+            "rail": np.full(3, 165.0),
+            "hedge": np.array([58.0, 84.0, 40.0]),
+            "wall": np.array([150.0, 120.0, 100.0]),
+            "fence": np.array([110.0, 85.0, 62.0]) * float(rng.uniform(0.5, 1.6)),
+        }[kind]
+        height = {
+            "rail": 0.8,
+            "hedge": float(rng.uniform(0.8, 1.9)),
+            "wall": float(rng.uniform(0.6, 1.6)),
+            "fence": float(rng.uniform(0.8, 1.5)),
+        }[kind]
         return Barrier(s, s + CELL, d, height, kind, colour)
 
     def _park(self, rng: np.random.Generator, s: float, d: float, yaw: float) -> list[Actor]:
@@ -175,8 +227,18 @@ class World:
             length = vehicle(look).length
             if rng.random() < self._parked and at + length < s + CELL:
                 turned = np.pi if rng.random() < 0.12 else 0.0
-                parked.append(Actor(VEHICLE, "vehicle", look, at + length / 2, d + float(rng.normal(0, 0.07)),
-                                    yaw + turned + float(rng.normal(0, 0.02)), 0.0, True))
+                parked.append(
+                    Actor(
+                        VEHICLE,
+                        "vehicle",
+                        look,
+                        at + length / 2,
+                        d + float(rng.normal(0, 0.07)),
+                        yaw + turned + float(rng.normal(0, 0.02)),
+                        0.0,
+                        True,
+                    )
+                )
             at += length + float(rng.uniform(0.6, 1.6))
         return parked
 
@@ -184,9 +246,19 @@ class World:
         if rng.random() >= self._people * 0.6:
             return []
         middle, group = s + float(rng.uniform(1, 11)), int(rng.integers(1, 5))
-        return [Actor(PEDESTRIAN, "walker", int(rng.integers(1 << 31)), middle + float(rng.normal(0, 0.8)),
-                      edge + out * float(rng.uniform(0.3, max(walk - 0.2, 0.5))), float(rng.uniform(-np.pi, np.pi)),
-                      float(rng.random()), True) for _ in range(group)]
+        return [
+            Actor(
+                PEDESTRIAN,
+                "walker",
+                int(rng.integers(1 << 31)),
+                middle + float(rng.normal(0, 0.8)),
+                edge + out * float(rng.uniform(0.3, max(walk - 0.2, 0.5))),
+                float(rng.uniform(-np.pi, np.pi)),
+                float(rng.random()),
+                True,
+            )
+            for _ in range(group)
+        ]
 
     def _walker(self, rng: np.random.Generator, s: float, begin: float) -> Crosser:
         ends = (self._layout.right - 1.0, self._layout.left + 1.0)
@@ -194,7 +266,12 @@ class World:
             ends = (ends[1], ends[0])
         look = int(rng.integers(1 << 31))
         # Gone before the camera is there.
-        return Crosser(Actor(PEDESTRIAN, "walker", look, s, 0.0, 0.0, 0.0, False), begin + 25, max(begin - 10, 6.0), *ends)
+        return Crosser(
+            Actor(PEDESTRIAN, "walker", look, s, 0.0, 0.0, 0.0, False),
+            begin + 25,
+            max(begin - 10, 6.0),
+            *ends,
+        )
 
     def _crossing(self, rng: np.random.Generator, s: float, patches: list[Patch]) -> Cell:
         """A side road with stop lines, crosswalks, arrows, lights and those who cross."""
@@ -204,85 +281,80 @@ class World:
         sides = pick(rng, ((1,), (-1,), (1, -1)))
         for side in sides:
             edge = layout.left if side > 0 else layout.right
-            patches.append(Patch(np.array([[middle - half - 2.5, edge - 0.05 * side], [middle - half, edge + 2.5 * side],
-                                           [middle - half, edge + 45.0 * side], [middle + half, edge + 45.0 * side],
-                                           [middle + half, edge + 2.5 * side], [middle + half + 2.5, edge - 0.05 * side]]), asphalt=True))
+            patches.append(
+                Patch(
+                    np.array(
+                        [
+                            [middle - half - 2.5, edge - 0.05 * side],
+                            [middle - half, edge + 2.5 * side],
+                            [middle - half, edge + 45.0 * side],
+                            [middle + half, edge + 45.0 * side],
+                            [middle + half, edge + 2.5 * side],
+                            [middle + half + 2.5, edge - 0.05 * side],
+                        ]
+                    ),
+                    asphalt=True,
+                )
+            )
             if rng.random() < 0.6:
-                patches.append(Patch(box(middle - half, middle, edge + 1.0 * side, edge + 1.35 * side), mark=True))
+                patches.append(
+                    Patch(box(middle - half, middle, edge + 1.0 * side, edge + 1.35 * side), mark=True)
+                )
         near = middle - half - 1.2
-        zebra = rng.random()
+        control = rng.random()
         actors: list[Actor] = []
         crossers: list[Crosser] = []
-        if zebra < 0.65:
-            patches += self._zebra(rng, near - 3.0, near)
-            for _ in range(int(rng.integers(1, 5))):
-                crossers.append(self._walker(rng, near - 1.5 + float(rng.normal(0, 0.7)), float(rng.uniform(14, 45))))
-        if zebra < 0.75 and rng.random() < 0.75:
+        if control < 0.65:
+            patches += zebra(rng, layout, near - 3.0, near)
+            crossers += [
+                self._walker(rng, near - 1.5 + float(rng.normal(0, 0.7)), float(rng.uniform(14, 45)))
+                for _ in range(int(rng.integers(1, 5)))
+            ]
+        if control < 0.75 and rng.random() < 0.75:
             line = near - 3.8
-            patches.append(Patch(box(line - float(rng.uniform(0.3, 0.5)), line, -layout.lane * layout.forward + 0.15, -0.15), mark=True))
+            patches.append(
+                Patch(
+                    box(
+                        line - float(rng.uniform(0.3, 0.5)), line, -layout.lane * layout.forward + 0.15, -0.15
+                    ),
+                    mark=True,
+                )
+            )
         for lane in range(layout.forward):
             if rng.random() < 0.45:
-                patches += self._arrow(near - float(rng.uniform(11, 16)), layout.lane_centre(lane), rng)
+                patches += arrow(rng, near - float(rng.uniform(11, 16)), layout.lane_centre(lane))
         if rng.random() < 0.6:
-            patches += self._zebra(rng, middle + half + 1.2, middle + half + 4.0)
+            patches += zebra(rng, layout, middle + half + 1.2, middle + half + 4.0)
         if rng.random() < 0.6:
             look = draw_look(rng, self._heavy)
             ends = (layout.right - 28.0, layout.left + 28.0)
             if rng.random() < 0.5:
                 ends = (ends[1], ends[0])
-            crossers.append(Crosser(Actor(VEHICLE, "vehicle", look, middle + 0.3 * half, 0.0, 0.0, 0.0, False),
-                                    float(rng.uniform(65, 95)), 14.0, *ends))
-        posts = []
+            crossers.append(
+                Crosser(
+                    Actor(VEHICLE, "vehicle", look, middle + 0.3 * half, 0.0, 0.0, 0.0, False),
+                    float(rng.uniform(65, 95)),
+                    14.0,
+                    *ends,
+                )
+            )
+        posts: list[Post] = []
         if rng.random() < 0.5:
-            for edge in (layout.right, layout.left):
-                posts.append(Post(near - 0.5, edge + float(np.sign(edge)) * 0.5, 2.6 if rng.random() < 0.6 else 4.8, 0.06, "light",
-                                  np.full(3, 60.0), float(pick(rng, (0.0, 0.0, 2.5)))))
+            posts = [
+                Post(
+                    near - 0.5,
+                    edge + float(np.sign(edge)) * 0.5,
+                    2.6 if rng.random() < 0.6 else 4.8,
+                    0.06,
+                    "light",
+                    np.full(3, 60.0),
+                    float(pick(rng, (0.0, 0.0, 2.5))),
+                )
+                for edge in (layout.right, layout.left)
+            ]
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             if walk:
                 actors += self._stand(rng, s - 4, edge, walk, float(np.sign(edge)))
-        return Cell(posts=tuple(posts), patches=tuple(patches), actors=tuple(actors), crossers=tuple(crossers))
-
-    def _zebra(self, rng: np.random.Generator, s0: float, s1: float) -> list[Patch]:
-        layout = self._layout
-        if rng.random() < 0.3:
-            return [Patch(box(s, s + 0.25, layout.right + 0.3, layout.left - 0.3), mark=True) for s in (s0, s1)]
-        wide = float(rng.uniform(0.4, 0.6))
-        bars = np.arange(layout.right + 0.4, layout.left - 0.4 - wide, wide * float(rng.uniform(1.9, 2.4)))
-        return [Patch(box(s0, s1, d, d + wide), mark=True) for d in bars if not (layout.median and -0.5 < d < layout.median)]
-
-    def _arrow(self, s: float, d: float, rng: np.random.Generator) -> list[Patch]:
-        kind = pick(rng, ("ahead", "left", "right", "letters"), (0.45, 0.2, 0.2, 0.15))
-        if kind == "letters":
-            return [Patch(box(s, s + 1.6, d + x, d + x + w), mark=True)
-                    for x, w in zip(np.arange(-0.9, 0.9, 0.42), rng.uniform(0.1, 0.3, 5))]
-        shaft = Patch(box(s, s + 2.6, d - 0.08, d + 0.08), mark=True)
-        if kind == "ahead":
-            return [shaft, Patch(np.array([[s + 2.6, d - 0.35], [s + 4.2, d], [s + 2.6, d + 0.35]]), mark=True)]
-        side = 1.0 if kind == "left" else -1.0
-        return [shaft, Patch(box(s + 2.35, s + 2.6, d, d + side * 0.4), mark=True),
-                Patch(np.array([[s + 1.9, d + side * 0.4], [s + 2.5, d + side * 0.95], [s + 3.1, d + side * 0.4]]), mark=True)]
-
-    def _wear(self, rng: np.random.Generator, s: float) -> list[Patch]:
-        """Patches, seams, cracks, manholes: light only, never a marking."""
-        layout = self._layout
-        found: list[Patch] = []
-        low, high = layout.right + 0.3, layout.left - 0.3
-        for _ in range(int(rng.poisson(0.7 * self._worn))):
-            d, wide, long = float(rng.uniform(low, high)), float(rng.uniform(0.5, 3)), float(rng.uniform(0.8, 8))
-            found.append(Patch(box(s, s + long, d, min(d + wide, high)), float(rng.uniform(0.68, 1.22))))
-        for _ in range(int(rng.poisson(0.8 * self._worn))):
-            d, wide = float(rng.uniform(low, high)), float(rng.uniform(0.03, 0.09))
-            gain = float(rng.uniform(0.5, 0.75)) if rng.random() < 0.75 else float(rng.uniform(1.15, 1.4))
-            if rng.random() < 0.5:
-                found.append(Patch(box(s, s + CELL, d, d + wide), gain))
-            else:
-                found.append(Patch(box(s + 3, s + 3 + wide, low, high), gain))
-        for _ in range(int(rng.poisson(1.2 * self._worn))):
-            at, d = s + float(rng.uniform(0, 9)), float(rng.uniform(low, high))
-            path = np.cumsum(np.column_stack([rng.uniform(0.2, 0.9, 6), rng.normal(0, 0.25, 6)]), axis=0) + (at, d)
-            found.append(Patch(np.concatenate([path, path[::-1] + (0.0, 0.035)]), float(rng.uniform(0.5, 0.75))))
-        if rng.random() < 0.2:
-            angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-            at, d = s + float(rng.uniform(0, CELL)), float(rng.uniform(low, high))
-            found.append(Patch(np.column_stack([at + 0.32 * np.cos(angle), d + 0.32 * np.sin(angle)]), float(rng.uniform(0.5, 0.8))))
-        return found
+        return Cell(
+            posts=tuple(posts), patches=tuple(patches), actors=tuple(actors), crossers=tuple(crossers)
+        )

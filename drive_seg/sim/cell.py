@@ -1,0 +1,45 @@
+"""What one cell of the road holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scenery import Barrier, House, Post, Tree
+from .surface import Patch
+from .traffic import Actor
+
+
+@dataclass(frozen=True)
+class Crosser:
+    """Someone who crosses while the camera comes nearer: a function of the distance left, not of time."""
+
+    actor: Actor
+    begin: float  # metres ahead of the camera at which the crossing starts and ends
+    end: float
+    d_from: float
+    d_to: float
+
+    def at(self, distance: float) -> Actor | None:
+        """The crosser with the camera `distance` metres before it; None before and after."""
+        part = (self.begin - distance) / (self.begin - self.end)
+        if not 0.0 <= part <= 1.0:
+            return None
+        d = self.d_from + part * (self.d_to - self.d_from)
+        yaw = np.pi / 2 if self.d_to > self.d_from else -np.pi / 2
+        old = self.actor
+        return Actor(old.class_id, old.kind, old.seed, old.s, d, yaw, abs(d - self.d_from), False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The still life of CELL metres of road."""
+
+    houses: tuple[House, ...] = ()
+    barriers: tuple[Barrier, ...] = ()
+    trees: tuple[Tree, ...] = ()
+    posts: tuple[Post, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    actors: tuple[Actor, ...] = ()
+    crossers: tuple[Crosser, ...] = ()
