@@ -1,0 +1,216 @@
+"""The picture for people: classes tinted, every instance outlined and named, and where the time went."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterator
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.frame import Box, Instance, PanopticResult, StageTimes
+from drive_seg.labels import PANOPTIC_DIVISOR, UNLABELLED, LabelSet
+
+TINT = 0.45
+"""How much of a pixel's colour is its class's."""
+
+FRAME_BUDGET_MS = 1000 / 30
+"""The latency strip is as wide as this many milliseconds, or as the frame took if that is more."""
+
+Color = tuple[int, int, int]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_STAGE_COLORS: dict[str, Color] = {
+    "transport": (150, 150, 150),
+    "queue": (105, 105, 105),
+    "decode": (86, 180, 233),
+    "preprocess": (0, 158, 115),
+    "inference": (230, 159, 0),
+    "postprocess": (204, 121, 167),
+    "publish": (240, 228, 66),
+}
+_WHITE: Color = (255, 255, 255)
+_BLACK: Color = (0, 0, 0)
+
+
+def draw_overlay(
+    rgb: NDArray[np.uint8],
+    result: PanopticResult,
+    labels: LabelSet,
+    times: StageTimes | None = None,
+    out: NDArray[np.uint8] | None = None,
+    *,
+    fps: float | None = None,
+) -> NDArray[np.uint8]:
+    """Draw a result over its image. ``background`` and unlabelled pixels keep the camera's colours.
+
+    Args:
+        rgb: uint8 (H, W, 3) RGB, the native image that ``result`` belongs to.
+        result: maps of any resolution; boxes in native pixels.
+        labels: the classes with their colours.
+        times: stages for the strip at the bottom; no strip when None.
+        out: uint8 (H, W, 3), written and returned; may be ``rgb`` itself. Allocated when None.
+        fps: measured frames per second, for the strip.
+
+    Raises:
+        ValueError: ``rgb`` or ``out`` does not fit the result.
+    """
+    width, height = result.native_size
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
+    for name, image in (("rgb", rgb), ("out", out)):
+        if image.shape != (height, width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"{name} must be uint8 {height, width, 3}, got {image.dtype} {image.shape}")
+    scale = min(height / 720, width / 1280)
+    codes, palette = _codes(result, labels)
+    _tint(rgb, codes, palette, labels, scale, out)
+    strip = max(12, round(26 * scale)) if times is not None else 0
+    _name_instances(out[: height - strip], result.instances, labels, scale)
+    if times is not None and strip < height:
+        _draw_strip(out[height - strip :], times, fps, scale)
+    return out
+
+
+@lru_cache(maxsize=1024)
+def shade(color: Color, number: int) -> Color:
+    """The colour of a class's instance ``number``: lighter and turned a little, neighbours in number far apart."""
+    step = (number * 0.618034) % 1.0  # golden ratio: the first n are always well spread
+    hue, lightness, saturation = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
+    hue = (hue + 0.06 * (step - 0.5)) % 1.0
+    lightness = min(0.85, lightness + 0.22 * ((number * 0.381966) % 1.0))
+    r, g, b = colorsys.hls_to_rgb(hue, lightness, saturation)
+    return round(255 * r), round(255 * g), round(255 * b)
+
+
+def _codes(result: PanopticResult, labels: LabelSet) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """uint8 (H, W) with one value per class and per instance, and their colours, uint8 (256, 3)."""
+    width, height = result.native_size
+    mask, panoptic = result.mask, result.panoptic
+    if mask.shape == (height, width):
+        codes = mask.copy()
+    else:
+        codes, native = np.empty((height, width), np.uint8), np.empty((height, width), np.uint16)
+        cv2.resize(mask, (width, height), dst=codes, interpolation=cv2.INTER_NEAREST_EXACT)
+        cv2.resize(panoptic, (width, height), dst=native, interpolation=cv2.INTER_NEAREST_EXACT)
+        panoptic = native
+    palette = labels.palette.copy()
+    free = UNLABELLED - len(labels)
+    for index, instance in enumerate(result.instances):
+        code = len(labels) + index % free if free else instance.class_id
+        palette[code] = _color(instance, labels)
+        place = _slices(instance.box)
+        np.copyto(codes[place], np.uint8(code), where=panoptic[place] == instance.panoptic_id)
+    return codes, palette
+
+
+def _tint(
+    rgb: NDArray[np.uint8],
+    codes: NDArray[np.uint8],
+    palette: NDArray[np.uint8],
+    labels: LabelSet,
+    scale: float,
+    out: NDArray[np.uint8],
+) -> None:
+    """Blend the colours over the image, and draw the border of every instance at full strength."""
+    colors = np.empty(rgb.shape, np.uint8)
+    cv2.applyColorMap(codes, palette.reshape(256, 1, 3), dst=colors)
+    for untouched in (UNLABELLED, *(label.id for label in labels if label.name == "background")):
+        cv2.copyTo(rgb, cv2.inRange(codes, untouched, untouched), colors)
+    cv2.addWeighted(rgb, 1 - TINT, colors, TINT, 0, dst=out)
+    thickness = 1 if scale < 0.8 else round(2 * scale)
+    window = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
+    border = cv2.morphologyEx(codes, cv2.MORPH_GRADIENT, window)
+    thing = cv2.inRange(codes, len(labels), UNLABELLED - 1)
+    cv2.copyTo(colors, cv2.min(border, thing), out)
+
+
+def _name_instances(image: NDArray[np.uint8], instances: tuple[Instance, ...], labels: LabelSet, scale: float) -> None:
+    """``vehicle 3  .87`` at each box, the large first; left out where it would hide another or its own thing."""
+    size, thickness = _font(0.44, scale)
+    pad = max(1, round(3 * scale))
+    taken: list[Box] = []
+    for instance in sorted(instances, key=lambda it: it.area, reverse=True):
+        text = f"{instance.class_name} {instance.panoptic_id % PANOPTIC_DIVISOR}  {_hundredths(instance.score)}"
+        (width, tall), _ = cv2.getTextSize(text, _FONT, size, thickness)
+        width, tall = width + 2 * pad, tall + 2 * pad
+        if instance.box.height < 1.2 * tall:
+            continue
+        for place in _label_places(instance.box, width, tall, image.shape[1]):
+            if 0 <= place.y <= image.shape[0] - tall and not any(_overlap(place, other) for other in taken):
+                taken.append(place)
+                color = _color(instance, labels)
+                image[_slices(place)] = color
+                at = (place.x + pad, place.y + tall - pad)
+                cv2.putText(image, text, at, _FONT, size, _ink(color), thickness, cv2.LINE_AA)
+                break
+
+
+def _label_places(box: Box, width: int, tall: int, image_width: int) -> Iterator[Box]:
+    """Where a label may go: above the box, just inside a box that is tall enough, below it."""
+    x = max(0, min(box.x, image_width - width))
+    yield Box(x, box.y - tall, width, tall)
+    if box.height > 3 * tall:
+        yield Box(x, box.y, width, tall)
+    yield Box(x, box.y + box.height, width, tall)
+
+
+def _draw_strip(strip: NDArray[np.uint8], times: StageTimes, fps: float | None, scale: float) -> None:
+    """Stages as bars to scale along the top edge, their milliseconds below; the whole and the rate at the right."""
+    height, width = strip.shape[:2]
+    cv2.convertScaleAbs(strip, dst=strip, alpha=0.2)
+    stages = [(name, getattr(times, name)) for name in _STAGE_COLORS]
+    shown = [(name, ms) for name, ms in stages if ms is not None]
+    total = sum(ms for _, ms in shown)
+    bar = max(2, height // 5)
+    per_ms = width / max(total, FRAME_BUDGET_MS)
+    begin = 0.0
+    for name, ms in shown:
+        strip[:bar, round(begin * per_ms) : round((begin + ms) * per_ms)] = _STAGE_COLORS[name]
+        begin += ms
+
+    size, thickness = _font(0.42, scale)
+    gap = round(12 * scale)
+    whole = ("end to end", times.end_to_end), ("processing", times.processing), ("sum", total)
+    name, ms = next((name, ms) for name, ms in whole if ms is not None)
+    summary = f"{name} {ms:.1f} ms"
+    if fps is not None:
+        summary += f"   {fps:.1f} fps"
+    (text_width, text_height), _ = cv2.getTextSize(summary, _FONT, size, thickness)
+    baseline = bar + (height - bar + text_height) // 2
+    end = width - text_width - gap
+    cv2.putText(strip, summary, (end, baseline), _FONT, size, _WHITE, thickness, cv2.LINE_AA)
+    x = gap // 2
+    for name, ms in shown:
+        text = f"{name} {ms:.1f}"
+        (text_width, _), _ = cv2.getTextSize(text, _FONT, size, thickness)
+        if x + text_width > end - gap:
+            break
+        cv2.putText(strip, text, (x, baseline), _FONT, size, _STAGE_COLORS[name], thickness, cv2.LINE_AA)
+        x += text_width + gap
+
+
+def _color(instance: Instance, labels: LabelSet) -> Color:
+    return shade(labels[instance.class_id].color, instance.panoptic_id % PANOPTIC_DIVISOR)
+
+
+def _ink(color: Color) -> Color:
+    """Black or white, whichever reads on ``color``."""
+    return _BLACK if color[0] * 0.299 + color[1] * 0.587 + color[2] * 0.114 > 130 else _WHITE
+
+
+def _font(size: float, scale: float) -> tuple[float, int]:
+    return max(0.3, size * scale), max(1, round(scale))
+
+
+def _hundredths(score: float) -> str:
+    return f"{min(score, 0.99):.2f}"[1:] if score < 1 else "1"
+
+
+def _slices(box: Box) -> tuple[slice, slice]:
+    return slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height

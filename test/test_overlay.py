@@ -1,0 +1,195 @@
+"""The overlay, by what must be true of its pixels."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from drive_seg.frame import Box, CameraImage, Frame, Instance, PanopticResult, StageTimes
+from drive_seg.labels import DRIVING, Label, LabelSet, mask_of
+from drive_seg.overlay import TINT, draw_overlay, shade
+
+WIDTH, HEIGHT = 1280, 720
+FRAME = Frame(CameraImage.from_rgb(np.zeros((2, 2, 3), np.uint8)))
+CAR, NEIGHBOUR, WALKER = 3001, 3002, 4001
+BOXES = {CAR: Box(300, 300, 200, 120), NEIGHBOUR: Box(500, 300, 200, 120), WALKER: Box(900, 250, 60, 200)}
+ROAD = Box(0, 500, 1280, 100)
+VOID = Box(1000, 620, 100, 20)
+
+
+def fill(image: NDArray[np.generic], box: Box, value: int) -> None:
+    image[box.y : box.y + box.height, box.x : box.x + box.width] = value
+
+
+def result(factor: int = 1) -> PanopticResult:
+    """Two touching cars, a pedestrian, a road and a void; maps at 1 / factor of the native size."""
+    panoptic = np.zeros((HEIGHT, WIDTH), np.uint16)
+    fill(panoptic, ROAD, 1)
+    fill(panoptic, VOID, 65535)
+    instances = []
+    for value, box in BOXES.items():
+        fill(panoptic, box, value)
+        label = DRIVING[value // 1000]
+        instances.append(Instance(value, label.id, label.name, 0.87, box, box.width * box.height))
+    panoptic = np.ascontiguousarray(panoptic[::factor, ::factor])
+    return PanopticResult(FRAME, mask_of(panoptic), panoptic, tuple(instances), (WIDTH, HEIGHT))
+
+
+@pytest.fixture
+def rgb() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def near(box: Box, margin: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The box's inside without ``margin`` pixels all round."""
+    return image[box.y + margin : box.y + box.height - margin, box.x + margin : box.x + box.width - margin]
+
+
+def test_background_and_void_keep_the_camera_s_colours_and_the_rest_is_tinted(rgb: NDArray[np.uint8]):
+    drawn = draw_overlay(rgb, result(), DRIVING)
+    touched = np.any(drawn != rgb, axis=2)
+    for box in BOXES.values():  # a label may stand above or below its box
+        fill(touched, Box(box.x, box.y - 30, max(box.width, 160), box.height + 60), 0)
+    fill(touched, ROAD, 0)
+    assert not touched.any()
+    expected = (1 - TINT) * near(ROAD, 0, rgb) + TINT * np.array(DRIVING[1].color)
+    assert np.abs(near(ROAD, 0, drawn) - expected).max() <= 1
+
+
+def test_every_instance_has_its_own_shade_inside_and_a_solid_outline(rgb: NDArray[np.uint8]):
+    drawn = draw_overlay(rgb, result(), DRIVING)
+    for value, box in BOXES.items():
+        color = shade(DRIVING[value // 1000].color, value % 1000)
+        middle = Box(box.x, box.y + 30, box.width, box.height - 60)  # clear of labels
+        expected = (1 - TINT) * near(middle, 4, rgb) + TINT * np.array(color)
+        assert np.abs(near(middle, 4, drawn) - expected).max() <= 1
+        for column in (box.x, box.x + 1, box.x + box.width - 1):  # also between the two cars that touch
+            assert np.all(drawn[middle.y : middle.y + middle.height, column] == color)
+
+
+def test_an_instance_is_named_on_a_backing_of_its_colour(rgb: NDArray[np.uint8]):
+    drawn = draw_overlay(rgb, result(), DRIVING)
+    for value, box in BOXES.items():
+        color = np.array(shade(DRIVING[value // 1000].color, value % 1000))
+        above = drawn[box.y - 10, box.x : box.x + 60].astype(int)
+        assert np.sum(np.all(above == color, axis=1)) > 10, "backing"
+        assert np.sum(np.abs(above - color).max(axis=1) > 60) > 3, "letters"
+
+
+def test_labels_never_cover_each_other(rgb: NDArray[np.uint8]):
+    """Forty cars in one place: whatever is named has its whole backing."""
+    panoptic = np.zeros((HEIGHT, WIDTH), np.uint16)
+    instances = []
+    for k in range(40):
+        box = Box(400 + 7 * (k % 8), 300 + 9 * (k // 8), 80, 60)
+        fill(panoptic, box, 3001 + k)
+        instances.append(Instance(3001 + k, 3, "vehicle", 0.5, box, 4800 - k))
+    crowd = PanopticResult(FRAME, mask_of(panoptic), panoptic, tuple(instances), (WIDTH, HEIGHT))
+    drawn = draw_overlay(np.zeros_like(rgb), crowd, DRIVING)
+    first = instances[0]
+    edge = drawn[first.box.y - 1, first.box.x : first.box.x + 60]
+    assert np.all(edge == shade(DRIVING[3].color, 1)), "the largest keeps its label"
+
+
+def test_tiny_instances_are_outlined_but_not_named(rgb: NDArray[np.uint8]):
+    panoptic = np.zeros((HEIGHT, WIDTH), np.uint16)
+    box = Box(600, 300, 12, 9)
+    fill(panoptic, box, CAR)
+    one = (Instance(CAR, 3, "vehicle", 0.9, box, 108),)
+    drawn = draw_overlay(rgb, PanopticResult(FRAME, mask_of(panoptic), panoptic, one, (WIDTH, HEIGHT)), DRIVING)
+    ys, xs = np.nonzero(np.any(drawn != rgb, axis=2))
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (300, 308, 600, 611)
+
+
+def test_maps_at_network_resolution_give_the_same_picture(rgb: NDArray[np.uint8]):
+    np.testing.assert_array_equal(draw_overlay(rgb, result(2), DRIVING), draw_overlay(rgb, result(), DRIVING))
+
+
+def test_it_draws_into_what_it_is_given_and_never_into_the_image(rgb: NDArray[np.uint8]):
+    expected = draw_overlay(rgb, result(), DRIVING, StageTimes(inference=9.0))
+    rgb.setflags(write=False)
+    out = np.empty_like(rgb)
+    assert draw_overlay(rgb, result(), DRIVING, StageTimes(inference=9.0), out) is out
+    np.testing.assert_array_equal(out, expected)
+    in_place = rgb.copy()
+    draw_overlay(in_place, result(), DRIVING, StageTimes(inference=9.0), in_place)
+    np.testing.assert_array_equal(in_place, expected)
+
+
+def bar_widths(drawn: NDArray[np.uint8]) -> list[int]:
+    """Lengths of the runs of one colour in the strip's bar, the dark rest excluded."""
+    row = drawn[HEIGHT - 25].astype(int)
+    edges = np.flatnonzero(np.any(np.diff(row, axis=0) != 0, axis=1)) + 1
+    return [run.shape[0] for run in np.split(row, edges) if run[0].max() > 60]
+
+
+def test_bars_are_to_scale():
+    black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    drawn = draw_overlay(black, result(), DRIVING, StageTimes(decode=2.0, inference=10.0, publish=4.0))
+    per_ms = WIDTH * 30 / 1000
+    np.testing.assert_allclose(bar_widths(drawn), [2 * per_ms, 10 * per_ms, 4 * per_ms], atol=1)
+    slow = draw_overlay(black, result(), DRIVING, StageTimes(inference=150.0, postprocess=50.0))
+    np.testing.assert_allclose(bar_widths(slow), [0.75 * WIDTH, 0.25 * WIDTH], atol=1)
+
+
+def test_the_rate_is_written_when_it_is_known(rgb: NDArray[np.uint8]):
+    times = StageTimes(inference=9.0)
+    without = draw_overlay(rgb, result(), DRIVING, times)
+    changed = np.any(draw_overlay(rgb, result(), DRIVING, times, fps=29.9) != without, axis=2)
+    ys, xs = np.nonzero(changed)
+    assert ys.min() > HEIGHT - 26
+    assert xs.min() > WIDTH // 2
+
+
+@pytest.mark.parametrize("size", [(8, 6), (64, 48), (320, 240), (240, 1000), (2000, 90), (1920, 1200)])
+def test_any_size_is_drawn(size: tuple[int, int]):
+    width, height = size
+    panoptic = np.zeros((height, width), np.uint16)
+    box = Box(width // 4, height // 4, width // 2, height // 2)
+    fill(panoptic, box, WALKER)
+    one = (Instance(WALKER, 4, "pedestrian", 1.0, box, box.width * box.height),)
+    shown = PanopticResult(FRAME, mask_of(panoptic), panoptic, one, size)
+    image = np.zeros((height, width, 3), np.uint8)
+    drawn = draw_overlay(image, shown, DRIVING, StageTimes(1, 1, 1, 1, 1, 1, 1, 6, 7), fps=30.0)
+    assert drawn.shape == image.shape
+    assert np.any(drawn[box.y : box.y + box.height, box.x : box.x + box.width])
+
+
+def test_labels_without_a_background_are_all_tinted():
+    labels = LabelSet((Label(0, "road", False, (128, 64, 128)), Label(1, "car", True, (0, 0, 142))))
+    empty = np.zeros((48, 64), np.uint16)
+    shown = PanopticResult(FRAME, mask_of(empty), empty, (), (64, 48))
+    drawn = draw_overlay(np.zeros((48, 64, 3), np.uint8), shown, labels)
+    assert np.all(np.abs(drawn - TINT * np.array((128, 64, 128))) <= 1)
+
+
+def test_more_instances_than_colours_are_drawn():
+    panoptic = np.zeros((200, 400), np.uint16)
+    instances = []
+    for k in range(400):
+        box = Box(k % 40 * 10, k // 40 * 20, 8, 7)  # too low for a label
+        fill(panoptic, box, 4001 + k)
+        instances.append(Instance(4001 + k, 4, "pedestrian", 0.5, box, 56))
+    shown = PanopticResult(FRAME, mask_of(panoptic), panoptic, tuple(instances), (400, 200))
+    drawn = draw_overlay(np.zeros((200, 400, 3), np.uint8), shown, DRIVING)
+    np.testing.assert_array_equal(np.any(drawn, axis=2), panoptic > 0)
+
+
+def test_shades_differ_between_instances_but_stay_with_their_class():
+    for label in DRIVING.things:
+        shades = [shade(label.color, k) for k in range(1, 9)]
+        assert len(set(shades)) == len(shades)
+        hue = colorsys.rgb_to_hls(*(c / 255 for c in label.color))[0]
+        for color in shades:
+            turned = abs(colorsys.rgb_to_hls(*(c / 255 for c in color))[0] - hue)
+            assert min(turned, 1 - turned) < 0.05
+
+
+def test_what_does_not_fit_is_refused(rgb: NDArray[np.uint8]):
+    with pytest.raises(ValueError, match=r"rgb must be uint8 \(720, 1280, 3\), got uint8 \(719, 1280, 3\)"):
+        draw_overlay(rgb[1:], result(), DRIVING)
+    with pytest.raises(ValueError, match="out must be uint8"):
+        draw_overlay(rgb, result(), DRIVING, out=np.empty((HEIGHT, WIDTH, 4), np.uint8))
