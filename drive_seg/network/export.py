@@ -16,6 +16,7 @@ from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.network.deploy import INPUT_NAME, OUTPUT_NAMES, DeployedNet
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.sidecar import write_sidecar
 
 OPSET = 17
 DEFAULT_SIZE = (640, 384)
@@ -76,7 +77,7 @@ def write_model(
     sidecar.parent.mkdir(parents=True, exist_ok=True)
     graph = sidecar.with_suffix(".onnx")
     write_graph(net, graph, size)
-    sidecar.write_text(_render(sidecar.stem, graph, card, labels, size), encoding="utf-8")
+    write_sidecar(sidecar, _document(sidecar.stem, graph, card, labels, size))
     return sidecar
 
 
@@ -111,8 +112,10 @@ def _card_of(sidecar: Path, state: dict[str, Any]) -> ModelCard:
     return ModelCard(training_data=old["training_data"], license=old["license"])
 
 
-def _render(name: str, graph: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> str:
-    document = {
+def _document(
+    name: str, graph: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]
+) -> dict[str, Any]:
+    return {
         "name": name,
         "task": "panoptic",
         "onnx": {"fp32": {"path": graph.name, "sha256": hashlib.sha256(graph.read_bytes()).hexdigest()}},
@@ -133,4 +136,3 @@ def _render(name: str, graph: Path, card: ModelCard, labels: LabelSet, size: tup
         "training_data": card.training_data,
         "license": card.license,
     }
-    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

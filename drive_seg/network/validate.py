@@ -1,7 +1,7 @@
 """The figures of a model's sidecar, measured through the whole pipeline at native resolution.
 
-``python -m drive_seg.network.validate --model drive_seg_s --folder camvid32/val --drives 60`` prints one JSON
-object. Torch is not needed.
+``python -m drive_seg.network.validate --folder DATA/camvid32/val --drives 60 --write`` prints one JSON object and puts
+it into the sidecar. Torch is not needed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg import open_pipeline
+from drive_seg import Pipeline, open_pipeline
 from drive_seg.errors import SourceError
 from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED, LabelSet, mask_of
+from drive_seg.network.sidecar import write_metrics
+from drive_seg.resources import find_model
 from drive_seg.sim import Simulator
 
 HELD_OUT_SEED = 1_000_000
@@ -130,7 +132,11 @@ def validate_folder(model: str, backend: str, folder: Path) -> dict[str, object]
         for image, label in labelled_folder(folder):
             confusion.add(label, pipeline(image).mask)
             frames += 1
-        return {"frames": frames, "iou": _joint_ious(confusion, pipeline.labels)}
+        return {"frames": frames, "backend": _backend(pipeline), "iou": _joint_ious(confusion, pipeline.labels)}
+
+
+def _backend(pipeline: Pipeline) -> str:
+    return f"{pipeline.engine.info.backend} {pipeline.engine.info.precision}"
 
 
 def _joint_ious(confusion: Confusion, labels: LabelSet) -> dict[str, float]:
@@ -164,6 +170,7 @@ def validate_simulator(
         quality = {label.name: counts[label.id].quality for label in labels}
         return {
             "frames": frames,
+            "backend": _backend(pipeline),
             "iou": {"mean": float(np.nanmean(list(ious.values()))), **ious},
             "pq": {"mean": float(np.nanmean(list(quality.values()))), **quality},
         }
@@ -177,16 +184,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--drives", type=int, default=0, help="simulator drives, one frame of each")
     parser.add_argument("--size", default="1280x720", help="WxH of the simulator's frames")
+    parser.add_argument("--write", action="store_true", help="put the figures into the model's sidecar")
     arguments = parser.parse_args()
     if arguments.folder is None and not arguments.drives:
         parser.error("nothing to measure on: give --folder, --drives, or both")
-    report: dict[str, object] = {"model": arguments.model, "backend": arguments.backend}
+    command = "python -m drive_seg.network.validate"
+    report: dict[str, object] = {}
     if arguments.folder is not None:
-        report["folder"] = validate_folder(arguments.model, arguments.backend, arguments.folder)
+        name = "/".join(arguments.folder.resolve().parts[-2:])
+        command += f" --folder {name}"
+        report[name] = validate_folder(arguments.model, arguments.backend, arguments.folder)
     if arguments.drives:
         width, height = (int(side) for side in arguments.size.split("x"))
+        command += f" --drives {arguments.drives} --size {arguments.size}"
         seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.drives)
         report["simulator"] = validate_simulator(arguments.model, arguments.backend, seeds, width, height)
+    report = {"command": command, **report}
+    if arguments.write:
+        write_metrics(find_model(arguments.model), report)
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 
 
