@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.frame import Frame, Instance, PanopticResult, RawOutputs
+from drive_seg.frame import Box, Frame, Instance, PanopticResult, RawOutputs
 from drive_seg.labels import (
     MAX_INSTANCES_PER_CLASS,
     PANOPTIC_DIVISOR,
@@ -251,7 +251,7 @@ class PostProcessor:
                 class_id=int(values[s]) // PANOPTIC_DIVISOR,
                 class_name=self._labels[int(values[s]) // PANOPTIC_DIVISOR].name,
                 score=float(score[s]),
-                box=geometry.native_box(*map(int, boxes[s]), stride=tables.stride),
+                box=_native_box(geometry, boxes[s], tables.stride),
                 area=int(area[s]),
             )
             for s in instances
@@ -331,3 +331,8 @@ def _boxes(
     ):
         boxes[present, column] = reduce.reduceat(values[order], starts)
     return boxes
+
+
+def _native_box(geometry: Geometry, box: NDArray[np.intp], stride: int) -> Box:
+    first_column, last_column, first_row, last_row = (int(edge) for edge in box)
+    return geometry.native_box(first_column, last_column, first_row, last_row, stride)
