@@ -74,17 +74,9 @@ make_venv() {
 
 # pip with its output in the log; of that only the large downloads are shown.
 pip_install() {
-    local pip shown lines
-    shown=$(wc -l <"$LOG")
-    "$VENV/bin/python" -m pip install --no-build-isolation --disable-pip-version-check --progress-bar off "$@" >>"$LOG" 2>&1 &
-    pip=$!
-    while kill -0 $pip 2>/dev/null; do
-        sleep 0.5
-        lines=$(wc -l <"$LOG")
-        sed -n "$((shown + 1)),${lines}p" "$LOG" | grep -E '[0-9.]+ (MB|GB)\)$' | sed 's/^ */      /' || true
-        shown=$lines
-    done
-    wait $pip || { tail -n 25 "$LOG" >&2; fail "pip failed; the whole of what it said is in $LOG"; }
+    "$VENV/bin/python" -m pip install --no-build-isolation --disable-pip-version-check --progress-bar off "$@" 2>&1 \
+        | tee -a "$LOG" | sed -nuE 's/^ *(.* \([0-9.]+ [MG]B\))$/      \1/p' \
+        || { tail -n 25 "$LOG" >&2; fail "pip failed; the whole of what it said is in $LOG"; }
 }
 
 install() {
@@ -102,16 +94,17 @@ install() {
 }
 
 install_vision_msgs() {
-    if "$VENV/bin/python" -c 'import vision_msgs.msg' 2>/dev/null; then
-        step "3/4 vision_msgs is there already"
+    local own="$VENV/lib/python$VERSION/site-packages/vision_msgs"
+    if [ ! -d "$own" ] && "$VENV/bin/python" -c 'import vision_msgs.msg' 2>/dev/null; then
+        step "3/4 vision_msgs comes with ROS 2 here"
         return
     fi
     step "3/4 compiling vision_msgs from its interface definitions"
-    local build
-    build=$(mktemp -d)
-    cp -r tools/vision_msgs "$build"
-    pip_install --no-deps "$build/vision_msgs"
-    rm -rf "$build"
+    # In a copy inside .venv: nothing that is generated lands in the tree.
+    rm -rf "$VENV/build-vision_msgs"
+    cp -r tools/vision_msgs "$VENV/build-vision_msgs"
+    pip_install --no-deps "./$VENV/build-vision_msgs"
+    rm -rf "$VENV/build-vision_msgs"
 }
 
 check() {
