@@ -1,0 +1,150 @@
+"""Every CPU backend gives the same answers for the shipped model, and says clearly what it cannot do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from drive_seg import open_pipeline
+from drive_seg.engines import BACKENDS, EngineOptions, FunctionEngine, availability, open_engine
+from drive_seg.errors import ConfigError, EngineError, ModelError
+from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
+from drive_seg.model import Model, load_model
+from drive_seg.pipeline import Pipeline
+from drive_seg.postprocess import FusionOptions
+from drive_seg.resources import find_model
+from drive_seg.sim import Simulator
+
+CPU_BACKENDS = [row.backend for row in availability() if row.available and row.backend != "tensorrt"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(find_model("default"))
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[NDArray[np.uint8]]:
+    return [Simulator(seed, 1280, 720).frame(40).image for seed in range(9000, 9008)]
+
+
+@pytest.fixture(scope="module", params=CPU_BACKENDS)
+def backend_results(request: pytest.FixtureRequest, scenes: list[NDArray[np.uint8]]) -> Iterator[list[PanopticResult]]:
+    with open_pipeline(backend=request.param, cache_dir=None) as pipeline:
+        yield [pipeline(scene) for scene in scenes]
+
+
+@pytest.fixture(scope="module")
+def reference(scenes: list[NDArray[np.uint8]]) -> list[PanopticResult]:
+    with open_pipeline(backend="onnxruntime", precision="fp32") as pipeline:
+        return [pipeline(scene) for scene in scenes]
+
+
+def test_labels_agree_across_backends(backend_results: list[PanopticResult], reference: list[PanopticResult]) -> None:
+    agree = np.mean([(a.mask == b.mask).mean() for a, b in zip(backend_results, reference, strict=True)])
+    assert agree >= 0.995
+
+
+def test_instances_match_across_backends(
+    backend_results: list[PanopticResult], reference: list[PanopticResult]
+) -> None:
+    """Every instance that is no borderline case of a threshold has its partner: same class, same pixels."""
+    options, pairs = FusionOptions(), 0
+    for ours, theirs in zip(backend_results, reference, strict=True):
+        for one, other in ((ours, theirs), (theirs, ours)):
+            for instance in one.instances:
+                if instance.score < options.score_threshold + 0.1 or instance.area < 4 * options.min_instance_area:
+                    continue
+                pixels = one.panoptic == instance.panoptic_id
+                partners = [i for i in other.instances if i.class_id == instance.class_id]
+                overlap = [
+                    (pixels & (other.panoptic == i.panoptic_id)).sum()
+                    / (pixels | (other.panoptic == i.panoptic_id)).sum()
+                    for i in partners
+                ]
+                assert max(overlap, default=0.0) >= 0.7, f"{instance} has no partner among {partners}"
+                pairs += 1
+    assert pairs >= 10
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_batch_gives_what_single_frames_give(backend: str, scenes: list[NDArray[np.uint8]]) -> None:
+    frames = [Frame(CameraImage.from_rgb(scene), camera=f"c{i}") for i, scene in enumerate(scenes[:3])]
+    with open_pipeline(backend=backend, precision="fp32", max_batch=3) as pipeline:
+        together = pipeline.submit(frames).wait()
+        for frame, result in zip(frames, together, strict=True):
+            assert result.frame is frame
+            alone = pipeline(frame)
+            assert (alone.mask == result.mask).mean() >= 0.999
+
+
+def test_auto_says_what_it_passed_over_and_why(model: Model) -> None:
+    with open_engine(model) as engine:
+        passed = BACKENDS[: BACKENDS.index(engine.info.backend)]
+        assert all(name in engine.info.reason for name in passed)
+        assert engine.info.version
+
+
+def test_a_backend_that_cannot_be_had_is_an_error_that_says_so(model: Model) -> None:
+    with pytest.raises(ConfigError, match="backend must be auto or one of tensorrt"):
+        open_engine(model, "cuda")
+    for row in availability():
+        if not row.available:
+            with pytest.raises(EngineError, match=row.backend):
+                open_engine(model, row.backend)
+
+
+def test_a_precision_without_graph_names_those_there_are(model: Model) -> None:
+    absent = next((p for p in ("int8", "fp16") if p not in model.precisions), None)
+    if absent is None:
+        pytest.skip("the shipped model has every precision")
+    with pytest.raises(ModelError, match=f"no {absent} graph, it has"):
+        open_engine(model, "auto", EngineOptions(precision=absent))
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_damaged_graph_is_refused_by_digest_and_by_the_backend(backend: str, tmp_path: Path, model: Model) -> None:
+    tree = yaml.safe_load(model.path.read_text())
+    garbage = b"no graph at all"
+    (tmp_path / "bad.onnx").write_bytes(garbage)
+    sidecar = tmp_path / "bad.yaml"
+    tree["onnx"] = {"fp32": {"path": "bad.onnx", "sha256": "0" * 64}}
+    sidecar.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ModelError, match="sha256"):
+        open_pipeline(sidecar, backend=backend)
+    tree["onnx"]["fp32"]["sha256"] = hashlib.sha256(garbage).hexdigest()
+    sidecar.write_text(yaml.safe_dump(tree))
+    with pytest.raises(EngineError, match=r"bad\.onnx"):
+        open_pipeline(sidecar, backend=backend)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_slots_are_bounded_and_returned(backend: str, scenes: list[NDArray[np.uint8]]) -> None:
+    frame = Frame(CameraImage.from_rgb(scenes[0]))
+    with open_pipeline(backend=backend) as pipeline:
+        first, second = pipeline.submit([frame]), pipeline.submit([frame])
+        with pytest.raises(EngineError, match="every slot is in flight"):
+            pipeline.submit([frame])
+        one, other = first.wait()[0], second.wait()[0]
+        np.testing.assert_array_equal(one.panoptic, other.panoptic)
+        with pytest.raises(EngineError, match=r"1\.\.1 frames, got 2"):
+            pipeline.submit([frame, frame])
+        pipeline(frame)
+
+
+def test_a_network_with_wrong_shapes_is_refused(model: Model) -> None:
+    def wrong(batch: NDArray[np.uint8]) -> RawOutputs:
+        maps = np.zeros(batch.shape[:3], np.uint8)
+        return RawOutputs(maps, maps, np.zeros((1, 3, 96, 160), np.float32), np.zeros((1, 2, 48, 80), np.float32))
+
+    with (
+        Pipeline(FunctionEngine(wrong), model.labels) as pipeline,
+        pytest.raises(EngineError, match=r"offsets must be float32 \(1, 2, 96, 160\), got float32 \(1, 2, 48, 80\)"),
+    ):
+        pipeline(np.zeros((72, 128, 3), np.uint8))
