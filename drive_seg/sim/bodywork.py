@@ -54,7 +54,8 @@ class Vehicle:
 def draw_paint(rng: np.random.Generator) -> FloatArray:
     """A colour of a car, RGB 0..255."""
     if rng.random() < 0.12:
-        return rng.uniform(20, 235, 3)
+        vivid = rng.uniform(20, 235, 3)
+        return vivid * 0.6 + float(vivid.mean()) * 0.4
     return np.clip(np.array(pick(rng, _PAINTS)) * rng.uniform(0.85, 1.12) + rng.uniform(-8, 8, 3), 12, 246)
 
 

@@ -21,7 +21,7 @@ class Effects:
         self._weather = weather
         self._size = (width, height)
         warmth, tint = float(rng.normal(0, 0.045)), float(rng.normal(0, 0.015))
-        exposure = float(rng.uniform(1.0, 1.5)) * (1.4 if weather.dark else 1.0)
+        exposure = float(rng.uniform(1.0, 1.5)) * {"night": 1.4, "fog": 0.8}.get(weather.name, 1.0)
         gamma, contrast, lift = (
             float(rng.uniform(0.72, 1.05)),
             float(rng.uniform(0.85, 1.15)),
@@ -37,7 +37,7 @@ class Effects:
         self._saturation = float(rng.uniform(0.55, 1.15)) * (
             0.75 if weather.name in ("rain", "fog", "overcast") else 1.0
         )
-        grain = float(rng.gamma(1.5, 1.1)) * (1.8 if weather.dark else 1.0)
+        grain = min(float(rng.gamma(1.5, 1.1)), 4.0) * (1.8 if weather.dark else 1.0)
         coarse = rng.standard_normal((height // 2 + 33, width // 2 + 33)).astype(np.float32)
         fine = cv2.resize(coarse, (width + 64, height + 64), interpolation=cv2.INTER_LINEAR)
         self._grain = to_bytes(128 + np.clip(fine * 1.6, -4, 4) * 30)

@@ -45,7 +45,7 @@ class Ground:
         self._lit = np.clip(weather.ambient + weather.sun * np.sin(weather.sun_elevation), 0, 2)
         self._s = stretch.origin + _SECTIONS
         if weather.dark:
-            self._lit = self._lit + 0.5
+            self._lit = self._lit + 0.38
 
     def draw(self, patches: list[Patch], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
         """Paint the ground with its patches, cast shadows and contact shadows (fixed point polygons)."""

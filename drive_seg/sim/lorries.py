@@ -84,8 +84,8 @@ def van(rng: np.random.Generator) -> Vehicle:
                 [
                     [-end + 0.1, side * half * 1.004, belt],
                     [end - length * 0.15, side * half * 1.004, belt],
-                    [end - length * 0.3, side * half * 1.004, height * 0.93],
-                    [-end + 0.12, side * half * 1.004, height * 0.93],
+                    [end - length * 0.3, side * half * 0.918, height * 0.93],
+                    [-end + 0.12, side * half * 0.918, height * 0.93],
                 ]
             ),
             np.array([0, side, 0.0]),

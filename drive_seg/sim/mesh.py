@@ -177,7 +177,8 @@ class Light:
         weather = self.weather
         lit = weather.ambient * (0.8 + 0.25 * up) + weather.sun * (max(float(self.sun[2]), 0.0) * up)
         if self.headlight:
-            lit = lit + self.headlight * float(np.exp(-distance / 22))
+            # Lamps point low: what stands beside the road gets little of them.
+            lit = lit + 0.35 * self.headlight * float(np.exp(-distance / 22))
         out = colour * lit
         if glow:
             out = out + (colour - out) * (glow * (0.15 + 0.85 * weather.lamps))

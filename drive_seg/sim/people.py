@@ -42,7 +42,8 @@ class Person:
 def _cloth(rng: np.random.Generator) -> FloatArray:
     if rng.random() < 0.55:
         return np.full(3, rng.uniform(18, 110)) + rng.uniform(-10, 22, 3)
-    return rng.uniform(15, 245, 3)
+    vivid = rng.uniform(15, 245, 3)
+    return vivid * 0.65 + float(vivid.mean()) * 0.35
 
 
 @lru_cache(maxsize=1024)

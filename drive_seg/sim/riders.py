@@ -111,7 +111,7 @@ def _rider(
 def paint_wheels(
     canvas: Canvas, camera: Camera, light: Light, position: FloatArray, yaw: float, owner: int | None
 ) -> None:
-    """A bicycle's wheels: dark tyre rings; the spokes' disc is half see-through, and the cyclist's in truth."""
+    """A bicycle's wheels: dark tyre rings; the disc of spokes is half see-through, and cyclist in truth."""
     angle = np.linspace(0, 2 * np.pi, 22, endpoint=False)
     forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
     distance = float(np.linalg.norm(position - camera.position))

@@ -74,8 +74,8 @@ class Scenery:
         self._stretch = stretch
         self._light = light
 
-    def house(self, house: House) -> None:
-        """The wall along the road, the wall towards the camera, the roof."""
+    def house(self, house: House, open_end: bool) -> None:
+        """The wall along the road, the roof and, unless another house hides it, the near end."""
         s0 = max(house.s0, self._stretch.origin - 3.0)
         if s0 >= house.s1 - 0.2:
             return
@@ -85,7 +85,8 @@ class Scenery:
         texture = facade((self._seed * 7 + house.style) % FACADES, dark)
         end = np.array([house.d, house.d + out, house.d + out, house.d])
         up = np.array([0.0, 0.0, house.height, house.height]) - 0.3
-        self._wall(np.full(4, s0), end, up, texture, house.tint * 0.85, house.depth / 12, 0.0)
+        if open_end:
+            self._wall(np.full(4, s0), end, up, texture, house.tint * 0.85, house.depth / 12, 0.0)
         if house.roof:
             ridge = house.d + out / 2
             gable = self._stretch.place(

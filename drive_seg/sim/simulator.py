@@ -31,8 +31,8 @@ _MIN_SIDE, _MAX_SIDE = 32, 8192
 class SimFrame:
     """One frame: picture and truth.
 
-    `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel = class id * 1000 + k
-    with k = 1.. within frame and class. `stamp_ns` = index / fps in nanoseconds.
+    `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel =
+    class id * 1000 + k with k = 1.. within frame and class. `stamp_ns` = index / fps in nanoseconds.
     """
 
     image: npt.NDArray[np.uint8]

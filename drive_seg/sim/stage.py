@@ -41,12 +41,18 @@ class Stage:
     def draw(self, cells: list[Cell], actors: list[Actor]) -> None:
         """The painter's algorithm: a wall counts from its far end, everything else from its foot."""
         items: list[tuple[House | Barrier | Tree | Post | Actor, float, float]] = []
+        before: tuple[House, ...] = ()
+        hidden_ends: set[int] = set()
         for cell in cells:
             items += [(house, house.s1, 22.0) for house in cell.houses]
+            hidden_ends |= self._hidden_ends(cell.houses, before)
+            before = cell.houses
             items += [(barrier, barrier.s1, 14.0) for barrier in cell.barriers]
             items += [(tree, tree.s, tree.crown + 0.5) for tree in cell.trees]
             items += [(post, post.s, 3.5) for post in cell.posts]
-        items += [(actor, actor.s, 7.0) for actor in actors]
+        # What the haze has swallowed is neither seen nor true.
+        visible = self._stretch.origin + 3.0 * self._light.weather.sight
+        items += [(actor, actor.s, 7.0) for actor in actors if actor.s < visible]
         feet = self._stretch.place(
             np.array([s for _, s, _ in items]), np.array([item.d for item, _, _ in items])
         )
@@ -58,20 +64,38 @@ class Stage:
         )
         for index in np.argsort(-moved[:, 2], kind="stable"):
             if seen[index]:
-                self._job(items[index][0], feet[index], moved[index])()
+                item = items[index][0]
+                self._job(item, feet[index], moved[index], id(item) not in hidden_ends)()
 
     def _job(
-        self, item: House | Barrier | Tree | Post | Actor, foot: FloatArray, moved: FloatArray
+        self,
+        item: House | Barrier | Tree | Post | Actor,
+        foot: FloatArray,
+        moved: FloatArray,
+        open_end: bool,
     ) -> Callable[[], None]:
         if isinstance(item, Actor):
             return partial(self._actor, item, foot)
         if isinstance(item, House):
-            return partial(self._scenery.house, item)
+            return partial(self._scenery.house, item, open_end)
         if isinstance(item, Barrier):
             return partial(self._scenery.barrier, item)
         if isinstance(item, Tree):
             return partial(self._scenery.tree, item, foot, moved)
         return partial(self._scenery.post, item, foot)
+
+    @staticmethod
+    def _hidden_ends(houses: tuple[House, ...], before: tuple[House, ...]) -> set[int]:
+        """The houses (by identity) whose end wall stands against the house before."""
+        return {
+            id(house)
+            for house in houses
+            for other in before
+            if house.d * other.d > 0
+            and other.s1 > house.s0 - 0.05
+            and other.height >= house.height
+            and abs(other.d) <= abs(house.d) + 0.05
+        }
 
     def _yaw(self, actor: Actor) -> float:
         return self._stretch.direction(actor.s) + (-actor.yaw if self._stretch.mirrored else actor.yaw)

@@ -177,7 +177,7 @@ def foliage(index: int) -> tuple[ByteArray, ByteArray]:
     mask = (radius + wavy < 0.86) & (np.abs(x) < 0.98) & (np.abs(y) < 0.98)
     if bare:
         mask &= np.abs(noise(rng, size, size, (10, 22, 44), (0.5, 0.5, 0.5))) < 0.22
-    tint = np.array([rng.uniform(38, 105), rng.uniform(62, 118), rng.uniform(22, 58)])
+    tint = np.array([rng.uniform(48, 105), rng.uniform(66, 108), rng.uniform(32, 62)])
     if bare:
         tint = np.full(3, rng.uniform(45, 85)) * (1.08, 1.0, 0.92)
     clumps = noise(rng, size, size, (6, 14, 32), (0.16, 0.18, 0.18)) - 0.22 * y

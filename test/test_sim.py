@@ -1,0 +1,237 @@
+"""The built-in simulator: same bytes every time, and a truth that is exact."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from drive_seg.sim import WEATHERS, SimFrame, Simulator
+from drive_seg.sim.camera import NEAR, Camera, clip_near, rotation
+from drive_seg.sim.canvas import FIRST_THING, PEDESTRIAN, VEHICLE, Canvas
+from drive_seg.sim.mesh import Light, paint_mesh
+from drive_seg.sim.traffic import Traffic
+from drive_seg.sim.vehicles import CARS, vehicle
+from drive_seg.sim.weather import draw_weather
+
+WIDTH, HEIGHT = 320, 192
+THINGS = (3, 4, 5)
+
+
+def digest(frame: SimFrame) -> str:
+    return hashlib.sha256(frame.image.tobytes() + frame.panoptic.tobytes()).hexdigest()
+
+
+def small(seed: int, weather: str | None = None) -> Simulator:
+    return Simulator(seed, WIDTH, HEIGHT, weather=weather)
+
+
+def test_shapes_and_stamps() -> None:
+    frame = Simulator(1, 321, 203, fps=20.0).frame(7)
+    assert frame.image.shape == (203, 321, 3) and frame.image.dtype == np.uint8
+    assert frame.panoptic.shape == (203, 321) and frame.panoptic.dtype == np.uint16
+    assert frame.mask.shape == (203, 321) and frame.mask.dtype == np.uint8
+    assert (frame.index, frame.stamp_ns) == (7, 350_000_000)
+
+
+def test_any_order_gives_the_same_bytes() -> None:
+    onwards = small(5)
+    first = {index: digest(onwards.frame(index)) for index in (0, 3, 400)}
+    backwards = small(5)
+    assert {index: digest(backwards.frame(index)) for index in (400, 3, 0)} == first
+    assert len(set(first.values())) == 3
+    assert digest(small(6).frame(0)) != first[0]
+
+
+def test_another_process_gives_the_same_bytes() -> None:
+    code = (
+        "import hashlib; from drive_seg.sim import Simulator;"
+        f"f = Simulator(9, {WIDTH}, {HEIGHT}, weather='rain').frame(31);"
+        "print(hashlib.sha256(f.image.tobytes() + f.panoptic.tobytes()).hexdigest())"
+    )
+    root = Path(__file__).resolve().parents[1]
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == digest(small(9, "rain").frame(31))
+
+
+@pytest.mark.parametrize("seed", [0, 3, 14, 32])
+def test_instances_are_numbered_without_gaps(seed: int) -> None:
+    frame = small(seed).frame(40)
+    values = set(np.unique(frame.panoptic).tolist())
+    stuff = {value for value in values if value < 1000}
+    assert stuff <= {0, 1, 2}
+    for class_id in THINGS:
+        numbers = sorted(value - 1000 * class_id for value in values if value // 1000 == class_id)
+        assert numbers == list(range(1, len(numbers) + 1))
+    assert {value // 1000 for value in values if value >= 1000} <= set(THINGS)
+    expected = [
+        [pixel // 1000 if pixel >= 1000 else pixel for pixel in row] for row in frame.panoptic.tolist()
+    ]
+    assert frame.mask.tolist() == expected
+
+
+def test_every_class_and_weather_appears() -> None:
+    seen: set[int] = set()
+    for seed, weather in enumerate(WEATHERS):
+        simulator = small(seed + 30, weather)
+        assert simulator.weather == weather
+        frame = simulator.frame(20)
+        assert frame.image.std() > 8
+        assert (frame.mask == 1).mean() > 0.05
+        seen |= set(np.unique(frame.mask).tolist())
+    assert seen == {0, 1, 2, 3, 4, 5}
+
+
+def test_weather_drawn_from_the_seed_varies() -> None:
+    assert len({small(seed).weather for seed in range(20)}) >= 4
+
+
+def test_night_is_darker_than_day() -> None:
+    for seed in range(3):
+        night, day = (small(seed, weather).frame(0).image[: HEIGHT // 4] for weather in ("night", "clear"))
+        assert night.mean() < 0.7 * day.mean()
+
+
+def test_weather_does_not_change_what_is_where() -> None:
+    clear, grey = small(7, "clear").frame(12), small(7, "overcast").frame(12)
+    # Only a bonnet may differ: it is drawn with the effects of the weather.
+    upper = slice(0, int(HEIGHT * 0.8))
+    np.testing.assert_array_equal(clear.panoptic[upper], grey.panoptic[upper])
+
+
+@pytest.mark.parametrize("seed", [4, 12])
+def test_frames_flow(seed: int) -> None:
+    simulator = small(seed)
+    frames = [simulator.frame(index) for index in (100, 101, 130)]
+    near = (frames[0].mask != frames[1].mask).mean()
+    far = (frames[0].mask != frames[2].mask).mean()
+    assert 0 < near < 0.06
+    assert near < far
+
+
+def test_the_drive_never_turns_back() -> None:
+    for seed in range(8):
+        simulator = small(seed)
+        ego = Traffic(seed, simulator._layout).ego
+        where = np.array([ego.travelled(time) for time in np.arange(0, 300, 0.5)])
+        assert (np.diff(where) > 0).all()
+
+
+def test_long_drive_stays_a_road() -> None:
+    simulator = small(8)
+    for index in (0, 3_000, 9_000, 30_000):
+        mask = simulator.frame(index).mask
+        assert np.isin(mask[HEIGHT // 2 :], (1, 2)).mean() > 0.15
+
+
+def _camera() -> Camera:
+    return Camera(WIDTH, HEIGHT, 300.0, np.array([0.0, 0.0, 1.4]), rotation(0.0, -0.02, 0.0))
+
+
+def _light() -> Light:
+    weather = draw_weather(np.random.Generator(np.random.PCG64(1)), "clear")
+    return Light(weather, [], np.array([0.0, 0.0, 1.0]), 0.0)
+
+
+def _paint_cars(canvas: Canvas, distances: tuple[float, ...]) -> None:
+    for number, distance in enumerate(distances):
+        owner = canvas.new_instance(VEHICLE)
+        paint_mesh(
+            canvas, _camera(), _light(), vehicle(number).mesh, np.array([distance, 0.0, 0.0]), 0.0, owner
+        )
+
+
+@pytest.mark.parametrize("first", [0, CARS])
+def test_truth_covers_what_the_picture_shows(first: int) -> None:
+    """A body on an empty sheet: the truth is where the picture is painted, without holes."""
+    empty = (255, 0, 255)
+    near = np.ones((3, 3), np.uint8)
+    for number in range(first, first + 30):
+        canvas = Canvas(WIDTH, HEIGHT)
+        canvas.image[:] = empty
+        owner = canvas.new_instance(VEHICLE)
+        place = np.array([14.0, 2.5 if number % 2 else -3.0, 0.0])
+        paint_mesh(canvas, _camera(), _light(), vehicle(number).mesh, place, 0.1 * number, owner)
+        change = np.abs(canvas.image.astype(int) - empty).max(axis=2)
+        truth = (canvas.owners == owner).astype(np.uint8)
+        assert truth.sum() > 200
+        # Anti-aliasing reaches a pixel beyond the truth; strong paint must not.
+        assert ((change > 90) & (cv2.dilate(truth, near) == 0)).sum() <= 0.002 * truth.sum()
+        assert ((change == 0) & (truth == 1)).sum() <= 0.002 * truth.sum()
+        assert (cv2.morphologyEx(truth, cv2.MORPH_CLOSE, near) - truth).sum() < 0.02 * truth.sum()
+
+
+def test_the_nearer_hides_the_farther() -> None:
+    alone = Canvas(WIDTH, HEIGHT)
+    _paint_cars(alone, (30.0,))
+    both = Canvas(WIDTH, HEIGHT)
+    _paint_cars(both, (30.0, 9.0))
+    far, near = FIRST_THING, FIRST_THING + 1
+    assert (alone.owners == far).sum() > 100
+    assert (both.owners == far).sum() < 0.2 * (alone.owners == far).sum()
+    assert not ((both.owners == far) & (alone.owners != far)).any()
+    assert (both.owners == near).sum() > 1000
+
+
+def test_a_hidden_thing_gets_no_number() -> None:
+    canvas = Canvas(64, 48)
+    square = np.array([[10, 10], [30, 10], [30, 30], [10, 30]], dtype=np.int32) * 16
+    grey = np.array([90.0, 90.0, 90.0])
+    hidden, shown = canvas.new_instance(PEDESTRIAN), canvas.new_instance(PEDESTRIAN)
+    canvas.convex(square, grey, hidden)
+    canvas.convex(square, grey, shown)
+    assert np.unique(canvas.panoptic()).tolist() == [0, 4001]
+
+
+def test_a_full_sheet_refuses_more_instances() -> None:
+    canvas = Canvas(32, 32)
+    while canvas.new_instance(VEHICLE) is not None:
+        pass
+    assert len(canvas.owner_class) == 256
+
+
+def test_intrinsics_project_like_the_picture() -> None:
+    simulator = Simulator(3, 640, 384)
+    k = simulator.intrinsics
+    assert k.shape == (3, 3) and k.dtype == np.float64
+    assert (k[0, 2], k[1, 2]) == (319.5, 191.5)
+    field = np.degrees(2 * np.arctan(320 / k[0, 0]))
+    assert 50 <= field <= 80
+    camera = simulator._camera(0.0)
+    points = np.array([[1.0, -0.5, 8.0], [-2.0, 0.3, 20.0]])
+    homogeneous = points @ k.T
+    np.testing.assert_allclose(camera.pixels(points), homogeneous[:, :2] / homogeneous[:, 2:], atol=1e-9)
+
+
+def test_clipping_keeps_the_part_in_front() -> None:
+    square = np.array([[-1.0, 0.0, -1.0], [1.0, 0.0, -1.0], [1.0, 0.0, 3.0], [-1.0, 0.0, 3.0]])
+    cut = clip_near(square)
+    assert cut is not None and len(cut) == 4
+    assert cut[:, 2].min() == pytest.approx(NEAR) and cut[:, 2].max() == 3.0
+    assert clip_near(square - np.array([0.0, 0.0, 10.0])) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"weather": "snow"}, "weather: expected one of clear, overcast.*got 'snow'"),
+        ({"width": 0}, "width: expected 32..8192 pixels, got 0"),
+        ({"height": 100_000}, "height: expected 32..8192 pixels, got 100000"),
+        ({"fps": 0.0}, "fps: expected a rate above 0.*got 0.0"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Simulator(0, **arguments)  # type: ignore[arg-type]
+
+
+def test_negative_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="index: expected 0 or more, got -1"):
+        small(0).frame(-1)
