@@ -106,14 +106,6 @@ class Geometry:
             self._axes[stride] = found
         return found
 
-    def column_weights(self, stride: int = 1) -> NDArray[np.int32]:
-        """int32 (W_net / stride,): how many native columns are sampled from each column of cells."""
-        return self.axes(stride)[0].weights
-
-    def row_weights(self, stride: int = 1) -> NDArray[np.int32]:
-        """int32 (H_net / stride,): how many native rows are sampled from each row of cells."""
-        return self.axes(stride)[1].weights
-
     def native_box(self, col_first: int, col_last: int, row_first: int, row_last: int, stride: int = 1) -> Box:
         """The native pixels sampled from an inclusive range of cells: exact, O(1).
 

@@ -55,7 +55,7 @@ def draw_overlay(
         fps: measured frames per second, for the strip.
 
     Raises:
-        ValueError: ``rgb`` or ``out`` does not fit the result.
+        ValueError: ``rgb`` or ``out`` does not fit the result, or ``out`` is read-only.
     """
     width, height = result.native_size
     if out is None:
@@ -63,6 +63,8 @@ def draw_overlay(
     for name, image in (("rgb", rgb), ("out", out)):
         if image.shape != (height, width, 3) or image.dtype != np.uint8:
             raise ValueError(f"{name} must be uint8 {height, width, 3}, got {image.dtype} {image.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writable; the RGB of an rgb8 camera image is a view of its message")
     scale = min(height / 720, width / 1280)
     codes, palette = _codes(result, labels)
     _tint(rgb, codes, palette, labels, scale, out)

@@ -71,9 +71,12 @@ def test_weights_and_boxes_count_native_pixels(
 ):
     geometry = Geometry.letterbox((width, height), network)
     cells_x, cells_y = geometry.columns // stride, geometry.rows // stride
-    across, down = geometry.column_weights(stride), geometry.row_weights(stride)
-    np.testing.assert_array_equal(across, np.bincount(cells_x, minlength=network[0] // stride))
-    np.testing.assert_array_equal(down, np.bincount(cells_y, minlength=network[1] // stride))
+    across, down = geometry.axes(stride)
+    np.testing.assert_array_equal(across.weights, np.bincount(cells_x, minlength=network[0] // stride))
+    np.testing.assert_array_equal(down.weights, np.bincount(cells_y, minlength=network[1] // stride))
+    for axis, cells, native in ((across, cells_x, width), (down, cells_y, height)):
+        assert (axis.window.start, axis.window.stop) == (cells[0], cells[-1] + 1)
+        assert (axis.starts[0], axis.starts[-1]) == (0, native)
 
     first_col, last_col = sorted(data.draw(st.tuples(*[st.integers(0, network[0] // stride - 1)] * 2)))
     first_row, last_row = sorted(data.draw(st.tuples(*[st.integers(0, network[1] // stride - 1)] * 2)))
@@ -131,4 +134,4 @@ def test_restore_says_what_does_not_fit():
     with pytest.raises(ValueError, match="out must be uint16"):
         geometry.restore(np.zeros((384, 640), np.uint16), np.empty((720, 1280), np.uint8))  # type: ignore[type-var]
     with pytest.raises(ValueError, match="stride must divide"):
-        geometry.column_weights(7)
+        geometry.axes(7)

@@ -193,3 +193,6 @@ def test_what_does_not_fit_is_refused(rgb: NDArray[np.uint8]):
         draw_overlay(rgb[1:], result(), DRIVING)
     with pytest.raises(ValueError, match="out must be uint8"):
         draw_overlay(rgb, result(), DRIVING, out=np.empty((HEIGHT, WIDTH, 4), np.uint8))
+    rgb.setflags(write=False)
+    with pytest.raises(ValueError, match="writable"):
+        draw_overlay(rgb, result(), DRIVING, out=rgb)
