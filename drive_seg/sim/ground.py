@@ -315,16 +315,15 @@ class Ground:
         """Fade the ground with distance, row by row."""
         canvas, camera, weather = self._canvas, self._camera, self._weather
         horizon = camera.horizon()
-        top = int(np.clip(horizon - 0.05 * canvas.height, 0, canvas.height - 1))
-        rows = np.arange(top, canvas.height)
-        away = camera.focal * camera.position[2] / np.maximum(rows - horizon, 1.0)
+        # From the horizon down to where the haze takes less than 2 %.
+        top = int(np.clip(horizon, 0, canvas.height - 1))
+        last = horizon + camera.focal * camera.position[2] / (0.02 * weather.sight)
+        bottom = int(np.clip(last, top + 1, canvas.height))
+        away = camera.focal * camera.position[2] / np.maximum(np.arange(top, bottom) - horizon, 1.0)
         clear = np.exp(-np.minimum(away, _REACH * 1.5) / weather.sight)
-        below = rows > horizon
-        part = canvas.image[top:]
-        # The land's far edge meets the horizon; above it only what the ground already covers may change.
-        keep = np.repeat(np.where(below, clear, 1.0)[:, None], 3, axis=1)
+        keep = np.repeat(clear[:, None], 3, axis=1)
         multiply = cv2.repeat((keep * 255).astype(np.uint8)[:, None, :], 1, canvas.width)
         plus = cv2.repeat(((1 - keep) * weather.haze).astype(np.uint8)[:, None, :], 1, canvas.width)
-        part = canvas.image[top:]
+        part = canvas.image[top:bottom]
         cv2.multiply(part, multiply, dst=part, scale=1 / 255)
         cv2.add(part, plus, dst=part)

@@ -215,7 +215,7 @@ def paint_mesh(
         return None
     seen = np.einsum("ij,ij->i", normals, camera.position - centres) > 0
     distance = float(np.linalg.norm(position - camera.position))
-    seen &= mesh.size * camera.focal > 1.1 * max(distance - 3, 1.0)
+    seen &= mesh.size * camera.focal > 1.5 * max(distance - 3, 1.0)
     colours = light.shade(mesh.colours, normals, distance, mesh.glow)
     whole = points[:, 2].min() >= NEAR
     fixed = camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points))

@@ -8,7 +8,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from .camera import Camera, FixedArray, FloatArray
+from .camera import NEAR, Camera, FixedArray, FloatArray
 from .canvas import Canvas
 from .cell import Cell
 from .mesh import Glare, Light, paint_mesh
@@ -126,8 +126,10 @@ class Stage:
 
     def contacts(self, actors: list[Actor]) -> list[FixedArray]:
         """The dark ground under every actor, fixed point polygons."""
-        shapes = [self._camera.polygon(self._footprint(actor)) for actor in actors if self._near(actor.s)]
-        return [shape for shape in shapes if shape is not None]
+        corners, _ = self._footprints(actors)
+        points = self._camera.to_camera(corners.reshape(-1, 3))
+        points = points.reshape(-1, 4, 3)[points[:, 2].reshape(-1, 4).min(axis=1, initial=np.inf) >= NEAR]
+        return list(self._camera.fixed(points.reshape(-1, 3)).reshape(-1, 4, 2))
 
     def shadows(self, cells: list[Cell], actors: list[Actor]) -> list[FixedArray]:
         """The shadows the sun throws on the ground, fixed point polygons."""
@@ -135,9 +137,8 @@ class Stage:
             return []
         lean = -self._light.sun[:2] / max(float(self._light.sun[2]), 0.12)
         hulls = [
-            _swept(self._footprint(actor), lean * min(actor_size(actor)[2], 2.5))
-            for actor in actors
-            if self._near(actor.s)
+            _swept(foot, lean * min(height, 2.5))
+            for foot, height in zip(*self._footprints(actors), strict=True)
         ]
         for cell in cells:
             for house in cell.houses:
@@ -161,20 +162,20 @@ class Stage:
     def _near(self, s: float) -> bool:
         return abs(s - self._stretch.origin) < _SHADOWS_TO
 
-    def _footprint(self, actor: Actor) -> FloatArray:
-        length, width, _ = actor_size(actor)
-        centre = self._stretch.place(np.array([actor.s]), actor.d)[0]
-        yaw = self._yaw(actor)
-        along = np.array([np.cos(yaw), np.sin(yaw), 0.0]) * length / 2
-        across = np.array([-np.sin(yaw), np.cos(yaw), 0.0]) * width / 2
-        return np.array(
-            [
-                centre + along + across,
-                centre + along - across,
-                centre - along - across,
-                centre - along + across,
-            ]
-        )
+    def _footprints(self, actors: list[Actor]) -> tuple[FloatArray, FloatArray]:
+        """Corners (N, 4, 3) and heights (N,) of the actors whose shadows are seen."""
+        near = [actor for actor in actors if self._near(actor.s)]
+        if not near:
+            return np.zeros((0, 4, 3)), np.zeros(0)
+        sizes = np.array([actor_size(actor) for actor in near])
+        yaws = np.array([self._yaw(actor) for actor in near])
+        places = np.array([(actor.s, actor.d) for actor in near])
+        centres = self._stretch.place(places[:, 0], places[:, 1])
+        level = np.zeros(len(near))
+        along = np.stack([np.cos(yaws), np.sin(yaws), level], axis=1) * sizes[:, :1] / 2
+        across = np.stack([-np.sin(yaws), np.cos(yaws), level], axis=1) * sizes[:, 1:2] / 2
+        corners = [along + across, along - across, -along - across, across - along]
+        return centres[:, None] + np.stack(corners, axis=1), sizes[:, 2]
 
 
 def _swept(foot: FloatArray, shift: FloatArray) -> FloatArray:
