@@ -64,7 +64,16 @@ setup(
         "train": ["torch>=2.4", "onnx>=1.16"],
         "offline": OFFLINE,
         "test": TEST,
-        "dev": [*TEST, "onnx>=1.16", "ruff>=0.12,<0.18", "mypy>=1.10,<3", "types-PyYAML>=6.0.12"],
+        "dev": [
+            *TEST,
+            "onnx>=1.16",
+            # A newer release of these finds other things in the same code.
+            "ruff>=0.17,<0.18",
+            "mypy>=2.4,<2.5",
+            "types-PyYAML>=6.0.12",
+            "numpy<2.5",
+            "opencv-python-headless<5.1",
+        ],
     },
     entry_points={
         "console_scripts": [
