@@ -239,9 +239,9 @@ class PostProcessor:
         kept[_NO_SEGMENT] = False
 
         values = np.full(count, PANOPTIC_UNLABELLED, np.uint16)
-        instances = self._number(values, kept, segments, score)
         seen = native > 0  # when the camera is smaller than the network, some map pixels stand for no camera pixel
-        boxes = _boxes(run_segment[seen], run_row[seen], run_first[seen], run_last[seen], count)
+        boxes, first_run = _extents(run_segment[seen], run_row[seen], run_first[seen], run_last[seen], count)
+        instances = self._number(values, kept, segments.channel, score, first_run)
         panoptic.reshape(-1)[pixels] = values[segment]
         if not kept[run_segment].all():
             mask.reshape(-1)[pixels[~kept[segment]]] = UNLABELLED
@@ -261,14 +261,18 @@ class PostProcessor:
         self,
         values: NDArray[np.uint16],
         kept: NDArray[np.bool_],
-        segments: Segments,
+        channel_of: NDArray[np.intp],
         score: NDArray[np.float64],
+        first_run: NDArray[np.intp],
     ) -> list[int]:
-        """Give the kept segments their panoptic ids, best score first within each class; returns them in id order."""
+        """Give the kept segments their panoptic ids and return them in id order.
+
+        k counts within the class, best score first; of equals the one that comes first in raster order.
+        """
         ordered: list[int] = []
         for channel, class_id in enumerate(self._thing_ids):
-            mine = np.flatnonzero(kept & (segments.channel == channel))
-            mine = mine[np.argsort(-score[mine], kind="stable")]
+            mine = np.flatnonzero(kept & (channel_of == channel))
+            mine = mine[np.lexsort((first_run[mine], -score[mine]))]
             kept[mine[MAX_INSTANCES_PER_CLASS:]] = False
             mine = mine[:MAX_INSTANCES_PER_CLASS]
             values[mine] = class_id * PANOPTIC_DIVISOR + 1 + np.arange(mine.size)
@@ -314,23 +318,30 @@ def _run_starts(pixels: NDArray[np.intp], segment: NDArray[np.int32], width: int
     return np.flatnonzero(new)
 
 
-def _boxes(
+def _extents(
     segment: NDArray[np.int32],
     row: NDArray[np.intp],
     first: NDArray[np.intp],
     last: NDArray[np.intp],
     count: int,
-) -> NDArray[np.intp]:
-    """(count, 4) first column, last column, first row, last row (inclusive, map pixels) over each segment's runs."""
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each segment's runs lie.
+
+    Returns:
+        (count, 4) first column, last column, first row, last row (inclusive, map pixels), and (count,) the index of
+        its first run in raster order. Rows of segments without runs are 0.
+    """
     boxes = np.zeros((count, 4), np.intp)
+    first_run = np.zeros(count, np.intp)
     key = segment.astype(np.uint16) if count <= 1 << 16 else segment  # numpy's radix sort is for 16 bits, 8 x faster
     order = np.argsort(key, kind="stable")
     present, starts = np.unique(segment[order], return_index=True)
+    first_run[present] = order[starts]
     for column, (reduce, values) in enumerate(
         ((np.minimum, first), (np.maximum, last), (np.minimum, row), (np.maximum, row))
     ):
         boxes[present, column] = reduce.reduceat(values[order], starts)
-    return boxes
+    return boxes, first_run
 
 
 def _native_box(geometry: Geometry, box: NDArray[np.intp], stride: int) -> Box:
