@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,19 +173,25 @@ class Light:
         hazed: FloatArray = out * clear + weather.haze * (1 - clear)
         return hazed
 
-    def tone(self, colour: FloatArray, distance: float, up: float = 0.3, glow: float = 0.0) -> FloatArray:
-        """One colour (3,) of a surface whose normal rises by `up` and that the sun does not meet squarely."""
+    def fade(self, distance: float, up: float) -> tuple[FloatArray, FloatArray]:
+        """Gain and base (3,) of roadside colours: seen = colour * gain + base; `up` is the normal's z."""
         weather = self.weather
         lit = weather.ambient * (0.8 + 0.25 * up) + weather.sun * (max(float(self.sun[2]), 0.0) * up)
         if self.headlight:
             # Lamps point low: what stands beside the road gets little of them.
-            lit = lit + 0.35 * self.headlight * float(np.exp(-distance / 22))
-        out = colour * lit
+            lit = lit + 0.35 * self.headlight * math.exp(-distance / 22)
+        clear = math.exp(-distance / weather.sight)
+        return lit * clear, weather.haze * (1 - clear)
+
+    def tone(self, colour: FloatArray, distance: float, up: float = 0.3, glow: float = 0.0) -> FloatArray:
+        """A roadside colour (3,) as the camera sees it; `glow` is its own light."""
+        gain, base = self.fade(distance, up)
+        seen = colour * gain
         if glow:
-            out = out + (colour - out) * (glow * (0.15 + 0.85 * weather.lamps))
-        clear = float(np.exp(-distance / weather.sight))
-        hazed: FloatArray = np.minimum(out, 255.0) * clear + weather.haze * (1 - clear)
-        return hazed
+            own = colour * math.exp(-distance / self.weather.sight)
+            seen = seen + (own - seen) * (glow * (0.15 + 0.85 * self.weather.lamps))
+        out: FloatArray = np.minimum(seen + base, 255.0)
+        return out
 
 
 def turn(yaw: float) -> FloatArray:

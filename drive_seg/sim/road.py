@@ -146,7 +146,7 @@ class Road:
         bends = rng.uniform(0.1, 1.0, 3) * np.array([1 / 450, 1 / 330, 1 / 300]) * sharp
         self._turns = np.stack([bends * waves / (2 * np.pi), 2 * np.pi / waves, rng.uniform(0, 2 * np.pi, 3)])
         lengths = np.array([rng.uniform(220, 380), rng.uniform(380, 800)])
-        curve = rng.uniform(0.0, 1.0, 2) * np.array([1 / 2500, 1 / 1400])
+        curve = rng.uniform(0.0, 1.0, 2) * np.array([1 / 5000, 1 / 4000])
         self._hills = np.stack(
             [curve * (lengths / (2 * np.pi)) ** 2, 2 * np.pi / lengths, rng.uniform(0, 2 * np.pi, 2)]
         )

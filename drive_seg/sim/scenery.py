@@ -177,7 +177,7 @@ class Scenery:
         s = np.array([s0, barrier.s1, barrier.s1, s0])
         if barrier.kind in ("hedge", "wall"):
             texture = (
-                (foliage(self._seed % CROWNS)[0],)
+                foliage(self._seed % CROWNS)[0]
                 if barrier.kind == "hedge"
                 else (facade(self._seed % FACADES, False)[0][:40],)
             )
@@ -221,7 +221,7 @@ class Scenery:
             self._trunk(
                 foot, 0.04 * tree.crown + 0.06, tree.trunk + tree.crown * 0.3, np.array([78.0, 64.0, 52.0])
             )
-        colour, mask = foliage((self._seed * 7 + tree.style) % CROWNS)
+        colours, masks = foliage((self._seed * 7 + tree.style) % CROWNS)
         size = int(min(2 * tree.crown * scale, 2 * self._canvas.height))
         if size < 2:
             return
@@ -231,14 +231,12 @@ class Scenery:
         x, y = round(float(pixel[0]) - size / 2), round(float(pixel[1]) - size / 2)
         if x >= self._canvas.width or x + size <= 0 or y + size <= 0:
             return
-        shape = as_bytes(cv2.inRange(cv2.resize(mask, (size, size)), (128,), (255,)))
-        black, white = (
-            self._light.tone(np.zeros(3), distance, 0.5),
-            self._light.tone(np.full(3, 150.0), distance, 0.5),
-        )
-        if size < 64:
-            colour = as_bytes(cv2.resize(colour, (size, size), interpolation=cv2.INTER_AREA))
-        lit = cv2.LUT(colour, _ramp((white - black) / 150, black))
+        level = 0
+        while level < len(colours) - 1 and colours[level].shape[0] >= 2 * size:
+            level += 1
+        shape = as_bytes(cv2.inRange(cv2.resize(masks[level], (size, size)), (128,), (255,)))
+        gain, base = self._light.fade(distance, 0.5)
+        lit = cv2.LUT(colours[level], _ramp(gain, base))
         self._canvas.stamp(as_bytes(cv2.resize(lit, (size, size))), shape, x, y, BACKGROUND)
 
     def _trunk(self, foot: FloatArray, radius: float, height: float, colour: FloatArray) -> FixedArray | None:

@@ -161,8 +161,8 @@ def _rectangle(
 
 
 @lru_cache(maxsize=CROWNS)
-def foliage(index: int) -> tuple[ByteArray, ByteArray]:
-    """A tree or bush crown: colour (128, 128, 3) and mask (128, 128; 255 = leaf)."""
+def foliage(index: int) -> tuple[tuple[ByteArray, ...], tuple[ByteArray, ...]]:
+    """A tree or bush crown: colour (128, 128, 3) and mask (128, 128; 255 = leaf), and their halves."""
     rng = chance(index, 203)
     size = 128
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
@@ -182,4 +182,5 @@ def foliage(index: int) -> tuple[ByteArray, ByteArray]:
         tint = np.full(3, rng.uniform(45, 85)) * (1.08, 1.0, 0.92)
     clumps = noise(rng, size, size, (6, 14, 32), (0.16, 0.18, 0.18)) - 0.22 * y
     light = 0.9 + clumps + rng.standard_normal((size, size)).astype(np.float32) * 0.16
-    return to_bytes(light[:, :, None] * tint.astype(np.float32)), mask.astype(np.uint8) * 255
+    colour = to_bytes(light[:, :, None] * tint.astype(np.float32))
+    return halves(colour), halves(mask.astype(np.uint8) * 255)
