@@ -1,0 +1,5 @@
+"""Files instead of topics: the same pipeline from video, images or bag to images, video or bag.
+
+Reading order: ``sources`` (where frames come from: ``images``, ``video``, ``bags``), ``sinks`` (where results go:
+``sinks`` itself, ``bag_writer``), ``runner`` (every frame from one to the other), ``summary`` (what a run reports).
+"""

@@ -1,0 +1,179 @@
+"""Bags that ROS 2 Humble and later play: the node's topics with the recording's own stamps."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import DriveSegError, MissingDependency
+from drive_seg.frame import CameraImage, Instance, PanopticResult
+from drive_seg.labels import LabelSet
+from drive_seg.offline.sources import origin_of
+from drive_seg.offline.vision_msgs import DEFINITIONS
+from drive_seg.overlay import draw_overlay
+from drive_seg.preprocess import decode_rgb
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+DETECTIONS = "vision_msgs/msg/Detection2DArray"
+LABEL_INFO = "vision_msgs/msg/LabelInfo"
+
+
+class BagFile:
+    """A bag being written: ``NAME.mcap`` is one MCAP file, ``NAME.bag2`` a rosbag2 folder with SQLite storage.
+
+    The file is made by the first ``write``, and by its thread, since SQLite is bound to one.
+
+    Raises:
+        MissingDependency: rosbags is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+        except ImportError as error:
+            raise MissingDependency("rosbags", "writing bags", "pip install 'drive_seg[offline]'") from error
+        self.path = path
+        self._store = get_typestore(Stores.ROS2_HUMBLE)
+        for name, text in DEFINITIONS.items():
+            self._store.register(get_types_from_msg(text, name))
+        self.types: Any = self._store.types
+        self._scratch: Path | None = None
+        self._writer: Any = None
+        self._connections: dict[str, Any] = {}
+
+    def write(self, topic: str, msgtype: str, message: Any, recorded_ns: int, latched: bool = False) -> None:
+        """Append one message of ``types``; raises DriveSegError where that fails."""
+        data = self._store.serialize_cdr(message, msgtype)
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            if topic not in self._connections:
+                self._connections[topic] = self._writer.add_connection(
+                    topic, msgtype, typestore=self._store, offered_qos_profiles=[self._profile(latched)]
+                )
+            self._writer.write(self._connections[topic], recorded_ns, data)
+        except Exception as error:  # of SQLite, the system or rosbags, by what fails
+            raise DriveSegError(f"cannot write bag {self.path}: {error}") from error
+
+    def _open(self) -> Any:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+
+        if self.path.suffix != ".mcap":
+            if self.path.is_dir():
+                self.path.rmdir()
+            folder, plugin = self.path, StoragePlugin.SQLITE3
+        else:
+            # rosbags makes folders; a single MCAP file is moved out of its folder at the end.
+            self._scratch = Path(tempfile.mkdtemp(prefix=".drive_seg_", dir=self.path.parent))
+            folder, plugin = self._scratch / self.path.stem, StoragePlugin.MCAP
+        writer = Writer(folder, version=8, storage_plugin=plugin)
+        writer.open()
+        return writer
+
+    def _profile(self, latched: bool) -> Any:
+        from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+        forever = QosTime(2147483647, 4294967295)
+        durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
+        return Qos(
+            QosHistory.KEEP_LAST,
+            1 if latched else 10,
+            QosReliability.RELIABLE,
+            durability,
+            forever,
+            forever,
+            QosLiveliness.AUTOMATIC,
+            forever,
+            False,
+        )
+
+    def header(self, stamp_ns: int, frame_id: str) -> Any:
+        """std_msgs/Header."""
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+        stamp = self.types["builtin_interfaces/msg/Time"](seconds, nanoseconds)
+        return self.types["std_msgs/msg/Header"](stamp, frame_id)
+
+    def image(self, header: Any, encoding: str, pixels: NDArray[Any]) -> Any:
+        """sensor_msgs/Image of a (H, W) or (H, W, channels) array."""
+        height, width = pixels.shape[:2]
+        data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+        return self.types[IMAGE](header, height, width, encoding, 0, data.size // height, data)
+
+    def close(self) -> None:
+        """Write index and metadata; a bag without messages leaves no file."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+            if self._scratch is not None:
+                (file,) = (self._scratch / self.path.stem).glob("*.mcap")
+                file.replace(self.path)
+        except OSError as error:
+            raise DriveSegError(f"cannot finish bag {self.path}: {error}") from error
+        finally:
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+class BagSink:
+    """``/segmentation/mask``, ``panoptic``, ``instances``, ``label_info``, and ``overlay/compressed`` if asked for;
+    the summary in the bag's folder, or as ``NAME.mcap.summary.json`` beside a single file."""
+
+    def __init__(self, path: Path, labels: LabelSet, overlay: bool = False) -> None:
+        single = path.suffix == ".mcap"
+        self.summary_path = path.with_name(f"{path.name}.summary.json") if single else path / "summary.json"
+        self._bag = BagFile(path)
+        self._labels = labels
+        self._overlay = overlay
+        self._label_info_written = False
+
+    def write(self, result: PanopticResult) -> None:
+        """Append the messages of one frame, all with the camera's header."""
+        origin, bag = origin_of(result.frame), self._bag
+        at = origin.recorded_ns
+        header = bag.header(result.frame.stamp_ns, origin.frame_id)
+        if not self._label_info_written:
+            bag.write("/segmentation/label_info", LABEL_INFO, self._label_info(header), at, latched=True)
+            self._label_info_written = True
+        bag.write("/segmentation/mask", IMAGE, bag.image(header, "mono8", result.mask), at)
+        bag.write("/segmentation/panoptic", IMAGE, bag.image(header, "16UC1", result.panoptic), at)
+        bag.write("/segmentation/instances", DETECTIONS, self._detections(header, result.instances), at)
+        if self._overlay and isinstance(result.frame.image, CameraImage):
+            drawn = draw_overlay(decode_rgb(result.frame.image), result, self._labels, result.times)
+            jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1]
+            message = bag.types[COMPRESSED](header, "jpeg", jpeg.reshape(-1))
+            bag.write("/segmentation/overlay/compressed", COMPRESSED, message, at)
+
+    def _label_info(self, header: Any) -> Any:
+        vision_class = self._bag.types["vision_msgs/msg/VisionClass"]
+        classes = [vision_class(label.id, label.name) for label in self._labels]
+        return self._bag.types[LABEL_INFO](header, classes, 0.0)
+
+    def _detections(self, header: Any, instances: Sequence[Instance]) -> Any:
+        return self._bag.types[DETECTIONS](header, [self._detection(header, instance) for instance in instances])
+
+    def _detection(self, header: Any, instance: Instance) -> Any:
+        types = self._bag.types
+        box = instance.box
+        point = types["vision_msgs/msg/Point2D"](box.x + box.width / 2, box.y + box.height / 2)
+        center = types["vision_msgs/msg/Pose2D"](point, 0.0)
+        bbox = types["vision_msgs/msg/BoundingBox2D"](center, float(box.width), float(box.height))
+        nowhere = types["geometry_msgs/msg/Pose"](
+            types["geometry_msgs/msg/Point"](0.0, 0.0, 0.0), types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+        )
+        pose = types["geometry_msgs/msg/PoseWithCovariance"](nowhere, np.zeros(36))
+        hypothesis = types["vision_msgs/msg/ObjectHypothesis"](instance.class_name, float(instance.score))
+        result = types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis, pose)
+        return types["vision_msgs/msg/Detection2D"](header, [result], bbox, str(instance.panoptic_id))
+
+    def close(self) -> None:
+        """Finish the bag."""
+        self._bag.close()

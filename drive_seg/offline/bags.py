@@ -1,0 +1,156 @@
+"""ROS bags as a source: MCAP, SQLite, rosbag2 folders and ROS 1, read by the library rosbags without ROS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drive_seg.errors import MalformedImage, MissingDependency, SourceError
+from drive_seg.frame import CameraImage, CompressedImage, Frame
+from drive_seg.offline.salvage import salvage_messages
+from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
+
+BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+
+def is_bag(path: Path) -> bool:
+    """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not)."""
+    if path.is_file():
+        return path.suffix.lower() in BAG_SUFFIXES
+    return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
+
+
+class BagSource:
+    """The images of one topic, with their headers' stamps and frame ids.
+
+    A bag that was cut off is read as far as it goes; then iterating raises SourceError.
+
+    Args:
+        topic: None takes the only image topic, or the only one called ``image_raw`` (``.../compressed``).
+
+    Raises:
+        SourceError: unreadable, no image topic, several candidates, or no such topic; the message lists them.
+        MissingDependency: rosbags is not installed.
+    """
+
+    live = False
+
+    def __init__(self, path: Path, topic: str | None = None) -> None:
+        _require_rosbags()
+        self.name = str(path)
+        self._path = path
+        self._damage = ""
+        try:
+            with _open(path) as reader:
+                counts = {c.topic: c.msgcount for c in reader.connections if c.msgtype in IMAGE_TYPES}
+                seconds = reader.duration / 1e9
+        except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
+            self._damage = str(error) or type(error).__name__
+            counts, seconds = self._survey()
+        self.topic = _choose(path, counts, topic, self._damage)
+        self.count: int | None = counts[self.topic]
+        rate = (counts[self.topic] - 1) / seconds if seconds > 0 else 0.0
+        self.fps = rate if 0.1 < rate < 1000 else DEFAULT_FPS
+
+    def _survey(self) -> tuple[dict[str, int], float]:
+        """Image count per topic and the duration of what can be salvaged."""
+        counts: dict[str, int] = {}
+        times = []
+        for message in salvage_messages(_storage_files(self._path)):
+            if message.msgtype in IMAGE_TYPES:
+                counts[message.topic] = counts.get(message.topic, 0) + 1
+                times.append(message.recorded_ns)
+        return counts, (max(times) - min(times)) / 1e9 if times else 0.0
+
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
+        messages = self._salvaged() if self._damage else self._messages()
+        number = 0
+        while True:
+            try:
+                recorded, message = next(messages)
+            except StopIteration:
+                break
+            except Exception as error:  # see __init__
+                raise SourceError(f"bag {self.name} is damaged after {number} images: {error}") from error
+            yield _entry(number, recorded, message)
+            number += 1
+        if self._damage:
+            raise SourceError(
+                f"bag {self.name} is cut short: {number} images of {self.topic} could be read ({self._damage})"
+            )
+
+    def _messages(self) -> Iterator[tuple[int, Any]]:
+        with _open(self._path) as reader:
+            wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
+            for connection, recorded, raw in reader.messages(wanted):
+                yield recorded, reader.deserialize(raw, connection.msgtype)
+
+    def _salvaged(self) -> Iterator[tuple[int, Any]]:
+        from rosbags.typesys import Stores, get_typestore
+
+        store = get_typestore(Stores.ROS2_HUMBLE)
+        for message in salvage_messages(_storage_files(self._path)):
+            if message.topic == self.topic:
+                yield message.recorded_ns, store.deserialize_cdr(message.data, message.msgtype)
+
+
+def _require_rosbags() -> None:
+    try:
+        import rosbags.highlevel  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency("rosbags", "reading and writing bags", "pip install 'drive_seg[offline]'") from error
+
+
+def _open(path: Path) -> Any:
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+
+    # Definitions for bags that hold none (SQLite before Iron); images never changed since.
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    closed = path.is_file() or (path / "metadata.yaml").is_file()
+    return AnyReader([path] if closed else _storage_files(path), default_typestore=store)
+
+
+def _storage_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in (".mcap", ".db3"))
+
+
+def _choose(path: Path, counts: dict[str, int], topic: str | None, damage: str) -> str:
+    if not counts:
+        why = f"; the bag is damaged: {damage}" if damage else ""
+        raise SourceError(f"bag {path} has no readable image topic of type {' or '.join(IMAGE_TYPES)}{why}")
+    listed = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    if topic is not None:
+        if topic not in counts:
+            raise SourceError(f"bag {path} has no image topic '{topic}'; it has {listed}")
+        return topic
+    cameras = [name for name in counts if name.removesuffix("/compressed").endswith("/image_raw")]
+    candidates = cameras if len(counts) > 1 else list(counts)
+    if len(candidates) != 1:
+        raise SourceError(f"bag {path} has several image topics, choose one with --topic: {listed}")
+    return candidates[0]
+
+
+def _entry(number: int, recorded: int, message: Any) -> Frame | Unreadable:
+    stem = f"{number:06d}"
+    stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    data = np.asarray(message.data).view(np.uint8)
+    image: CameraImage | CompressedImage
+    if hasattr(message, "format"):
+        image = CompressedImage(data, message.format)
+    else:
+        try:
+            image = CameraImage(
+                message.encoding, message.width, message.height, message.step, data, bool(message.is_bigendian)
+            )
+        except MalformedImage as error:
+            return Unreadable(stem, error)
+    origin = Origin(stem, message.header.frame_id, recorded)
+    return Frame(image, stamp_ns=stamp, received_ns=time.monotonic_ns(), token=origin)

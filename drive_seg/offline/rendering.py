@@ -1,0 +1,70 @@
+"""Where rendered frames of the simulator go: a bag or a folder that later commands read as a source or as truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from drive_seg.offline.bag_writer import IMAGE, BagFile
+from drive_seg.offline.sinks import make_room, write_png
+from drive_seg.sim import SimFrame
+
+
+class RenderSink(Protocol):
+    """Takes rendered frames in order."""
+
+    def write(self, number: int, frame: SimFrame) -> None:
+        """Store one frame."""
+        ...
+
+    def close(self) -> None:
+        """Finish the files."""
+        ...
+
+
+def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
+    """A bag for ``.mcap`` and ``.bag2``, else a folder.
+
+    Raises:
+        ConfigError: ``path`` is taken.
+        MissingDependency: a bag without the package rosbags.
+    """
+    path = path.expanduser()
+    if path.suffix in (".mcap", ".bag2"):
+        make_room(path, overwrite, {"metadata.yaml"})
+        return _BagRender(path)
+    make_room(path, overwrite, {"image", "mask", "panoptic"})
+    return _FolderRender(path)
+
+
+class _FolderRender:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        for kind in ("image", "mask", "panoptic"):
+            (path / kind).mkdir(parents=True, exist_ok=True)
+
+    def write(self, number: int, frame: SimFrame) -> None:
+        name = f"{number:06d}.png"
+        write_png(self._path / "image" / name, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        write_png(self._path / "mask" / name, frame.mask)
+        write_png(self._path / "panoptic" / name, frame.panoptic)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _BagRender:
+    def __init__(self, path: Path) -> None:
+        self._bag = BagFile(path)
+
+    def write(self, number: int, frame: SimFrame) -> None:
+        bag, at = self._bag, frame.stamp_ns
+        header = bag.header(at, "camera_optical_frame")
+        bag.write("/camera/image_raw", IMAGE, bag.image(header, "rgb8", frame.image), at)
+        bag.write("/camera/truth/mask", IMAGE, bag.image(header, "mono8", frame.mask), at)
+        bag.write("/camera/truth/panoptic", IMAGE, bag.image(header, "16UC1", frame.panoptic), at)
+
+    def close(self) -> None:
+        self._bag.close()

@@ -1,0 +1,212 @@
+"""Every frame of a source through the pipeline into a sink, in order, none dropped for want of time."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from drive_seg.errors import DriveSegError, EngineError, MalformedImage
+from drive_seg.frame import CompressedImage, Frame, PanopticResult
+from drive_seg.offline.sinks import Sink
+from drive_seg.offline.sources import Source, Unreadable, origin_of
+from drive_seg.offline.summary import Summary, versions
+from drive_seg.pipeline import Pipeline, decode
+from drive_seg.telemetry import FrameLedger, LatencyLog, Stopwatch
+
+_AHEAD = 4
+"""Frames that may wait between two of the three threads: memory stays bounded, stalls are evened out."""
+
+_LATENCIES = 1 << 17
+"""Most frames whose latencies are kept; of a longer run the last ones."""
+
+Entry: TypeAlias = "Frame | Unreadable"
+Progress = Callable[[int], None]
+Warn = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run came to. ``error`` is what ended it early; everything before it is in the sink."""
+
+    summary: Summary
+    error: DriveSegError | None = None
+    interrupted: bool = False
+
+
+def run(
+    source: Source,
+    sink: Sink,
+    pipeline: Pipeline,
+    model_name: str,
+    limit: int | None = None,
+    progress: Progress = lambda done: None,
+    warn: Warn = lambda message: None,
+) -> Outcome:
+    """Read and decode in one thread, infer in this one, write in a third; then write the summary.
+
+    The sink is closed in any case. Ctrl-C ends the run cleanly.
+
+    Args:
+        model_name: for the summary.
+        limit: stop after so many entries of the source.
+        progress: called with the number of frames written, on the writer's thread.
+        warn: called with a line about each image that is left out.
+    """
+    log = LatencyLog(float("inf"), min(source.count or _LATENCIES, limit or _LATENCIES, _LATENCIES))
+    ledger = FrameLedger()
+    reader = _Reader(source, limit)
+    writer = _Writer(sink, ledger, log, progress)
+    watch = Stopwatch()
+    error: DriveSegError | None = None
+    interrupted = False
+    try:
+        for entry in reader:
+            ledger.receive()
+            if isinstance(entry, Unreadable):
+                ledger.drop("malformed")
+                warn(f"left out {entry.stem}: {entry.error}")
+                continue
+            try:
+                result = pipeline(entry)
+            except EngineError as lost:
+                ledger.fail()
+                warn(f"failed {origin_of(entry).stem}: {lost}")
+                error = lost
+                continue
+            if not writer.put(result):
+                ledger.fail()
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    except DriveSegError as cut:
+        error = cut
+    finally:
+        reader.stop()
+        writer.finish()
+    for _ in range(ledger.counts().in_flight):
+        ledger.drop("interrupted")
+    seconds = watch.lap() / 1e3
+    info = pipeline.engine.info
+    counts = ledger.counts()
+    fps = counts.published / seconds if seconds > 0 else 0.0
+    summary = Summary(counts, fps, log.percentiles(), info.backend, info.precision, model_name, versions(info))
+    if sink.summary_path.parent.is_dir():
+        summary.write(sink.summary_path)
+    return Outcome(summary, writer.error or error, interrupted)
+
+
+class _Reader:
+    """Iterates the source on its own thread, decoding on the way."""
+
+    def __init__(self, source: Source, limit: int | None) -> None:
+        self._source = source
+        self._limit = limit
+        self._queue: queue.Queue[Entry | Exception | None] = queue.Queue(_AHEAD)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="drive_seg_reader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> _Reader:
+        return self
+
+    def __next__(self) -> Entry:
+        item = self._queue.get()
+        if item is None:
+            raise StopIteration
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def _read(self) -> None:
+        end: Exception | None = None
+        try:
+            for number, entry in enumerate(self._source, start=1):
+                if not self._hand_over(_decoded(entry)) or number == self._limit:
+                    break
+        except Exception as error:  # noqa: BLE001 - raised again where the entries are taken
+            end = error
+        self._hand_over(end)
+
+    def _hand_over(self, item: Entry | Exception | None) -> bool:
+        while not self._stopping.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join(timeout=5.0)
+
+
+def _decoded(entry: Entry) -> Entry:
+    if isinstance(entry, Unreadable) or not isinstance(entry.image, CompressedImage):
+        return entry
+    watch = Stopwatch()
+    try:
+        return dataclasses.replace(entry, image=decode(entry.image), decode_ms=watch.lap())
+    except MalformedImage as error:
+        return Unreadable(origin_of(entry).stem, error)
+
+
+class _Writer:
+    """Feeds the sink on its own thread and closes it; completes the times and counts."""
+
+    def __init__(self, sink: Sink, ledger: FrameLedger, log: LatencyLog, progress: Progress) -> None:
+        self._sink = sink
+        self._ledger = ledger
+        self._log = log
+        self._progress = progress
+        self._queue: queue.Queue[PanopticResult | None] = queue.Queue(_AHEAD)
+        self.error: DriveSegError | None = None
+        self._thread = threading.Thread(target=self._write, name="drive_seg_writer", daemon=True)
+        self._thread.start()
+
+    def put(self, result: PanopticResult) -> bool:
+        """Hand over a result; False, and not taken, once the sink has failed."""
+        if self.error is not None:
+            return False
+        self._queue.put(result)
+        return True
+
+    def _write(self) -> None:
+        done = 0
+        while (result := self._queue.get()) is not None:
+            if self.error is None and self._attempt(lambda: self._store(result)):
+                self._ledger.publish()
+                done += 1
+                self._progress(done)
+            else:
+                self._ledger.fail()
+        self._attempt(self._sink.close)
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except DriveSegError as error:
+            self.error = self.error or error
+            return False
+        except Exception as error:  # noqa: BLE001 - of the file system or an encoder: it ends the run
+            self.error = self.error or DriveSegError(f"cannot write: {type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _store(self, result: PanopticResult) -> None:
+        times = result.times
+        own = (times.decode, times.preprocess, times.inference, times.postprocess)
+        so_far = sum(ms for ms in own if ms is not None)
+        watch = Stopwatch()
+        self._sink.write(dataclasses.replace(result, times=dataclasses.replace(times, processing=so_far)))
+        publish = watch.lap()
+        self._log.add(dataclasses.replace(times, publish=publish, processing=so_far + publish))
+
+    def finish(self) -> None:
+        """Write what waits, close the sink and end the thread."""
+        self._queue.put(None)
+        self._thread.join()

@@ -1,0 +1,161 @@
+"""Where results go, chosen by the ending of the output path."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+from numpy.typing import NDArray
+
+from drive_seg.errors import ConfigError, DriveSegError
+from drive_seg.frame import CameraImage, PanopticResult
+from drive_seg.labels import LabelSet
+from drive_seg.offline.sources import origin_of
+from drive_seg.offline.video import VideoWriter
+from drive_seg.overlay import draw_overlay
+from drive_seg.preprocess import decode_rgb
+
+
+class Sink(Protocol):
+    """Takes results in order. ``write`` and ``close`` are called by one thread, which need not be the maker's."""
+
+    summary_path: Path
+    """Where the summary of the run belongs."""
+
+    def write(self, result: PanopticResult) -> None:
+        """Store one result; raises DriveSegError where that fails."""
+        ...
+
+    def close(self) -> None:
+        """Finish the files, so that what was written is readable; raises DriveSegError where that fails."""
+        ...
+
+
+def open_sink(path: Path, labels: LabelSet, fps: float, overwrite: bool = False, overlay: bool = False) -> Sink:
+    """The sink for ``path``: ``.mp4`` an overlay video, ``.mcap`` or a folder ``.bag2`` a bag, else a folder.
+
+    Args:
+        fps: of the video.
+        overwrite: replace results that are there already.
+        overlay: also put JPEG overlays into a bag.
+
+    Raises:
+        ConfigError: there is something at ``path`` already, or its ending is that of another kind of file.
+        MissingDependency: a bag without the package rosbags.
+    """
+    path = path.expanduser()
+    suffix = path.suffix.lower()
+    if suffix in (".mcap", ".bag2"):
+        from drive_seg.offline.bag_writer import BagSink
+
+        make_room(path, overwrite, {"metadata.yaml", "summary.json"} if suffix == ".bag2" else set())
+        return BagSink(path, labels, overlay)
+    if suffix == ".mp4":
+        make_room(path, overwrite, set())
+        return VideoSink(path, labels, fps)
+    if suffix in (".avi", ".mkv", ".mov", ".webm", ".bag", ".db3", ".png", ".jpg", ".json"):
+        raise ConfigError(f"output '{path}' must end in .mp4, .mcap or .bag2, or be a folder; got {suffix}")
+    make_room(path, overwrite, {"mask", "panoptic", "instances.jsonl", "summary.json"})
+    return FolderSink(path)
+
+
+def make_room(path: Path, overwrite: bool, ours: set[str]) -> None:
+    """See that ``path`` can be written: make its parent folders; with ``overwrite`` remove what an earlier run left.
+
+    Args:
+        ours: names that such a folder holds; only a folder with nothing else (bag files aside) is removed.
+
+    Raises:
+        ConfigError: it exists and may not be replaced.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        if not overwrite:
+            raise ConfigError(f"output {path} exists already; choose another name, or replace it with --overwrite")
+        if not path.is_dir():
+            path.unlink()
+            return
+        foreign = sorted(e.name for e in path.iterdir() if e.name not in ours and e.suffix not in (".db3", ".mcap"))
+        if foreign:
+            raise ConfigError(f"output folder {path} holds files of others ({foreign[0]}); it is not removed")
+        shutil.rmtree(path)
+    except OSError as error:
+        raise ConfigError(f"output {path} cannot be written: {error}") from error
+
+
+class FolderSink:
+    """``mask/<stem>.png`` (8-bit class ids), ``panoptic/<stem>.png`` (16-bit), ``instances.jsonl``, ``summary.json``.
+
+    A line of ``instances.jsonl`` is one frame: ``{"frame": stem, "stamp_ns": ..., "instances": [{"id", "class_id",
+    "class", "score", "bbox": [x, y, width, height], "area"}]}``, pixels of the camera image.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.summary_path = path / "summary.json"
+        self._path = path
+        for kind in ("mask", "panoptic"):
+            (path / kind).mkdir(parents=True, exist_ok=True)
+        self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
+
+    def write(self, result: PanopticResult) -> None:
+        """Write the two images and the line."""
+        stem = origin_of(result.frame).stem
+        write_png(self._path / "mask" / f"{stem}.png", result.mask)
+        write_png(self._path / "panoptic" / f"{stem}.png", result.panoptic)
+        self._lines.write(json.dumps(instances_line(stem, result)) + "\n")
+
+    def close(self) -> None:
+        """Close the list."""
+        self._lines.close()
+
+
+def instances_line(stem: str, result: PanopticResult) -> dict[str, Any]:
+    """One frame of ``instances.jsonl``."""
+    instances = [
+        {
+            "id": instance.panoptic_id,
+            "class_id": instance.class_id,
+            "class": instance.class_name,
+            "score": round(instance.score, 4),
+            "bbox": [instance.box.x, instance.box.y, instance.box.width, instance.box.height],
+            "area": instance.area,
+        }
+        for instance in result.instances
+    ]
+    return {"frame": stem, "stamp_ns": result.frame.stamp_ns, "instances": instances}
+
+
+def write_png(path: Path, image: NDArray[Any]) -> None:
+    """Write a uint8 or uint16 (H, W), or uint8 (H, W, 3) BGR image; raises DriveSegError where that fails."""
+    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not ok:
+        raise DriveSegError(f"cannot encode {path} as PNG: {image.dtype} {image.shape}")
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise DriveSegError(f"cannot write {path}: {error}") from error
+
+
+class VideoSink:
+    """The overlay video; ``NAME.mp4.summary.json`` beside it. Frames of other sizes are fitted to the first one's."""
+
+    def __init__(self, path: Path, labels: LabelSet, fps: float) -> None:
+        self.summary_path = path.with_name(f"{path.name}.summary.json")
+        self._labels = labels
+        self._writer = VideoWriter(path, fps)
+
+    def write(self, result: PanopticResult) -> None:
+        """Draw and append."""
+        image = result.frame.image
+        if not isinstance(image, CameraImage):
+            raise DriveSegError("a video needs decoded frames; the frame is still compressed")
+        self._writer.write(draw_overlay(decode_rgb(image), result, self._labels, result.times))
+
+    def close(self) -> None:
+        """Finish the video."""
+        self._writer.close()

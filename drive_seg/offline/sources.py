@@ -1,0 +1,115 @@
+"""Where frames come from. ``open_source`` understands what a user types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from drive_seg.errors import MalformedImage, SourceError
+from drive_seg.frame import Frame
+
+DEFAULT_FPS = 30.0
+"""Frame rate of sources that do not know theirs: image folders, some cameras."""
+
+EXPECTED = (
+    "'sim', a video file, a folder of images, an image, a bag (.mcap, .db3, a rosbag2 folder), "
+    "a device (0, /dev/video0) or a URL (rtsp://, http://)"
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a frame of a source comes from; the ``token`` of its Frame.
+
+    Attributes:
+        stem: what its output files are called: the image's own name, or the frame number in six digits.
+        frame_id: the coordinate frame of the header; empty outside bags.
+        recorded_ns: when a bag recorded it; else the stamp.
+    """
+
+    stem: str
+    frame_id: str = ""
+    recorded_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An entry of a source that is no image; the source goes on after it."""
+
+    stem: str
+    error: MalformedImage
+
+
+class Source(Protocol):
+    """Frames in order. ``token`` of every Frame is its ``Origin``.
+
+    Iterating raises ``SourceError`` after the last readable frame when the source is cut short.
+
+    Attributes:
+        name: for messages.
+        fps: frames per second, the recording's own or ``DEFAULT_FPS``.
+        count: number of frames, or None where that is unknown or endless.
+        live: frames come in real time and for ever; the user ends it.
+    """
+
+    name: str
+    fps: float
+    count: int | None
+    live: bool
+
+    def __iter__(self) -> Iterator[Frame | Unreadable]: ...
+
+
+def origin_of(frame: Frame) -> Origin:
+    """The ``Origin`` a source put on the frame; one made of the stamp where it came from elsewhere."""
+    if isinstance(frame.token, Origin):
+        return frame.token
+    return Origin(str(frame.stamp_ns), recorded_ns=frame.stamp_ns)
+
+
+def is_live(spec: str) -> bool:
+    """Whether ``spec`` names a device or a stream."""
+    return spec.isdecimal() or re.match(r"/dev/video\d+$|[a-z]+://", spec) is not None
+
+
+def open_source(spec: str, topic: str | None = None, seed: int = 0, weather: str | None = None) -> Source:
+    """Open what ``spec`` names.
+
+    Args:
+        spec: ``sim``, a path, a device number or path, or a URL.
+        topic: image topic of a bag; by default the only one, or the only one called ``image_raw``.
+        seed, weather: of the simulator; weather None is drawn from the seed.
+
+    Raises:
+        SourceError: it does not exist, or is nothing that can be read; the message says what was expected.
+        MissingDependency: a bag without the package rosbags.
+    """
+    if spec == "sim":
+        from drive_seg.offline.simulated import SimSource
+
+        return SimSource(seed, weather)
+    if is_live(spec):
+        from drive_seg.offline.video import LiveSource
+
+        return LiveSource(spec)
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise SourceError(f"source '{spec}' does not exist; expected {EXPECTED}")
+    return _open_path(path, topic)
+
+
+def _open_path(path: Path, topic: str | None) -> Source:
+    from drive_seg.offline.bags import BagSource, is_bag
+    from drive_seg.offline.images import FolderSource, is_image
+    from drive_seg.offline.video import VideoSource
+
+    if is_bag(path):
+        return BagSource(path, topic)
+    if path.is_dir():
+        return FolderSource(path)
+    if is_image(path):
+        return FolderSource(path)
+    return VideoSource(path)

@@ -1,0 +1,90 @@
+"""What a run reports: ``summary.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from drive_seg.engines import EngineInfo
+from drive_seg.errors import DriveSegError
+from drive_seg.telemetry import FrameCounts, Percentiles
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one run.
+
+    Attributes:
+        counts: the fate of every frame; nothing is in flight any more.
+        fps: published frames per second of wall-clock time, start-up left out.
+        latency: milliseconds by stage; a stage that did not happen is absent.
+        model: name of the model.
+        versions: of the software that took part, by name.
+    """
+
+    counts: FrameCounts
+    fps: float
+    latency: Mapping[str, Percentiles]
+    backend: str
+    precision: str
+    model: str
+    versions: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``summary.json``."""
+        return {
+            "frames": {
+                "received": self.counts.received,
+                "published": self.counts.published,
+                "dropped": dict(sorted(self.counts.dropped.items())),
+                "failed": self.counts.failed,
+            },
+            "fps": round(self.fps, 3),
+            "latency_ms": {stage: percentiles_dict(value) for stage, value in self.latency.items()},
+            "backend": self.backend,
+            "precision": self.precision,
+            "model": self.model,
+            "versions": dict(self.versions),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write ``summary.json``; raises DriveSegError where that fails."""
+        try:
+            path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DriveSegError(f"cannot write {path}: {error}") from error
+
+
+def percentiles_dict(value: Percentiles) -> dict[str, float]:
+    """p50, p95, p99 and max, in milliseconds to the microsecond."""
+    return {name: round(x, 3) for name, x in dataclasses.asdict(value).items() if name != "count"}
+
+
+def drive_seg_version() -> str:
+    """The installed version, or ``source`` where the package runs from a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("drive_seg")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
+
+
+def versions(engine: EngineInfo | None = None) -> dict[str, str]:
+    """Versions of this package, Python, NumPy, OpenCV and the engine's library."""
+    found = {
+        "drive_seg": drive_seg_version(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }
+    if engine is not None:
+        found[engine.backend] = engine.version
+    return found

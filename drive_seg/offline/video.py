@@ -1,0 +1,155 @@
+"""Video files, cameras and network streams, read with OpenCV; MP4 files, written with it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.frame import CameraImage, Frame
+from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
+
+
+class VideoSource:
+    """A video file; stamps count from 0 at its frame rate.
+
+    Raises:
+        SourceError: no video that OpenCV can decode. While iterating: fewer frames came than the file announces.
+    """
+
+    live = False
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+        capture = self._open()
+        self.fps = _rate(capture)
+        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        self.count: int | None = announced if announced > 0 else None
+
+    def _open(self) -> Any:
+        capture = _capture(self.name)
+        if not capture.isOpened():
+            size = self._path.stat().st_size
+            raise SourceError(
+                f"{self._path} ({size} bytes) is no video that can be decoded: expected an MP4, AVI, MKV or similar "
+                "with its index; a recording that was cut off before it was closed has none"
+            )
+        return capture
+
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
+        capture = self._open()
+        number = 0
+        try:
+            while True:
+                ok, image = capture.read()
+                if not ok:
+                    break
+                stamp = round(number * 1e9 / self.fps)
+                yield Frame(
+                    CameraImage.from_bgr(image),
+                    stamp_ns=stamp,
+                    received_ns=time.monotonic_ns(),
+                    token=Origin(f"{number:06d}", recorded_ns=stamp),
+                )
+                number += 1
+        finally:
+            capture.release()
+        # Containers without a frame table announce an estimate, so a small shortfall is no damage.
+        if self.count is not None and number < self.count * 0.98 - 2:
+            raise SourceError(f"{self.name} is cut short: it announces {self.count} frames, {number} could be read")
+
+
+class LiveSource:
+    """A camera device or a stream; stamps are the time of arrival. Read it once.
+
+    Raises:
+        SourceError: it cannot be opened. While iterating: it stopped delivering.
+    """
+
+    live = True
+    count: int | None = None
+
+    def __init__(self, spec: str) -> None:
+        self.name = spec
+        self._capture = _capture(int(spec) if spec.isdecimal() else spec)
+        if not self._capture.isOpened():
+            kind = "stream" if "://" in spec else "camera"
+            raise SourceError(f"{kind} {spec} cannot be opened: check that it exists, is not in use, and may be read")
+        self.fps = _rate(self._capture)
+
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
+        number = 0
+        try:
+            while True:
+                ok, image = self._capture.read()
+                if not ok:
+                    raise SourceError(f"{self.name} stopped delivering after {number} frames")
+                stamp = time.time_ns()
+                yield Frame(
+                    CameraImage.from_bgr(image),
+                    stamp_ns=stamp,
+                    received_ns=time.monotonic_ns(),
+                    token=Origin(f"{number:06d}", recorded_ns=stamp),
+                )
+                number += 1
+        finally:
+            self._capture.release()
+
+
+class VideoWriter:
+    """An MP4 file: H.264 where this OpenCV can encode it, which browsers show, else MPEG-4 part 2."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._size: tuple[int, int] | None = None
+        self._writer: Any = None
+
+    def write(self, rgb: NDArray[np.uint8]) -> None:
+        """Append uint8 (H, W, 3) RGB; the first image decides the size (odd sizes lose their last row or column)."""
+        height, width = rgb.shape[:2]
+        if self._size is None:
+            self._size = (width // 2 * 2, height // 2 * 2)
+            self._writer = self._open(self._size)
+        bgr = cv2.cvtColor(rgb[: height // 2 * 2, : width // 2 * 2], cv2.COLOR_RGB2BGR)
+        if (bgr.shape[1], bgr.shape[0]) != self._size:
+            bgr = cv2.resize(bgr, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(bgr)
+
+    def _open(self, size: tuple[int, int]) -> Any:
+        _quiet()
+        for codec in ("avc1", "mp4v"):
+            writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*codec), self._fps, size)
+            if writer.isOpened():
+                return writer
+        raise DriveSegError(f"cannot write video {self._path} ({size[0]}x{size[1]}): the folder cannot be written to")
+
+    def close(self) -> None:
+        """Write the index; a video without frames leaves no file."""
+        if self._writer is not None:
+            self._writer.release()
+
+
+def _capture(target: str | int) -> Any:
+    _quiet()
+    return cv2.VideoCapture(target)
+
+
+def _quiet() -> None:
+    """Keep the messages of OpenCV and FFmpeg off stderr: ours say what is wrong."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _rate(capture: Any) -> float:
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if 0.1 < rate < 1000 else DEFAULT_FPS
