@@ -1,0 +1,137 @@
+"""What the demo shows while it runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from drive_seg.demo.watch import Watcher
+
+_LIVE_PERIOD_S = 0.5
+_PLAIN_PERIOD_S = 2.0
+_RECENT_FRAMES = 150
+
+
+class Display(Protocol):
+    """Shows phases and figures."""
+
+    def phase(self, text: str) -> None:
+        """What is being done now."""
+        ...
+
+    def update(self, watcher: Watcher, elapsed: float, seconds: float) -> None:
+        """New figures; called often, shown now and then."""
+        ...
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+def open_display(plain: bool) -> Display:
+    """A live table, or with ``plain`` (or where stdout is no terminal) lines."""
+    if plain or not sys.stdout.isatty():
+        return PlainDisplay(sys.stderr if plain else sys.stdout)
+    return LiveDisplay()
+
+
+class PlainDisplay:
+    """A line per phase, and one every other second."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = 0.0
+
+    def phase(self, text: str) -> None:
+        """Print it."""
+        self._print(text)
+
+    def update(self, watcher: Watcher, elapsed: float, seconds: float) -> None:
+        """Print rates, drops, latency and instances."""
+        if time.monotonic() - self._shown < _PLAIN_PERIOD_S:
+            return
+        self._shown = time.monotonic()
+        parts = [f"{elapsed:5.1f} / {seconds:g} s", f"mask {watcher.arrivals['mask'].rate():.1f} Hz"]
+        whole = watcher.percentiles(_RECENT_FRAMES).get("end_to_end")
+        if whole is not None:
+            parts.append(f"end to end p50 {whole.p50:.1f} p99 {whole.p99:.1f} ms")
+        if watcher.state is not None:
+            parts.append(f"dropped {watcher.state.counts().total_dropped}")
+        parts.append(_instances(watcher))
+        self._print("   ".join(parts))
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stream.flush()
+
+
+class LiveDisplay:
+    """Tables that are redrawn in place."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=Console(), auto_refresh=False)
+        self._shown = 0.0
+
+    def phase(self, text: str) -> None:
+        """Print it above the tables."""
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def update(self, watcher: Watcher, elapsed: float, seconds: float) -> None:
+        """Redraw."""
+        if time.monotonic() - self._shown < _LIVE_PERIOD_S:
+            return
+        self._shown = time.monotonic()
+        head = Text(f"{elapsed:.0f} of {seconds:g} s   {_fate(watcher)}   {_instances(watcher)}")
+        self._live.update(Group(head, _rates(watcher), _latencies(watcher)), refresh=True)
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+
+def _fate(watcher: Watcher) -> str:
+    if watcher.state is None:
+        return "waiting for /diagnostics"
+    counts = watcher.state.counts()
+    dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items() if count) or "none"
+    return f"received {counts.received}, published {counts.published}, dropped {dropped}, failed {counts.failed}"
+
+
+def _instances(watcher: Watcher) -> str:
+    return "  ".join(f"{name} {count}" for name, count in watcher.instance_counts.items())
+
+
+def _rates(watcher: Watcher) -> Table:
+    table = Table("topic", "messages", "Hz")
+    for name, arrivals in watcher.arrivals.items():
+        topic = "/camera/image_raw" if name == "image" else f"/segmentation/{name}"
+        table.add_row(topic, str(arrivals.count), f"{arrivals.rate():.1f}")
+    return table
+
+
+def _latencies(watcher: Watcher) -> Table:
+    table = Table("stage, ms", "p50", "p95", "p99", "max")
+    for stage, value in watcher.percentiles(_RECENT_FRAMES).items():
+        table.add_row(stage, *(f"{x:.2f}" for x in (value.p50, value.p95, value.p99, value.max)))
+    return table

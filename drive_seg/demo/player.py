@@ -1,0 +1,107 @@
+"""A camera process that plays a recording: ``python -m drive_seg.demo.player SOURCE``.
+
+Publishes ``/camera/image_raw`` with the recording's own encodings, stamped when they are sent, as a camera's are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
+
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from drive_seg.errors import DriveSegError, MalformedImage
+from drive_seg.frame import CameraImage, Frame
+from drive_seg.offline.sources import Source, open_source
+from drive_seg.pipeline import decode
+from drive_seg.ros.process import run
+
+TOPIC = "/camera/image_raw"
+_LINGER_S = 0.5  # the last image must leave before the shared memory it lies in goes with the process
+
+
+class Player(Node):  # type: ignore[misc] # rclpy has no stubs
+    """A node that publishes a source at its own rate, beginning when somebody subscribes.
+
+    Args:
+        rate: images per second; 0 takes the source's.
+        loop: begin again at the end instead of ending.
+    """
+
+    def __init__(self, source: Source, rate: float = 0.0, loop: bool = False) -> None:
+        super().__init__("drive_seg_player")
+        self._images = _images(source, loop)
+        self._publisher = self.create_publisher(Image, TOPIC, qos_profile_sensor_data)
+        # A live source sets the pace by itself: reading waits for its next image.
+        period = 0.001 if source.live else 1.0 / (rate or source.fps)
+        self._timer = self.create_timer(period, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._ended: float | None = None
+        self.sent = 0
+        self.trouble: DriveSegError | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last image is sent and had time to leave."""
+        return self._ended is not None and time.monotonic() - self._ended > _LINGER_S
+
+    def _tick(self) -> None:
+        if self._ended is not None or (self.sent == 0 and not self._publisher.get_subscription_count()):
+            return
+        try:
+            image = next(self._images, None)
+        except DriveSegError as error:
+            self.trouble, image = error, None
+        if image is None:
+            self._ended = time.monotonic()
+            return
+        message = _message(image)
+        message.header = Header(stamp=self.get_clock().now().to_msg(), frame_id="camera_optical_frame")
+        self._publisher.publish(message)
+        self.sent += 1
+
+    def close(self) -> None:
+        """Say how it ended."""
+        if self.trouble is not None:
+            self.get_logger().error(str(self.trouble))
+        self.get_logger().info(f"{self.sent} images sent")
+
+
+def _images(source: Source, loop: bool) -> Iterator[CameraImage]:
+    entries = chain.from_iterable(repeat(source)) if loop else iter(source)
+    for entry in entries:
+        if isinstance(entry, Frame):
+            try:
+                yield decode(entry.image)
+            except MalformedImage:
+                continue  # a real camera would not send it either; `drive_seg run` reports it
+
+
+def _message(image: CameraImage) -> Image:
+    message = Image(height=image.height, width=image.width, encoding=image.encoding, step=image.step)
+    message.is_bigendian = int(image.big_endian)
+    message.data = array.array("B", image.data.tobytes())
+    return message
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 at the end of the recording or after a signal, 2 when it cannot be opened."""
+    parser = argparse.ArgumentParser(description="Publish a recording as a camera.")
+    parser.add_argument("source")
+    parser.add_argument("--rate", type=float, default=0.0, help="images per second; 0: the recording's")
+    parser.add_argument("--topic", help="image topic of a bag")
+    parser.add_argument("--loop", action="store_true")
+    given = parser.parse_args(arguments)
+    return run(lambda: Player(open_source(given.source, given.topic), given.rate, given.loop), [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

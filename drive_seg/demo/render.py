@@ -1,0 +1,104 @@
+"""What remains of a demo: the overlay video and the plot of latencies, made after the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.demo.spool import Spool
+from drive_seg.errors import MissingDependency
+from drive_seg.frame import Frame, PanopticResult, StageTimes
+from drive_seg.labels import LabelSet, mask_of
+from drive_seg.offline.video import VideoWriter
+from drive_seg.overlay import draw_overlay
+from drive_seg.preprocess import decode_rgb
+from drive_seg.telemetry import Percentiles
+
+_STACK = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish")
+
+
+def render_video(spool: Spool, labels: LabelSet, path: Path, progress: Callable[[int], None]) -> int:
+    """Draw every kept frame; the video plays at the speed at which the frames were taken. Returns how many.
+
+    Raises:
+        DriveSegError: the file cannot be written.
+    """
+    stamps = []
+    writer = VideoWriter(path, _pace([frame.stamp_ns for frame in spool.frames()]))
+    try:
+        for frame in spool.frames():
+            rgb = decode_rgb(frame.image)
+            size = (frame.image.width, frame.image.height)
+            mask = mask_of(frame.panoptic)
+            core = Frame(frame.image, stamp_ns=frame.stamp_ns)
+            result = PanopticResult(core, mask, frame.panoptic, frame.instances, size, times=frame.times)
+            writer.write(draw_overlay(rgb, result, labels, frame.times, out=rgb))
+            stamps.append(frame.stamp_ns)
+            progress(len(stamps))
+    finally:
+        writer.close()
+    return len(stamps)
+
+
+def _pace(stamps: Sequence[int]) -> float:
+    """Frames per second between the first and the last."""
+    span = (stamps[-1] - stamps[0]) / 1e9 if len(stamps) > 1 else 0.0
+    return (len(stamps) - 1) / span if span > 0 else 15.0
+
+
+def plot_latency(rows: Sequence[tuple[float, StageTimes]], path: Path) -> None:
+    """Two panels: every frame's stages stacked over time with end_to_end, and percentiles by stage.
+
+    Args:
+        rows: (seconds on any clock, times) in order.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency("matplotlib", "latency.png", "pip install 'drive_seg[offline]'") from error
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    over_time, by_stage = figure.subplots(2, 1, height_ratios=[3, 2])
+    seconds = np.array([moment for moment, _ in rows])
+    seconds = seconds - (seconds[0] if seconds.size else 0.0)
+    stacked = [stage for stage in _STACK if _column(rows, stage).any()]
+    over_time.stackplot(seconds, [_column(rows, stage) for stage in stacked], labels=stacked, alpha=0.85)
+    whole = _column(rows, "end_to_end", missing=np.nan)
+    if np.isfinite(whole).any():
+        over_time.plot(seconds, whole, color="black", linewidth=0.8, label="end_to_end")
+    over_time.axhline(1000 / 30, color="red", linestyle="--", linewidth=0.8, label="one frame at 30 Hz")
+    over_time.set(xlabel="seconds", ylabel="ms", title="latency of every frame, camera stamp to published")
+    over_time.margins(x=0)
+    over_time.legend(loc="upper right", ncols=3, fontsize="small")
+    _draw_percentiles(by_stage, rows)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_percentiles(axes: Any, rows: Sequence[tuple[float, StageTimes]]) -> None:
+    names, found = [], []
+    for stage in (*_STACK, "processing", "end_to_end"):
+        values = _column(rows, stage, missing=np.nan)
+        percentiles = Percentiles.of(values[np.isfinite(values)])
+        if percentiles is not None:
+            names.append(stage)
+            found.append(percentiles)
+    for shift, statistic in enumerate(("p50", "p95", "p99")):
+        heights = [getattr(percentiles, statistic) for percentiles in found]
+        bars = axes.bar(np.arange(len(names)) + (shift - 1) * 0.27, heights, 0.25, label=statistic)
+        axes.bar_label(bars, fmt="%.1f", fontsize="x-small")
+    axes.set_xticks(np.arange(len(names)), names)
+    axes.set(ylabel="ms", title="percentiles by stage")
+    axes.legend(fontsize="small")
+
+
+def _column(rows: Sequence[tuple[float, StageTimes]], stage: str, missing: float = 0.0) -> NDArray[np.float64]:
+    values = (getattr(times, stage) for _, times in rows)
+    return np.array([missing if value is None else value for value in values], np.float64)

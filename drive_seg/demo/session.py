@@ -1,0 +1,269 @@
+"""What happens in a demo, in order. ``run_demo`` is its table of contents."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+
+from drive_seg.demo.children import Child
+from drive_seg.demo.display import Display
+from drive_seg.demo.render import plot_latency, render_video
+from drive_seg.demo.spool import Spool
+from drive_seg.demo.watch import IMAGE_TOPIC, PREFIX, NodeState, Watcher
+from drive_seg.errors import DriveSegError
+from drive_seg.frame import StageTimes
+from drive_seg.machine import ros_distro
+from drive_seg.model import Model
+from drive_seg.offline.summary import Summary, versions
+from drive_seg.ros.process import StopSignals
+from drive_seg.ros.transport import prepare_process
+
+PRERENDERED = 90
+"""Frames of the simulated drive that are drawn ahead: drawing them live would take the processor from the network."""
+
+_CAMERA_READY_S = 180.0
+_NODE_READY_S = 120.0
+_FIRST_MASK_S = 30.0
+_SETTLE_S = 5.0
+_NICE = 5
+
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What to show, and how long. ``rate`` 0 is the source's own; ``video_rate`` the most frames per second kept."""
+
+    source: str
+    seconds: float
+    out: Path
+    backend: str
+    precision: str
+    rate: float
+    topic: str
+    loop: bool
+    seed: int
+    weather: str
+    video_rate: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What came of it.
+
+    Attributes:
+        first_mask_s: from the start of the node's process to its first mask.
+        sent: images the camera says it sent, None where it did not say.
+        rows: (``time.monotonic()``, times) of every frame.
+        video_frames: frames in the overlay video.
+    """
+
+    summary: Summary
+    first_mask_s: float
+    sent: int | None
+    interrupted: bool
+    rows: Sequence[tuple[float, StageTimes]]
+    video_frames: int = 0
+
+
+def run_demo(
+    options: DemoOptions, model: Model, display: Display, progress: Callable[[str, int], AbstractContextManager[Tick]]
+) -> DemoResult:
+    """Start camera and node, watch them, stop them, then write ``overlay.mp4``, ``latency.png``, ``summary.json``.
+
+    Args:
+        progress: (what, total) -> context that yields a function to be told how much of it is done.
+
+    Raises:
+        DriveSegError: a process failed, or nothing came; its message has the process's last words.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    with Spool() as spool:
+        with display:
+            seen = _observe(options, model, display, spool)
+        seen.summary.write(options.out / "summary.json")
+        plot_latency(seen.rows, options.out / "latency.png")
+        with progress("drawing overlay.mp4", len(spool)) as tick:
+            drawn = render_video(spool, model.labels, options.out / "overlay.mp4", tick)
+    return dataclasses.replace(seen, video_frames=drawn)
+
+
+def _observe(options: DemoOptions, model: Model, display: Display, spool: Spool) -> DemoResult:
+    """The part with ROS: every process that it starts has ended when it returns or raises."""
+    display.phase(prepare_process())
+    with ExitStack() as stack:
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        stack.callback(rclpy.try_shutdown)
+        node = rclpy.create_node("drive_seg_demo")
+        stack.callback(node.destroy_node)
+        watcher = Watcher(node, model.labels, at_most(options.video_rate), spool.add)
+        stack.callback(watcher.close)
+        show = _Show(options, model, watcher, display, stack)
+        camera = show.start_camera()
+        segmentation = show.start_node()
+        show.watch(camera)
+        camera.stop()
+        state = show.settle()
+        segmentation.stop()
+        spool.finish()
+        return show.result(state, camera)
+
+
+def at_most(rate: float) -> Callable[[int], bool]:
+    """A function that says of each stamp (ns) whether its frame is kept, so that at most ``rate`` per second are."""
+    last = -(1 << 62)
+
+    def keep(stamp: int) -> bool:
+        nonlocal last
+        # A little early counts as in time: cameras jitter.
+        if stamp - last < 0.9e9 / rate:
+            return False
+        last = stamp
+        return True
+
+    return keep
+
+
+def ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
+    """``--ros-args -p name:=value ...``; values are quoted as JSON, which the YAML parser of rcl reads as meant."""
+    pairs = [["-p", f"{name}:={json.dumps(value)}"] for name, value in parameters.items()]
+    return ["--ros-args", *(part for pair in pairs for part in pair)]
+
+
+class _Show:
+    """The phases with ROS; ``stack`` ends the children whatever happens."""
+
+    def __init__(
+        self, options: DemoOptions, model: Model, watcher: Watcher, display: Display, stack: ExitStack
+    ) -> None:
+        self._options = options
+        self._model = model
+        self._watcher = watcher
+        self._display = display
+        self._stack = stack
+        self._stop = StopSignals()
+        self._children: list[Child] = []
+        self._node_started = 0.0
+
+    def start_camera(self) -> Child:
+        """The camera process; returns when its topic is there."""
+        options = self._options
+        if options.source == "sim":
+            self._display.phase(f"camera: drawing {PRERENDERED} frames of the simulator ahead")
+            module, arguments = "drive_seg.ros.sim_camera", self._simulator_arguments()
+        else:
+            self._display.phase(f"camera: {options.source}")
+            module, arguments = "drive_seg.demo.player", [options.source, "--rate", str(options.rate)]
+            arguments += ["--topic", options.topic] if options.topic else []
+            arguments += ["--loop"] if options.loop else []
+        camera = self._start("camera", module, arguments)
+        publishers = self._watcher.publishers
+        self._wait("the camera's topic", _CAMERA_READY_S, lambda: publishers(IMAGE_TOPIC) > 0)
+        for topic, ours in ((IMAGE_TOPIC, 1), (f"{PREFIX}/mask", 0)):
+            if publishers(topic) > ours:
+                domain = os.environ.get("ROS_DOMAIN_ID", "0")
+                raise DriveSegError(
+                    f"somebody else publishes {topic} on ROS domain {domain}; stop it, or give the demo a domain of "
+                    "its own: ROS_DOMAIN_ID=42 drive_seg demo"
+                )
+        return camera
+
+    def _simulator_arguments(self) -> list[str]:
+        options = self._options
+        given = {"rate": options.rate or 30.0, "seed": options.seed, "weather": options.weather}
+        return ros_arguments({**given, "prerender": PRERENDERED, "wait_for_subscriber": True})
+
+    def start_node(self) -> Child:
+        """The segmentation node's process; returns with its first mask."""
+        options = self._options
+        self._display.phase(f"node: model {self._model.name}, backend {options.backend}")
+        self._node_started = time.monotonic()
+        given = {"model": str(self._model.path), "backend": options.backend, "precision": options.precision}
+        node = self._start("node", "drive_seg.ros.node", ros_arguments(given))
+        # The camera begins with its first subscriber, so that must not be us.
+        self._wait("the node to become active", _NODE_READY_S, lambda: self._watcher.camera_subscribers > 0)
+        self._watcher.watch_camera()
+        os.nice(_NICE)  # from here on we only watch; the processor belongs to what is measured
+        self._wait("the first mask", _FIRST_MASK_S, lambda: self._watcher.first_mask is not None)
+        self._display.phase(f"first mask {self._first_mask_s:.1f} s after the node was started")
+        return node
+
+    @property
+    def _first_mask_s(self) -> float:
+        return (self._watcher.first_mask or self._node_started) - self._node_started
+
+    def _start(self, name: str, module: str, arguments: Sequence[str]) -> Child:
+        child = self._stack.enter_context(Child(name, module, arguments))
+        self._children.append(child)
+        return child
+
+    def _wait(self, what: str, limit: float, done: Callable[[], bool]) -> None:
+        end = time.monotonic() + limit
+        while not done():
+            self._watcher.spin(0.05)
+            for child in self._children:
+                child.check()
+            if self._stop.requested:
+                raise DriveSegError(f"interrupted while waiting for {what}")
+            if time.monotonic() > end:
+                words = [f"{child.name}: {child.lines[-1]}" for child in self._children if child.lines]
+                raise DriveSegError("\n  ".join([f"waited {limit:g} s for {what}", *words]))
+
+    def watch(self, camera: Child) -> None:
+        """Until the time is up, the recording ends or the user interrupts."""
+        started = time.monotonic()
+        while camera.exit_code is None and not self._stop.requested:
+            elapsed = time.monotonic() - started
+            if elapsed >= self._options.seconds:
+                break
+            self._watcher.spin(0.1)
+            self._display.update(self._watcher, elapsed, self._options.seconds)
+            for child in self._children:
+                child.check()
+        camera.check()
+
+    def settle(self) -> NodeState:
+        """What the node reports once the last frame is through: two reports a second apart that agree."""
+        end = time.monotonic() + _SETTLE_S
+        before: NodeState | None = None
+        while time.monotonic() < end:
+            self._watcher.spin(0.1)
+            state = self._watcher.state
+            if state is not before:
+                if before is not None and state is not None and state.counts() == before.counts():
+                    return state
+                before = state
+        if before is None:
+            raise DriveSegError("the node never published /diagnostics")
+        return before
+
+    def result(self, state: NodeState, camera: Child) -> DemoResult:
+        """Everything but the video."""
+        rows = list(self._watcher.times)
+        span = rows[-1][0] - rows[0][0] if len(rows) > 1 else 0.0
+        backend = state.engine.get("backend", "unknown")
+        software = {**versions(), backend: state.engine.get("version", "unknown"), "ros": ros_distro()}
+        summary = Summary(
+            counts=state.counts(),
+            fps=(len(rows) - 1) / span if span > 0 else 0.0,
+            latency=self._watcher.percentiles(),
+            backend=backend,
+            precision=state.engine.get("precision", "unknown"),
+            model=self._model.name,
+            versions=software,
+        )
+        said = [match for line in camera.lines if (match := re.search(r"(\d+) images sent", line))]
+        sent = int(said[-1].group(1)) if said else None
+        return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows)

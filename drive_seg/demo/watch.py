@@ -1,0 +1,208 @@
+"""What arrives on the topics: counted, timed, and matched into whole frames by their stamps."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+
+from drive_seg.errors import MalformedImage
+from drive_seg.frame import Box, CameraImage, Instance, StageTimes
+from drive_seg.labels import LabelSet
+from drive_seg.ros.convert import camera_image, stamp_ns
+from drive_seg.telemetry import STAGES, FrameCounts, Percentiles
+
+IMAGE_TOPIC = "/camera/image_raw"
+PREFIX = "/segmentation"
+_WAITING = 30
+"""Frames whose parts may be incomplete at a time; of older ones some part was lost on the way to us."""
+
+
+@dataclass(frozen=True)
+class SeenFrame:
+    """All that was published about one frame."""
+
+    stamp_ns: int
+    image: CameraImage
+    panoptic: NDArray[np.uint16]
+    instances: tuple[Instance, ...]
+    times: StageTimes
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What the node says of itself in /diagnostics: keys and values of its engine and of its camera."""
+
+    engine: Mapping[str, str]
+    camera: Mapping[str, str]
+
+    def counts(self) -> FrameCounts:
+        """The ledger of the camera."""
+
+        def number(key: str) -> int:
+            return int(self.camera.get(key, "0"))
+
+        dropped = {
+            key.partition(".")[2]: int(value) for key, value in self.camera.items() if key.startswith("dropped.")
+        }
+        return FrameCounts(number("received"), number("published"), dropped, number("failed"))
+
+
+class Arrivals:
+    """Messages of one topic: how many, and how many per second lately."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._recent: deque[float] = deque(maxlen=600)
+
+    def add(self) -> None:
+        """One came now."""
+        self.count += 1
+        self._recent.append(time.monotonic())
+
+    def rate(self, seconds: float = 2.0) -> float:
+        """Per second over the last ``seconds``."""
+        since = time.monotonic() - seconds
+        return sum(moment > since for moment in self._recent) / seconds
+
+
+class Watcher:
+    """Subscribes to a running node and its camera. Not thread-safe: everything happens inside ``spin``.
+
+    Args:
+        node: an rclpy node of this process.
+        keep: called with (stamp, image) for each camera image; whether the frame is wanted for the video.
+        whole: called with each wanted frame once all its parts have come.
+    """
+
+    def __init__(
+        self, node: Node, labels: LabelSet, keep: Callable[[int], bool], whole: Callable[[SeenFrame], None]
+    ) -> None:
+        self._node = node
+        self._labels = labels
+        self._keep = keep
+        self._whole = whole
+        self._parts: dict[int, dict[str, Any]] = {}
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self.arrivals = {name: Arrivals() for name in ("image", "mask", "panoptic", "instances", "latency")}
+        self.times: deque[tuple[float, StageTimes]] = deque(maxlen=1 << 17)
+        self.instance_counts: dict[str, int] = {}
+        self.state: NodeState | None = None
+        self.first_mask: float | None = None
+        """``time.monotonic()`` of the first mask."""
+        outputs = QoSProfile(depth=10, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+        for name, kind in (("mask", Image), ("panoptic", Image), ("instances", Detection2DArray)):
+            node.create_subscription(kind, f"{PREFIX}/{name}", getattr(self, f"_on_{name}"), outputs)
+        node.create_subscription(DiagnosticArray, f"{PREFIX}/latency", self._on_latency, outputs)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, outputs)
+
+    def watch_camera(self) -> None:
+        """Subscribe to the camera too; done last, since a camera begins with its first subscriber."""
+        qos = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._node.create_subscription(Image, IMAGE_TOPIC, self._on_image, qos)
+
+    @property
+    def camera_subscribers(self) -> int:
+        """How many subscribe to the camera, we included."""
+        return int(self._node.count_subscribers(IMAGE_TOPIC))
+
+    def publishers(self, topic: str) -> int:
+        """How many publish ``topic``."""
+        return int(self._node.count_publishers(topic))
+
+    def spin(self, seconds: float) -> None:
+        """Serve callbacks for about ``seconds``."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._executor.shutdown()
+
+    def percentiles(self, recent: int | None = None) -> dict[str, Percentiles]:
+        """By stage, over everything or the last ``recent`` frames; stages that were never measured are absent."""
+        rows = [times for _, times in self.times]
+        rows = rows if recent is None else rows[-recent:]
+        found = {}
+        for stage in STAGES:
+            values = [value for times in rows if (value := getattr(times, stage)) is not None]
+            percentiles = Percentiles.of(np.array(values))
+            if percentiles is not None:
+                found[stage] = percentiles
+        return found
+
+    def _on_image(self, message: Image) -> None:
+        self.arrivals["image"].add()
+        stamp = stamp_ns(message.header)
+        if self._keep(stamp):
+            try:
+                self._add(stamp, "image", camera_image(message))
+            except MalformedImage:
+                return  # the node counts it as such
+
+    def _on_mask(self, message: Image) -> None:
+        self.arrivals["mask"].add()
+        if self.first_mask is None:
+            self.first_mask = time.monotonic()
+
+    def _on_panoptic(self, message: Image) -> None:
+        self.arrivals["panoptic"].add()
+        pixels = np.frombuffer(message.data, np.uint16).reshape(message.height, message.width)
+        self._add(stamp_ns(message.header), "panoptic", pixels)
+
+    def _on_instances(self, message: Detection2DArray) -> None:
+        self.arrivals["instances"].add()
+        instances = tuple(self._instance(detection) for detection in message.detections)
+        self.instance_counts = {label.name: 0 for label in self._labels.things}
+        for instance in instances:
+            self.instance_counts[instance.class_name] += 1
+        self._add(stamp_ns(message.header), "instances", instances)
+
+    def _on_latency(self, message: DiagnosticArray) -> None:
+        self.arrivals["latency"].add()
+        values = {pair.key: pair.value for pair in message.status[0].values}
+        times = StageTimes(**{stage: _milliseconds(values.get(stage, "n/a")) for stage in STAGES})
+        self.times.append((time.monotonic(), times))
+        self._add(stamp_ns(message.header), "times", times)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        by_name = {status.name: {pair.key: pair.value for pair in status.values} for status in message.status}
+        engine = next((values for name, values in by_name.items() if name.endswith(": engine")), None)
+        if engine is not None:
+            camera = next((values for name, values in by_name.items() if ": camera " in name), {})
+            self.state = NodeState(engine, camera)
+
+    def _add(self, stamp: int, part: str, value: Any) -> None:
+        parts = self._parts.setdefault(stamp, {})
+        parts[part] = value
+        if len(parts) == 4:
+            del self._parts[stamp]
+            self._whole(SeenFrame(stamp, **parts))
+        while len(self._parts) > _WAITING:
+            del self._parts[next(iter(self._parts))]
+
+    def _instance(self, detection: Any) -> Instance:
+        hypothesis, box = detection.results[0].hypothesis, detection.bbox
+        left = round(box.center.position.x - box.size_x / 2)
+        top = round(box.center.position.y - box.size_y / 2)
+        panoptic_id = int(detection.id.partition("/")[0])
+        area = Box(left, top, round(box.size_x), round(box.size_y))
+        label = self._labels.by_name(hypothesis.class_id)
+        return Instance(panoptic_id, label.id, label.name, hypothesis.score, area, area.width * area.height)
+
+
+def _milliseconds(text: str) -> float | None:
+    return None if text == "n/a" else float(text)
