@@ -1,0 +1,58 @@
+"""The command line. Each command is a module of ``drive_seg.commands``; what it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from drive_seg.commands import benchmark, demo, info, network, run, sim
+from drive_seg.commands.options import Debug, debug_wanted
+from drive_seg.errors import DriveSegError
+
+app = typer.Typer(
+    name="drive_seg",
+    help="Real-time panoptic segmentation of road scenes for ROS 2.",
+    epilog="Start with: drive_seg demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo", rich_help_panel="Run", epilog=demo.EXAMPLES)(demo.demo)
+app.command("run", rich_help_panel="Run", epilog=run.EXAMPLES)(run.run)
+app.command("sim", rich_help_panel="Run", epilog=sim.EXAMPLES)(sim.sim)
+app.command("benchmark", rich_help_panel="Measure", epilog=benchmark.EXAMPLES)(benchmark.benchmark)
+app.command("info", rich_help_panel="Measure", epilog=info.EXAMPLES)(info.info)
+app.command("train", rich_help_panel="Network", epilog=network.TRAIN_EXAMPLES)(network.train)
+app.command("export", rich_help_panel="Network", epilog=network.EXPORT_EXAMPLES)(network.export)
+
+
+@app.callback()
+def _common(
+    debug: Debug = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from drive_seg.offline.summary import drive_seg_version
+
+        typer.echo(f"drive_seg {drive_seg_version()}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script: 0 done, 1 the work failed (one line on stderr), 2 bad usage."""
+    try:
+        app()
+    except DriveSegError as error:
+        _fail(str(error))
+    except Exception as error:  # noqa: BLE001 - a bug of ours; users get a line, --debug the rest
+        _fail(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
+
+
+def _fail(message: str) -> None:
+    if debug_wanted():
+        raise
+    print(f"drive_seg: error: {message}", file=sys.stderr)
+    sys.exit(1)

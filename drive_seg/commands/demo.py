@@ -1,0 +1,125 @@
+"""``drive_seg demo``: the main job in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drive_seg.commands.options import (
+    AsJson,
+    Backend,
+    BackendName,
+    Debug,
+    ModelName,
+    Precision,
+    PrecisionName,
+    Seed,
+    SimWeather,
+    Topic,
+    Weather,
+)
+from drive_seg.errors import DriveSegError, MissingDependency
+
+if TYPE_CHECKING:
+    from drive_seg.demo.session import DemoResult
+
+EXAMPLES = """[bold]Examples[/bold]
+
+drive_seg demo
+
+drive_seg demo --source drive.mp4 --seconds 60 --loop --out out/drive
+
+drive_seg demo --source 0 --backend onnxruntime     [dim]# a camera[/dim]"""
+
+INSTALL = "make venv, then .venv/bin/drive_seg demo; or source /opt/ros/DISTRO/setup.bash"
+
+
+def demo(
+    source: Annotated[
+        str, typer.Option("--source", help="sim, a video, a folder of images, a bag, a device (0) or a URL.")
+    ] = "sim",
+    seconds: Annotated[float, typer.Option("--seconds", min=0.5, help="How long at most.")] = 20.0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("out/demo"),
+    model: ModelName = "default",
+    backend: BackendName = Backend.auto,
+    precision: PrecisionName = Precision.auto,
+    rate: Annotated[float, typer.Option(min=0.0, max=1000.0, help="Images per second; 0 is the source's.")] = 0.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Play a recording again until the time is up.")] = False,
+    topic: Topic = "",
+    seed: Seed = 0,
+    weather: SimWeather = Weather.any,
+    video_rate: Annotated[
+        float, typer.Option(min=0.5, max=120.0, help="Most frames per second in the video; keeping costs time.")
+    ] = 15.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Segment a camera over real ROS 2 and watch it: node and camera are processes of their own.
+
+    Shows rates, drops and latencies while it runs; leaves overlay.mp4, latency.png and summary.json in the folder.
+    Topics are on the ROS domain of your environment, so that rviz2, Foxglove and ros2 topic see them too.
+    """
+    from drive_seg.commands.terminal import latency_table, progress_bar, report
+    from drive_seg.model import load_model
+    from drive_seg.resources import find_model
+
+    card = load_model(find_model(model))
+    try:
+        from drive_seg.demo.display import open_display
+        from drive_seg.demo.session import DemoOptions, run_demo
+    except ImportError as error:
+        if isinstance(error, MissingDependency):
+            raise
+        raise MissingDependency(error.name or "rclpy", "the demo", INSTALL) from error
+    _check_source(source, topic)
+    options = DemoOptions(
+        source=source,
+        seconds=seconds,
+        out=out.expanduser(),
+        backend=backend.value,
+        precision=precision.value,
+        rate=rate,
+        topic=topic,
+        loop=loop,
+        seed=seed,
+        weather="" if weather is Weather.any else weather.value,
+        video_rate=video_rate,
+    )
+    result = run_demo(options, card, open_display(plain=as_json), progress_bar)
+    figures = result.summary.as_dict()
+    payload: dict[str, Any] = {
+        **figures,
+        "first_mask_s": round(result.first_mask_s, 3),
+        "camera_sent": result.sent,
+        "video_frames": result.video_frames,
+        "out": str(options.out),
+    }
+    where = "\n".join(f"  {options.out / name}" for name in ("overlay.mp4", "latency.png", "summary.json"))
+    report(as_json, payload, latency_table(figures["latency_ms"]), f"wrote\n{where}", _verdict(result))
+    if result.summary.counts.published == 0:
+        raise DriveSegError("no frame was segmented")
+
+
+def _check_source(source: str, topic: str) -> None:
+    """Open and forget it here, where an error is one clear line; not devices, which open once."""
+    from drive_seg.offline.sources import is_live, open_source
+
+    if source != "sim" and not is_live(source):
+        open_source(source, topic or None)
+
+
+def _verdict(result: DemoResult) -> str:
+    counts = result.summary.counts
+    whole = result.summary.latency.get("end_to_end") or result.summary.latency.get("processing")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.dropped.items()) if count)
+    lost = f"{counts.total_dropped} dropped ({reasons})" if reasons else "none dropped"
+    latency = f", end to end p50 {whole.p50:.1f} ms, p99 {whole.p99:.1f} ms" if whole else ""
+    kept_up = counts.total_dropped + counts.failed <= 0.01 * counts.received
+    judgement = "keeps up" if kept_up else "does not keep up"
+    return (
+        f"{result.summary.backend} {result.summary.precision} {judgement}: {counts.published} of {counts.received} "
+        f"frames segmented at {result.summary.fps:.1f} Hz, {lost}, {counts.failed} failed{latency}, "
+        f"first mask after {result.first_mask_s:.1f} s"
+    )

@@ -1,0 +1,79 @@
+"""``drive_seg train`` and ``export``: thin doors to ``drive_seg.network``, which needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drive_seg.commands.options import AsJson, Debug
+from drive_seg.errors import MissingDependency
+
+TRAIN_EXAMPLES = """[bold]Examples[/bold]
+
+drive_seg train --config config/train/first.yaml
+
+drive_seg train --config config/train/first.yaml --steps 200 --out out/train/short"""
+
+EXPORT_EXAMPLES = """[bold]Examples[/bold]
+
+drive_seg export out/train/first/checkpoint.pt --name mine -o models"""
+
+INSTALL = "pip install 'drive_seg[train]'"
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", "-c", help="Training configuration, YAML.", show_default=False)],
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Optimiser steps; 0 keeps the file's.")] = 0,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the checkpoint; empty keeps the file's.")] = "",
+    data: Annotated[str, typer.Option("--data", help="Folder of the data sets; empty keeps the file's.")] = "",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train the network, or go on where the checkpoint in the output folder stopped."""
+    from drive_seg.commands.terminal import progress_bar, report
+
+    try:
+        from drive_seg.network.train import Progress
+        from drive_seg.network.train import train as learn
+        from drive_seg.network.train_config import load_train_config
+    except ImportError as error:
+        raise MissingDependency("torch", "training", INSTALL) from error
+    overrides: dict[str, Any] = {"steps": steps, "out_dir": out, "data_root": data}
+    settings = load_train_config(config, **{name: value for name, value in overrides.items() if value})
+    last: list[Progress] = []
+    with progress_bar("training", settings.steps) as show:
+
+        def progress(state: Progress) -> None:
+            last[:] = [state]
+            show(state.step)
+
+        checkpoint = learn(settings, progress)
+    payload: dict[str, Any] = {"checkpoint": str(checkpoint), "steps": settings.steps}
+    if last:
+        losses = {"semantic": last[0].semantic, "centers": last[0].centers, "offsets": last[0].offsets}
+        payload["losses"] = losses
+    report(as_json, payload, f"checkpoint {checkpoint}; export it with: drive_seg export {checkpoint} --name NAME")
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="What drive_seg train wrote.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="Name of the model.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ONNX file and its sidecar.")] = Path("models"),
+    width: Annotated[int, typer.Option("--width", min=32, help="Network width, a multiple of 32.")] = 640,
+    height: Annotated[int, typer.Option("--height", min=32, help="Network height, a multiple of 32.")] = 384,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a checkpoint as ONNX with its sidecar: a model that every other command takes."""
+    if width % 32 or height % 32:
+        raise typer.BadParameter(f"--width and --height must be multiples of 32, got {width}x{height}")
+    from drive_seg.commands.terminal import report
+
+    try:
+        from drive_seg.network.export import export_onnx
+    except ImportError as error:
+        raise MissingDependency("torch", "export", INSTALL) from error
+    sidecar = export_onnx(checkpoint, out, name, size=(width, height))
+    report(as_json, {"model": str(sidecar)}, f"model {sidecar}; try it with: drive_seg demo --model {sidecar}")

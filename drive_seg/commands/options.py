@@ -1,0 +1,65 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_state = {"debug": False}
+
+
+def _set_debug(value: bool) -> bool:
+    _state["debug"] = _state["debug"] or value
+    return value
+
+
+def debug_wanted() -> bool:
+    """Whether ``--debug`` was given, before or after the command."""
+    return _state["debug"]
+
+
+class Backend(str, Enum):
+    """Choices of ``--backend``."""
+
+    auto = "auto"
+    tensorrt = "tensorrt"
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+
+
+class Precision(str, Enum):
+    """Choices of ``--precision``."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class Weather(str, Enum):
+    """Choices of ``--weather``; ``any`` leaves it to the seed."""
+
+    any = "any"
+    clear = "clear"
+    overcast = "overcast"
+    dusk = "dusk"
+    night = "night"
+    rain = "rain"
+    fog = "fog"
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+ModelName = Annotated[str, typer.Option("--model", help="Name of a shipped model, or the path of a sidecar YAML.")]
+BackendName = Annotated[Backend, typer.Option("--backend", help="Inference backend; auto takes the best there is.")]
+PrecisionName = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the network.")]
+Topic = Annotated[
+    str, typer.Option("--topic", help="Image topic of a bag; by default its only one, or its only image_raw.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Which drive the simulator makes.")]
+SimWeather = Annotated[Weather, typer.Option("--weather", help="Weather of the simulator; any is drawn from the seed.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
+Output = Annotated[Path, typer.Option("--out", "-o", help="Where the results go.", show_default=False)]

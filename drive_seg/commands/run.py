@@ -1,0 +1,97 @@
+"""``drive_seg run``: the pipeline without ROS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drive_seg.commands.options import (
+    AsJson,
+    Backend,
+    BackendName,
+    Debug,
+    ModelName,
+    Output,
+    Overwrite,
+    Precision,
+    PrecisionName,
+    Seed,
+    SimWeather,
+    Topic,
+    Weather,
+)
+from drive_seg.errors import DriveSegError
+
+EXAMPLES = """[bold]Examples[/bold]
+
+drive_seg run drive.mp4 -o overlay.mp4
+
+drive_seg run images/ -o out/masks
+
+drive_seg run recording.mcap --topic /front/image_raw -o segmented.mcap
+
+drive_seg run sim --frames 300 -o out/sim.bag2"""
+
+SIM_FRAMES = 300
+
+
+def run(
+    source: Annotated[
+        str, typer.Argument(help="sim, a video, a folder of images, an image, a bag, a device (0) or a URL.")
+    ],
+    out: Output,
+    model: ModelName = "default",
+    backend: BackendName = Backend.auto,
+    precision: PrecisionName = Precision.auto,
+    frames: Annotated[
+        int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
+    ] = 0,
+    topic: Topic = "",
+    seed: Seed = 0,
+    weather: SimWeather = Weather.any,
+    score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
+    min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also put JPEG overlays into an output bag.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Segment a video, images or a bag without ROS; every frame, in order.
+
+    OUT decides what comes out: [bold].mp4[/bold] an overlay video, [bold].mcap[/bold] or a folder [bold].bag2[/bold]
+    a ROS 2 bag, else a folder with mask/ (8-bit class ids), panoptic/ (16-bit), instances.jsonl and summary.json.
+    """
+    from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
+    from drive_seg.model import load_model
+    from drive_seg.offline.runner import run as run_all
+    from drive_seg.offline.sinks import open_sink
+    from drive_seg.offline.sources import open_source
+    from drive_seg.pipeline import open_pipeline
+    from drive_seg.postprocess import FusionOptions
+    from drive_seg.resources import find_model
+
+    opened = open_source(source, topic or None, seed, None if weather is Weather.any else weather.value)
+    limit = frames or (SIM_FRAMES if source == "sim" else None)
+    total = min((n for n in (limit, opened.count) if n is not None), default=None)
+    card = load_model(find_model(model))
+    options = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
+    with open_pipeline(str(card.path), backend.value, precision.value, options=options) as pipeline:
+        sink = open_sink(out, card.labels, opened.fps, overwrite, overlay)
+        with progress_bar(f"segmenting {Path(source).name}", total) as progress:
+            outcome = run_all(opened, sink, pipeline, card.name, limit, progress, warn)
+    summary = outcome.summary
+    if outcome.error is not None and summary.counts.published == 0:
+        raise outcome.error
+    figures = summary.as_dict()
+    counts = figures["frames"]
+    engine = f"{summary.backend} {summary.precision}"
+    line = f"{counts['published']} of {counts['received']} frames at {summary.fps:.1f}/s ({engine}) in {out}"
+    report(as_json, {**figures, "out": str(out)}, latency_table(figures["latency_ms"]), line)
+    if outcome.error is not None:
+        raise outcome.error
+    if summary.counts.published == 0:
+        raise DriveSegError(f"no frame of {source} could be segmented; dropped: {counts['dropped']}")
+    if outcome.interrupted and not opened.live:
+        raise DriveSegError(f"interrupted; the {counts['published']} frames that were done are in {out}")

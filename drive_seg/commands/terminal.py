@@ -1,0 +1,62 @@
+"""What commands say: people read stderr and tables, programs the last line of stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """A line on stderr about something that did not stop the work."""
+    print(f"drive_seg: warning: {message}", file=sys.stderr)
+
+
+def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> None:
+    """Print the outcome: for people to stdout, or with ``--json`` only the object."""
+    if as_json:
+        print(json.dumps(payload), flush=True)
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for part in human:
+        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; the yielded function takes how much is done."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=notes) as progress:
+        task = progress.add_task(what, total=total, rate="")
+
+        def update(done: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield update
+
+
+def latency_table(latency_ms: Mapping[str, Mapping[str, float]], title: str = "latency, ms") -> Table:
+    """Percentiles by stage."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("stage")
+    for column in ("p50", "p95", "p99", "max"):
+        table.add_column(column, justify="right")
+    for stage, values in latency_ms.items():
+        table.add_row(stage, *(f"{values[c]:.2f}" for c in ("p50", "p95", "p99", "max")))
+    return table

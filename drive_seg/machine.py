@@ -1,0 +1,103 @@
+"""What this machine has: ROS, GPU, backends, and what ``auto`` picks. Imports nothing of what it looks for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from drive_seg.engines import EngineOptions, availability, open_engine
+from drive_seg.engines.threads import cpu_threads
+from drive_seg.errors import DriveSegError
+from drive_seg.model import Model, load_model
+from drive_seg.resources import find_model
+
+_WHEEL_DISTROS = {"7.1": "jazzy", "9.1": "kilted"}
+"""rclpy's version by distribution, for the wheels of PyPI."""
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, CPU, ROS, GPU and backends; every absence with its reason."""
+    from drive_seg.offline.summary import versions
+
+    return {
+        "versions": versions(),
+        "cpu": {"cores": cpu_threads(), "machine": platform.machine(), "system": platform.platform(terse=True)},
+        "ros": _ros(),
+        "gpu": _gpu(),
+        "backends": {row.backend: "available" if row.available else row.reason for row in availability()},
+    }
+
+
+def ros_distro() -> str:
+    """Name of the ROS distribution whose rclpy is importable, ``none`` without one."""
+    return _ros()["distro"]
+
+
+def _ros() -> dict[str, str]:
+    spec = importlib.util.find_spec("rclpy")
+    if spec is None or spec.origin is None:
+        return {"distro": "none", "why": "rclpy is not importable; source /opt/ros/DISTRO/setup.bash, or make venv"}
+    distro = os.environ.get("ROS_DISTRO", "")
+    source = str(Path(spec.origin).parent)
+    try:
+        version = importlib.metadata.version("ros-rclpy")
+        distro, source = _WHEEL_DISTROS.get(version[:3], "unknown"), f"wheels from PyPI (ros-rclpy {version})"
+    except importlib.metadata.PackageNotFoundError:
+        pass  # an installed ROS, named by its environment
+    messages = "available" if importlib.util.find_spec("vision_msgs") else "missing; apt install ros-DISTRO-vision-msgs"
+    return {"distro": distro or "unknown", "from": source, "vision_msgs": messages}
+
+
+def _gpu() -> dict[str, Any]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return {"found": False, "why": "no NVIDIA driver (nvidia-smi is not on PATH)"}
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return {"found": False, "why": f"nvidia-smi failed: {error}"}
+    return {"found": True, "devices": answer.stdout.strip().splitlines()}
+
+
+def try_auto(model: str) -> dict[str, str]:
+    """Open ``model`` as ``auto`` would and say what that was, or why nothing can run it."""
+    try:
+        with open_engine(load_model(find_model(model)), "auto", EngineOptions()) as engine:
+            opened = engine.info
+    except DriveSegError as error:
+        return {"backend": "none", "why": str(error)}
+    return {
+        "backend": opened.backend,
+        "precision": opened.precision,
+        "device": opened.device,
+        "version": opened.version,
+        "why": opened.reason,
+    }
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """The sidecar's content, every file's digest checked.
+
+    Raises:
+        ModelError: the sidecar or one of its files is missing, damaged or inconsistent.
+    """
+    model: Model = load_model(find_model(name))
+    for file in model.onnx.values():
+        file.verify()
+    return {
+        "name": model.name,
+        "sidecar": str(model.path),
+        "input": f"{model.width}x{model.height} uint8 NHWC RGB",
+        "labels": [f"{label.id} {label.name}{' (thing)' if label.thing else ''}" for label in model.labels],
+        "onnx": {precision: f"{file.path} (sha256 agrees)" for precision, file in model.onnx.items()},
+        "metrics": dict(model.metrics) or "none stated",
+        "training_data": str(model.training_data),
+        "license": model.license,
+    }
