@@ -205,7 +205,7 @@ def _flank(
     for x in (-length * 0.16, length * 0.08, length * 0.26):
         slab(x, clearance + 0.1, x + 0.018, belt, colour * 0.45)
         slab(x - 0.3, belt * 0.83, x - 0.12, belt * 0.87, colour * 0.6)
-    slab(end - 0.5, belt * 0.6, end - 0.23, belt * 0.7, WHITE * 0.8)
+    slab(end - 0.6, belt * 0.56, end - 0.38, belt * 0.69, WHITE * 0.8)
     slab(-end + 0.23, belt * 0.68, -end + 0.4, belt * 0.85, RED * 0.75)
 
 
