@@ -132,6 +132,7 @@ def check_invariants(result: PanopticResult) -> None:
 
 @settings(max_examples=60, deadline=None)
 @example(133, 0, 0.05, (56, 6), 0, 0.0, 1)  # two vehicles of equal score: raster order decides
+@example(1700809, 1, 0.05, (61, 7), 0, 0.0, 1)
 @given(
     seed=st.integers(0, 2**32 - 1),
     peaks=st.sampled_from([0, 1, 3, 12]),
