@@ -49,7 +49,7 @@ def demo(
     loop: Annotated[bool, typer.Option("--loop", help="Play a recording again until the time is up.")] = False,
     topic: Topic = "",
     seed: Seed = 0,
-    weather: SimWeather = Weather.any,
+    weather: SimWeather = Weather.clear,
     video_rate: Annotated[
         float, typer.Option(min=0.5, max=120.0, help="Most frames per second in the video; keeping costs time.")
     ] = 15.0,

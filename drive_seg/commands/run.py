@@ -50,7 +50,7 @@ def run(
     ] = 0,
     topic: Topic = "",
     seed: Seed = 0,
-    weather: SimWeather = Weather.any,
+    weather: SimWeather = Weather.clear,
     score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
     min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also put JPEG overlays into an output bag.")] = False,

@@ -19,7 +19,7 @@ def sim(
     out: Output,
     frames: Annotated[int, typer.Option("--frames", min=1, help="How many frames.")] = 300,
     seed: Seed = 0,
-    weather: SimWeather = Weather.any,
+    weather: SimWeather = Weather.clear,
     width: Annotated[int, typer.Option(min=64, max=7680, help="Image width, pixels.")] = 1280,
     height: Annotated[int, typer.Option(min=64, max=4320, help="Image height, pixels.")] = 720,
     fps: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Frames per second of the drive.")] = 30.0,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from drive_seg.errors import DriveSegError
@@ -19,13 +20,20 @@ _LAST_LINES = 40
 
 
 class Child:
-    """``python -m MODULE ARGUMENTS`` in its own session, so that Ctrl-C reaches it through ``stop`` only."""
+    """A Python process in its own session, so that Ctrl-C reaches it through ``stop`` only.
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str] = ()) -> None:
+    Args:
+        name: for messages.
+        arguments: of the interpreter: ``["-m", MODULE, ...]`` or ``[FILE, ...]``.
+        environment: variables to set beside those of this process.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -205,7 +205,7 @@ class _Show:
         return (self._watcher.first_mask or self._node_started) - self._node_started
 
     def _start(self, name: str, module: str, arguments: Sequence[str]) -> Child:
-        child = self._stack.enter_context(Child(name, module, arguments))
+        child = self._stack.enter_context(Child(name, ["-m", module, *arguments]))
         self._children.append(child)
         return child
 
