@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from drive_seg import __version__
 from drive_seg.commands import benchmark, demo, info, network, run, sim
 from drive_seg.commands.options import Debug, debug_wanted
 from drive_seg.errors import DriveSegError
@@ -35,9 +36,7 @@ def _common(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        from drive_seg.offline.summary import drive_seg_version
-
-        typer.echo(f"drive_seg {drive_seg_version()}")
+        typer.echo(f"drive_seg {__version__}")
         raise typer.Exit
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from drive_seg import __version__
 from drive_seg.engines import EngineInfo
 from drive_seg.errors import DriveSegError
 from drive_seg.telemetry import FrameCounts, Percentiles
@@ -69,18 +69,10 @@ def percentiles_dict(value: Percentiles) -> dict[str, float]:
     return {name: round(x, 3) for name, x in dataclasses.asdict(value).items() if name != "count"}
 
 
-def drive_seg_version() -> str:
-    """The installed version, or ``source`` where the package runs from a checkout that is not installed."""
-    try:
-        return importlib.metadata.version("drive_seg")
-    except importlib.metadata.PackageNotFoundError:
-        return "source"
-
-
 def versions(engine: EngineInfo | None = None) -> dict[str, str]:
     """Versions of this package, Python, NumPy, OpenCV and the engine's library."""
     found = {
-        "drive_seg": drive_seg_version(),
+        "drive_seg": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "opencv": cv2.__version__,

@@ -1,0 +1,205 @@
+"""The command line from outside: exit codes, one line of error, one object of JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from recordings import FPS, HEIGHT, WIDTH, write_images, write_video
+
+from drive_seg.labels import mask_of
+
+pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+COMMANDS = ("demo", "run", "sim", "benchmark", "info", "train", "export")
+
+
+def drive_seg(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line and check its exit code."""
+    command = [sys.executable, "-m", "drive_seg", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
+    return done
+
+
+def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if "error:" in line]
+
+
+def last_object(done: subprocess.CompletedProcess[str]) -> dict:
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("model"), size=(WIDTH, HEIGHT))
+
+
+def run(source: object, out: object, model: Path, *more: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    return drive_seg("run", source, "-o", out, "--model", model, "--backend", "onnxruntime", *more, code=code)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(command: str) -> None:
+    text = drive_seg(command, "--help").stdout
+    assert "Examples" in text and f"drive_seg {command}" in text
+    assert "--json" in text and "--debug" in text
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = ("openvino", "onnxruntime", "rclpy", "torch", "rosbags", "matplotlib")
+    script = f"import sys, drive_seg.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_console_script_is_main() -> None:
+    from importlib.metadata import PackageNotFoundError, entry_points, version
+
+    try:
+        version("drive_seg")
+    except PackageNotFoundError:
+        pytest.skip("drive_seg is not installed here, only importable")
+    (script,) = [e for e in entry_points(group="console_scripts") if e.name == "drive_seg"]
+    assert script.value == "drive_seg.cli:main"
+    assert drive_seg("--version").stdout.startswith("drive_seg ")
+
+
+def test_run_prints_the_summary_as_the_last_line(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["b.png", "a.png"])
+    done = run(tmp_path / "in", tmp_path / "out", model, "--json")
+    printed, written = last_object(done), json.loads((tmp_path / "out/summary.json").read_text())
+    assert {key: printed[key] for key in written} == written
+    assert written["frames"] == {"received": 2, "published": 2, "dropped": {}, "failed": 0}
+    assert written["backend"] == "onnxruntime" and written["precision"] == "fp32" and written["model"] == "tiny"
+    panoptic = cv2.imread(str(tmp_path / "out/panoptic/a.png"), cv2.IMREAD_UNCHANGED)
+    mask = cv2.imread(str(tmp_path / "out/mask/a.png"), cv2.IMREAD_UNCHANGED)
+    assert panoptic.dtype == np.uint16 and np.array_equal(mask_of(panoptic), mask)
+    assert 3001 in panoptic
+
+
+def test_run_without_json_is_for_people(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["a.png"])
+    text = run(tmp_path / "in", tmp_path / "out", model).stdout
+    assert "inference" in text and "1 of 1 frames" in text and "{" not in text
+
+
+def test_run_stops_after_frames(tmp_path: Path, model: Path) -> None:
+    write_video(tmp_path / "in.mp4", 9)
+    done = run(tmp_path / "in.mp4", tmp_path / "out.mp4", model, "--frames", 4, "--json")
+    assert last_object(done)["frames"]["published"] == 4
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(FPS)
+
+
+def test_errors_are_one_line_and_exit_1(tmp_path: Path, model: Path) -> None:
+    done = run(tmp_path / "nowhere.mp4", tmp_path / "out", model, code=1)
+    assert len(errors(done)) == 1 and "nowhere.mp4' does not exist" in errors(done)[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
+    arguments: Sequence[object] = ("run", tmp_path / "nowhere.mp4", "-o", tmp_path / "out")
+    arguments = ("--debug", *arguments) if place == "before" else (*arguments, "--debug")
+    done = drive_seg(*arguments, code=1)
+    assert "Traceback" in done.stderr and "SourceError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run",),
+        ("run", "sim"),
+        ("run", "sim", "-o", "out", "--backend", "gpu9000"),
+        ("run", "sim", "-o", "out", "--frames", "-3"),
+        ("fly",),
+        ("demo", "--seconds", "soon"),
+        ("export", "x.pt", "--name", "x", "--width", "100"),
+    ],
+)
+def test_bad_usage_exits_2(arguments: tuple[str, ...]) -> None:
+    done = drive_seg(*arguments, code=2)
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["a.png"])
+    run(tmp_path / "in", tmp_path / "out", model)
+    assert "--overwrite" in errors(run(tmp_path / "in", tmp_path / "out", model, code=1))[0]
+    run(tmp_path / "in", tmp_path / "out", model, "--overwrite")
+
+
+def test_a_run_that_segmented_nothing_has_failed(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_text("no image")
+    done = run(tmp_path / "in", tmp_path / "out", model, "--json", code=1)
+    assert last_object(done)["frames"]["dropped"] == {"malformed": 1}
+    assert "no frame" in errors(done)[0]
+
+
+def test_sim_renders_what_run_reads(tmp_path: Path, model: Path) -> None:
+    size = ("--width", WIDTH, "--height", HEIGHT, "--frames", 3, "--seed", 5)
+    folder = last_object(drive_seg("sim", "-o", tmp_path / "drive", *size, "--json"))
+    assert folder["frames"] == 3 and folder["size"] == [WIDTH, HEIGHT]
+    for kind, depth in (("image", np.uint8), ("mask", np.uint8), ("panoptic", np.uint16)):
+        image = cv2.imread(str(tmp_path / "drive" / kind / "000002.png"), cv2.IMREAD_UNCHANGED)
+        assert image.dtype == depth and image.shape[:2] == (HEIGHT, WIDTH)
+    run(tmp_path / "drive", tmp_path / "from_folder", model)
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    drive_seg("sim", "-o", tmp_path / "drive.mcap", *size)
+    run(tmp_path / "drive.mcap", tmp_path / "from_bag", model)
+    one, other = (sorted((tmp_path / name / "panoptic").iterdir()) for name in ("from_folder", "from_bag"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+    assert len(one) == 3
+
+
+def test_info_names_every_backend_and_what_auto_picks(model: Path) -> None:
+    found = last_object(drive_seg("info", "--model", model, "--json"))
+    assert set(found["backends"]) == {"tensorrt", "openvino", "onnxruntime"}
+    assert found["backends"]["onnxruntime"] == "available"
+    assert found["auto"]["backend"] in found["backends"] and found["auto"]["why"]
+    assert found["ros"]["distro"] and found["gpu"]["found"] in (True, False)
+    assert found["model"]["name"] == "tiny" and "sha256 agrees" in found["model"]["onnx"]["fp32"]
+    assert "onnxruntime" in drive_seg("info", "--model", model).stdout
+
+
+def test_info_refuses_a_damaged_model(tmp_path: Path) -> None:
+    from tiny_model import write_tiny_model
+
+    sidecar = write_tiny_model(tmp_path)
+    with (tmp_path / "tiny.onnx").open("ab") as file:
+        file.write(b"\0")
+    assert "sha256" in errors(drive_seg("info", "--model", sidecar, code=1))[0]
+
+
+@pytest.mark.parametrize("arguments", [("train", "--config", "x.yaml"), ("export", "x.pt", "--name", "x")])
+def test_the_network_commands_name_what_is_missing(arguments: tuple[str, ...]) -> None:
+    start = "import sys; sys.modules['torch'] = None; import drive_seg.cli"
+    script = f"{start}; sys.argv[1:] = {list(arguments)!r}; drive_seg.cli.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "pip install 'drive_seg[train]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_benchmark_has_the_contracts_keys(tmp_path: Path, model: Path) -> None:
+    write_video(tmp_path / "in.mp4", 3)
+    arguments = ("--source", tmp_path / "in.mp4", "--frames", 8, "--backend", "onnxruntime", "--model", model)
+    found = last_object(drive_seg("benchmark", *arguments, "--json"))
+    contract = "backend input network bare_ms pipeline_ms ratio fps stages_ms rss_growth_mb"
+    assert set(contract.split()) <= set(found)
+    assert found["input"] == [WIDTH, HEIGHT] and found["network"] == [WIDTH, HEIGHT]
+    assert set(found["bare_ms"]) == set(found["pipeline_ms"]) == {"p50", "p99"}
+    assert found["ratio"] == pytest.approx(found["pipeline_ms"]["p50"] / found["bare_ms"]["p50"], rel=0.05)
+    assert set(found["stages_ms"]) == {"decode", "preprocess", "inference", "postprocess"}

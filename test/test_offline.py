@@ -1,0 +1,392 @@
+"""Offline runs on real files: what goes in comes out, in order, with its own names and stamps, or is accounted for."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from recordings import FPS, HEIGHT, WIDTH, picture, stamp_of, write_bag, write_images, write_video
+
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, SourceError
+from drive_seg.frame import Frame, PanopticResult, RawOutputs
+from drive_seg.labels import DRIVING, mask_of
+from drive_seg.offline.runner import Outcome, run
+from drive_seg.offline.sinks import open_sink
+from drive_seg.offline.sources import open_source, origin_of
+from drive_seg.pipeline import Pipeline
+
+NAMES = ["b_2.png", "b_10.png", "a.png"]
+IN_ORDER = ["a", "b_2", "b_10"]
+SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "versions"}
+
+
+def network(batch: np.ndarray) -> RawOutputs:
+    """The tiny model in NumPy: red is the class, green the confidence, blue the heat of centres."""
+    semantic = np.minimum(batch[..., 0] // 40, 5).astype(np.uint8)
+    cells = np.stack([batch[:, 1::4, 1::4, 2] / 255.0 * (semantic[:, 1::4, 1::4] == c) for c in (3, 4, 5)], axis=1)
+    offsets = np.zeros((len(batch), 2, batch.shape[1] // 4, batch.shape[2] // 4), np.float32)
+    return RawOutputs(semantic, batch[..., 1].copy(), cells.astype(np.float32), offsets)
+
+
+@pytest.fixture
+def pipeline() -> Iterator[Pipeline]:
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
+        yield made
+
+
+def go(source: str | Path, out: Path, pipeline: Pipeline, topic: str | None = None) -> Outcome:
+    opened = open_source(str(source), topic)
+    return run(opened, open_sink(out, DRIVING, opened.fps), pipeline, "tiny")
+
+
+def lines_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "instances.jsonl").read_text().splitlines()]
+
+
+def test_folder_keeps_names_order_and_bit_depths(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    outcome = go(tmp_path / "in", tmp_path / "out", pipeline)
+    assert outcome.error is None
+    assert [line["frame"] for line in lines_of(tmp_path / "out")] == IN_ORDER
+    for kind in ("mask", "panoptic"):
+        assert {path.stem for path in (tmp_path / "out" / kind).iterdir()} == set(IN_ORDER)
+    for stem, line in zip(IN_ORDER, lines_of(tmp_path / "out"), strict=True):
+        mask = cv2.imread(str(tmp_path / "out/mask" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
+        panoptic = cv2.imread(str(tmp_path / "out/panoptic" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.dtype == np.uint8 and mask.shape == (HEIGHT, WIDTH)
+        assert panoptic.dtype == np.uint16 and panoptic.shape == (HEIGHT, WIDTH)
+        assert np.array_equal(mask_of(panoptic), mask)
+        assert set(np.unique(panoptic)) == {1, 3001}
+        (instance,) = line["instances"]
+        ys, xs = np.nonzero(panoptic == instance["id"])
+        box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
+        assert instance["bbox"] == box == [box[0], 80, 48, 40]
+        assert instance["area"] == len(ys)
+        assert instance["class"] == "vehicle" and instance["class_id"] == 3
+
+
+def test_summary_has_the_contracts_keys_and_accounts_for_every_frame(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    (tmp_path / "in/broken.png").write_bytes(b"\x89PNG and then nothing")
+    (tmp_path / "in/empty.jpg").touch()
+    said: list[str] = []
+    source = open_source(str(tmp_path / "in"))
+    run(source, open_sink(tmp_path / "out", DRIVING, 30.0), pipeline, "tiny", warn=said.append)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert set(summary) == SUMMARY_KEYS
+    assert summary["frames"] == {"received": 5, "published": 3, "dropped": {"malformed": 2}, "failed": 0}
+    assert summary["model"] == "tiny" and summary["backend"] == "function" and summary["fps"] > 0
+    assert set(summary["latency_ms"]["inference"]) == {"p50", "p95", "p99", "max"}
+    assert len(said) == 2 and "broken" in said[0] and "empty" in said[1]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    go(tmp_path / "in", tmp_path / "one", pipeline)
+    go(tmp_path / "in", tmp_path / "two", pipeline)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert len(files) == 8
+    for file in files:
+        if file.name != "summary.json":
+            assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_a_single_image_is_a_folder_of_one(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path, ["only.png", "other.png"])
+    go(tmp_path / "only.png", tmp_path / "out", pipeline)
+    assert [path.name for path in (tmp_path / "out/mask").iterdir()] == ["only.png"]
+
+
+def test_video_in_and_overlay_video_out(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_video(tmp_path / "in.mp4", 12)
+    outcome = go(tmp_path / "in.mp4", tmp_path / "out.mp4", pipeline)
+    assert outcome.error is None and outcome.summary.counts.published == 12
+    made = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert made.get(cv2.CAP_PROP_FPS) == pytest.approx(FPS)
+    images = []
+    while (read := made.read())[0]:
+        images.append(read[1])
+    assert len(images) == 12 and images[0].shape == (HEIGHT, WIDTH, 3)
+    assert json.loads((tmp_path / "out.mp4.summary.json").read_text())["frames"]["published"] == 12
+
+
+def test_video_frames_are_numbered_and_stamped_by_the_frame_rate(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_video(tmp_path / "in.mp4", 4)
+    go(tmp_path / "in.mp4", tmp_path / "out", pipeline)
+    lines = lines_of(tmp_path / "out")
+    assert [line["frame"] for line in lines] == ["000000", "000001", "000002", "000003"]
+    assert [line["stamp_ns"] for line in lines] == [round(k * 1e9 / FPS) for k in range(4)]
+
+
+@pytest.fixture
+def rosbags() -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+
+
+@pytest.mark.usefixtures("rosbags")
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("compressed", [False, True], ids=["raw", "compressed"])
+@pytest.mark.parametrize("ending", [".mcap", ".bag2"])
+def test_bag_in_and_bag_out_keep_headers(
+    tmp_path: Path, pipeline: Pipeline, storage: str, compressed: bool, ending: str
+) -> None:
+    from rosbags.highlevel import AnyReader
+
+    topic = "/front/image_raw/compressed" if compressed else "/front/image_raw"
+    write_bag(tmp_path / "in", 5, storage, topic, compressed)
+    out = tmp_path / f"out{ending}"
+    assert go(tmp_path / "in", out, pipeline).error is None
+    seen: dict[str, list] = {}
+    with AnyReader([out]) as reader:
+        for connection, recorded, raw in reader.messages():
+            message = reader.deserialize(raw, connection.msgtype)
+            seen.setdefault(connection.topic, []).append((recorded, message))
+    assert {topic: len(messages) for topic, messages in seen.items()} == {
+        "/segmentation/label_info": 1,
+        "/segmentation/mask": 5,
+        "/segmentation/panoptic": 5,
+        "/segmentation/instances": 5,
+    }
+    for name in ("mask", "panoptic", "instances"):
+        for number, (recorded, message) in enumerate(seen[f"/segmentation/{name}"]):
+            stamp = message.header.stamp
+            assert stamp.sec * 10**9 + stamp.nanosec == stamp_of(number)
+            assert recorded == stamp_of(number) + 5_000_000
+            assert message.header.frame_id == "front_optical"
+    mask, panoptic = seen["/segmentation/mask"][2][1], seen["/segmentation/panoptic"][2][1]
+    assert (mask.encoding, mask.width, mask.height, mask.step) == ("mono8", WIDTH, HEIGHT, WIDTH)
+    assert (panoptic.encoding, panoptic.step, panoptic.is_bigendian) == ("16UC1", 2 * WIDTH, 0)
+    pixels = panoptic.data.view(np.uint16).reshape(HEIGHT, WIDTH)
+    expected = pipeline(picture(2))
+    assert np.array_equal(pixels, expected.panoptic)
+    assert np.array_equal(mask.data.reshape(HEIGHT, WIDTH), expected.mask)
+    (detection,) = seen["/segmentation/instances"][2][1].detections
+    box = expected.instances[0].box
+    assert detection.id == "3001" and detection.results[0].hypothesis.class_id == "vehicle"
+    assert detection.bbox.center.position.x == box.x + box.width / 2 and detection.bbox.size_x == box.width
+    info = seen["/segmentation/label_info"][0][1]
+    assert [(c.class_id, c.class_name) for c in info.class_map] == [(label.id, label.name) for label in DRIVING]
+
+
+@pytest.mark.usefixtures("rosbags")
+def test_label_info_is_latched_in_the_bag(tmp_path: Path, pipeline: Pipeline) -> None:
+    from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import QosDurability
+
+    write_images(tmp_path / "in", NAMES)
+    go(tmp_path / "in", tmp_path / "out.bag2", pipeline)
+    with AnyReader([tmp_path / "out.bag2"]) as reader:
+        durability = {c.topic: c.ext.offered_qos_profiles[0].durability for c in reader.connections}
+    assert durability["/segmentation/label_info"] is QosDurability.TRANSIENT_LOCAL
+    assert durability["/segmentation/mask"] is QosDurability.VOLATILE
+
+
+@pytest.mark.usefixtures("rosbags")
+def test_a_malformed_message_is_left_out_and_counted(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_bag(tmp_path / "in", 5, broken=2)
+    outcome = go(tmp_path / "in", tmp_path / "out", pipeline)
+    assert dict(outcome.summary.counts.dropped) == {"malformed": 1}
+    assert [line["frame"] for line in lines_of(tmp_path / "out")] == ["000000", "000001", "000003", "000004"]
+
+
+@pytest.mark.usefixtures("rosbags")
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("as_folder", [False, True], ids=["file", "folder"])
+def test_a_bag_that_was_cut_off_gives_what_it_has_and_one_error(
+    tmp_path: Path, pipeline: Pipeline, storage: str, as_folder: bool
+) -> None:
+    file = write_bag(tmp_path / "in", 20, storage)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) * 6 // 10])
+    (tmp_path / "in/metadata.yaml").unlink()
+    outcome = go(tmp_path / "in" if as_folder else file, tmp_path / "out", pipeline)
+    assert isinstance(outcome.error, SourceError) and "cut short" in str(outcome.error)
+    lines = lines_of(tmp_path / "out")
+    assert 8 <= len(lines) <= 12
+    assert [line["stamp_ns"] for line in lines] == [stamp_of(number) for number in range(len(lines))]
+    assert outcome.summary.counts.published == len(lines)
+
+
+def test_a_video_that_was_cut_off_gives_what_it_has_and_one_error(tmp_path: Path, pipeline: Pipeline) -> None:
+    path = tmp_path / "in.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (WIDTH, HEIGHT))
+    for number in range(40):
+        writer.write(picture(number))
+    writer.release()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    outcome = go(path, tmp_path / "out", pipeline)
+    assert isinstance(outcome.error, SourceError)
+    assert "announces 40 frames" in str(outcome.error)
+    assert 10 <= outcome.summary.counts.published == len(lines_of(tmp_path / "out")) < 40
+
+
+def make(kind: str, path: Path) -> str:
+    if kind == "missing":
+        return str(path / "nowhere.mp4")
+    if kind == "empty folder":
+        return str(path)
+    if kind == "text as video":
+        (path / "notes.mp4").write_text("this is no video")
+        return str(path / "notes.mp4")
+    if kind == "doubled stem":
+        write_images(path, ["a.png", "a.jpg"])
+        return str(path)
+    if kind == "text as bag":
+        (path / "notes.mcap").write_text("this is no bag")
+        return str(path / "notes.mcap")
+    assert kind == "device"
+    return "97"
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("missing", "nowhere.mp4' does not exist; expected 'sim', a video file"),
+        ("empty folder", "has no images; expected files ending in .bmp"),
+        ("text as video", "notes.mp4 (16 bytes) is no video that can be decoded: expected an MP4"),
+        ("doubled stem", "several images named 'a'"),
+        ("text as bag", "notes.mcap has no readable image topic"),
+        ("device", "camera 97 cannot be opened"),
+    ],
+)
+def test_errors_of_sources_name_what_is_there_and_what_was_expected(tmp_path: Path, kind: str, says: str) -> None:
+    if "bag" in kind:
+        pytest.importorskip("rosbags", reason="rosbags is not installed")
+    with pytest.raises(SourceError) as caught:
+        open_source(make(kind, tmp_path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("rosbags")
+def test_the_topic_is_chosen_or_asked_for(tmp_path: Path) -> None:
+    write_bag(tmp_path / "two", 1, topic="/left/image_raw", others=("/right/image_raw",))
+    with pytest.raises(SourceError, match=r"choose one with --topic: /left/image_raw \(1\), /right/image_raw \(1\)"):
+        open_source(str(tmp_path / "two"))
+    with pytest.raises(SourceError, match="no image topic '/nose'; it has /left/image_raw"):
+        open_source(str(tmp_path / "two"), "/nose")
+    assert len(list(open_source(str(tmp_path / "two"), "/right/image_raw"))) == 1
+    write_bag(tmp_path / "truth", 1, topic="/camera/image_raw", others=("/camera/truth/mask",))
+    assert len(list(open_source(str(tmp_path / "truth")))) == 1
+
+
+def test_bags_without_rosbags_name_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rosbags", None)
+    monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
+    monkeypatch.setitem(sys.modules, "rosbags.typesys", None)
+    (tmp_path / "in.mcap").touch()
+    for attempt in (
+        lambda: open_source(str(tmp_path / "in.mcap")),
+        lambda: open_sink(tmp_path / "out.mcap", DRIVING, 30.0),
+    ):
+        with pytest.raises(MissingDependency, match=r"pip install 'drive_seg\[offline\]'"):
+            attempt()
+
+
+def test_results_are_replaced_only_when_asked_and_strangers_never(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    go(tmp_path / "in", tmp_path / "out", pipeline)
+    with pytest.raises(ConfigError, match=r"exists already.*--overwrite"):
+        open_sink(tmp_path / "out", DRIVING, 30.0)
+    assert len(lines_of(tmp_path / "out")) == 3
+    open_sink(tmp_path / "out", DRIVING, 30.0, overwrite=True).close()
+    assert lines_of(tmp_path / "out") == []
+    (tmp_path / "in/thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"files of others \(a.png\)"):
+        open_sink(tmp_path / "in", DRIVING, 30.0, overwrite=True)
+    assert (tmp_path / "in/thesis.tex").exists()
+    with pytest.raises(ConfigError, match=r"must end in .mp4, .mcap or .bag2, or be a folder; got .avi"):
+        open_sink(tmp_path / "out.avi", DRIVING, 30.0)
+
+
+class FailingSink:
+    """Fails at the third write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.summary_path = folder / "summary.json"
+        self.written: list[str] = []
+        self.closed = False
+
+    def write(self, result: PanopticResult) -> None:
+        if len(self.written) == 2:
+            raise OSError("no space left on device")
+        self.written.append(origin_of(result.frame).stem)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_full_disk_ends_the_run_and_everything_is_accounted_for(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", [f"{number:03d}.png" for number in range(20)])
+    sink = FailingSink(tmp_path)
+    outcome = run(open_source(str(tmp_path / "in")), sink, pipeline, "tiny")
+    assert isinstance(outcome.error, DriveSegError) and "no space left" in str(outcome.error)
+    counts = outcome.summary.counts
+    assert sink.closed and sink.written == ["000", "001"]
+    assert counts.published == 2 and counts.in_flight == 0 and counts.failed >= 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("drive_seg_")]
+
+
+def test_a_frame_the_engine_fails_on_is_failed_and_the_others_go_on(tmp_path: Path) -> None:
+    calls = iter(range(100))
+
+    def moody(batch: np.ndarray) -> RawOutputs:
+        if next(calls) == 1:
+            raise RuntimeError("out of memory")
+        return network(batch)
+
+    write_images(tmp_path / "in", NAMES)
+    with Pipeline(FunctionEngine(moody, (WIDTH, HEIGHT)), DRIVING) as pipeline:
+        outcome = go(tmp_path / "in", tmp_path / "out", pipeline)
+    counts = outcome.summary.counts
+    assert (counts.received, counts.published, counts.failed) == (3, 2, 1)
+    assert [line["frame"] for line in lines_of(tmp_path / "out")] == [IN_ORDER[0], IN_ORDER[2]]
+    assert outcome.error is not None and "out of memory" in str(outcome.error)
+
+
+def test_ctrl_c_leaves_readable_results_and_a_balanced_summary(tmp_path: Path) -> None:
+    calls = iter(range(100))
+
+    def interrupted(batch: np.ndarray) -> RawOutputs:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return network(batch)
+
+    write_video(tmp_path / "in.mp4", 10)
+    with Pipeline(FunctionEngine(interrupted, (WIDTH, HEIGHT)), DRIVING) as pipeline:
+        outcome = go(tmp_path / "in.mp4", tmp_path / "out", pipeline)
+    assert outcome.interrupted
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["frames"] == {"received": 3, "published": 2, "dropped": {"interrupted": 1}, "failed": 0}
+    assert len(lines_of(tmp_path / "out")) == 2
+
+
+def test_the_simulator_is_a_source_that_repeats_itself() -> None:
+    first, second = (list(zip(range(2), open_source("sim", seed=3), strict=False)) for _ in range(2))
+    for (_, one), (_, two) in zip(first, second, strict=True):
+        assert isinstance(one, Frame) and isinstance(two, Frame)
+        assert np.array_equal(one.image.data, two.image.data) and one.stamp_ns == two.stamp_ns
+    assert first[1][1].stamp_ns == round(1e9 / 30)
+
+
+def test_message_definitions_agree_with_the_interface_package() -> None:
+    from drive_seg.offline.vision_msgs import DEFINITIONS
+
+    folder = Path(__file__).parents[1] / "tools/vision_msgs/msg"
+    if not folder.is_dir():
+        pytest.skip("tools/ is not beside the tests")
+    for name, text in DEFINITIONS.items():
+        kind = name.rpartition("/")[2]
+        written = (folder / f"{kind}.msg").read_text().split()
+        # Inside a package its own types may go without the package's name.
+        assert [word.removeprefix("vision_msgs/") for word in text.split()] == written, name
