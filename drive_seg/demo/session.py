@@ -213,13 +213,20 @@ class _Show:
         end = time.monotonic() + limit
         while not done():
             self._watcher.spin(0.05)
-            for child in self._children:
-                child.check()
+            self._check()
             if self._stop.requested:
                 raise DriveSegError(f"interrupted while waiting for {what}")
             if time.monotonic() > end:
                 words = [f"{child.name}: {child.lines[-1]}" for child in self._children if child.lines]
                 raise DriveSegError("\n  ".join([f"waited {limit:g} s for {what}", *words]))
+
+    def _check(self) -> None:
+        """Raise what a process died of, or what the node complains about."""
+        for child in self._children:
+            child.check()
+        state = self._watcher.state
+        if state is not None and state.trouble:
+            raise DriveSegError(f"the node cannot work: {state.trouble}")
 
     def watch(self, camera: Child) -> None:
         """Until the time is up, the recording ends or the user interrupts."""
@@ -230,8 +237,7 @@ class _Show:
                 break
             self._watcher.spin(0.1)
             self._display.update(self._watcher, elapsed, self._options.seconds)
-            for child in self._children:
-                child.check()
+            self._check()
         camera.check()
 
     def settle(self) -> NodeState:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -42,10 +42,16 @@ class SeenFrame:
 
 @dataclass(frozen=True)
 class NodeState:
-    """What the node says of itself in /diagnostics: keys and values of its engine and of its camera."""
+    """What the node says of itself in /diagnostics.
+
+    Attributes:
+        engine, camera: keys and values of the two statuses.
+        trouble: why it could not be configured; empty when nothing is wrong.
+    """
 
     engine: Mapping[str, str]
     camera: Mapping[str, str]
+    trouble: str = ""
 
     def counts(self) -> FrameCounts:
         """The ledger of the camera."""
@@ -179,11 +185,11 @@ class Watcher:
         self._add(stamp_ns(message.header), "times", times)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        by_name = {status.name: {pair.key: pair.value for pair in status.values} for status in message.status}
-        engine = next((values for name, values in by_name.items() if name.endswith(": engine")), None)
+        engine = next((status for status in message.status if status.name.endswith(": engine")), None)
         if engine is not None:
-            camera = next((values for name, values in by_name.items() if ": camera " in name), {})
-            self.state = NodeState(engine, camera)
+            camera = next((status for status in message.status if ": camera " in status.name), None)
+            trouble = engine.message if engine.level == DiagnosticStatus.ERROR else ""
+            self.state = NodeState(_values(engine), _values(camera) if camera else {}, trouble)
 
     def _add(self, stamp: int, part: str, value: Any) -> None:
         parts = self._parts.setdefault(stamp, {})
@@ -202,6 +208,10 @@ class Watcher:
         area = Box(left, top, round(box.size_x), round(box.size_y))
         label = self._labels.by_name(hypothesis.class_id)
         return Instance(panoptic_id, label.id, label.name, hypothesis.score, area, area.width * area.height)
+
+
+def _values(status: DiagnosticStatus) -> dict[str, str]:
+    return {pair.key: pair.value for pair in status.values}
 
 
 def _milliseconds(text: str) -> float | None:

@@ -1,0 +1,218 @@
+"""The demo from outside, over real DDS: its files, its accounts, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordings import HEIGHT, WIDTH, write_bag, write_video
+
+pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "versions"}
+MARK = "DRIVE_SEG_TEST_MARK"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("model"), size=(WIDTH, HEIGHT))
+
+
+class Demo:
+    """Starts demos on a ROS domain of their own, and finds processes that they leave behind."""
+
+    def __init__(self, model: Path, out: Path) -> None:
+        self.out = out
+        self._mark = uuid.uuid4().hex
+        self._model = model
+        domain = str(60 + os.getpid() % 40)
+        self.environment = {**os.environ, MARK: self._mark, "ROS_DOMAIN_ID": domain, "PYTHONUNBUFFERED": "1"}
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        given = ["--out", self.out, "--model", self._model, "--backend", "onnxruntime", *arguments]
+        command = [sys.executable, "-m", "drive_seg", "demo", *map(str, given)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, *arguments: object, code: int = 0) -> tuple[dict, str]:
+        """The object of ``--json``, and stderr."""
+        process = self.start("--json", *arguments)
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == code, f"{stdout}\n{stderr}"
+        return (json.loads(stdout.splitlines()[-1]) if stdout else {}), stderr
+
+    def left_behind(self) -> list[int]:
+        """Ids of living processes that carry our mark in their environment."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdecimal() and self._mark.encode() in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:  # it ended meanwhile
+                continue
+        return found
+
+
+@pytest.fixture
+def demo(model: Path, tmp_path: Path) -> Iterator[Demo]:
+    made = Demo(model, tmp_path / "out")
+    yield made
+    if Path("/proc").is_dir():
+        assert wait_for(lambda: not made.left_behind(), 20.0), f"still running: {made.left_behind()}"
+
+
+def wait_for(done: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.05)
+    return done()
+
+
+def check_results(out: Path, size: tuple[int, int]) -> dict:
+    """The three files; returns the summary."""
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary) == SUMMARY_KEYS
+    frames = summary["frames"]
+    assert frames["received"] == frames["published"] + sum(frames["dropped"].values()) + frames["failed"]
+    assert frames["published"] > 0 and frames["failed"] == 0
+    assert summary["model"] == "tiny" and summary["backend"] == "onnxruntime" and summary["precision"] == "fp32"
+    assert {"inference", "processing", "end_to_end"} <= set(summary["latency_ms"])
+    whole = summary["latency_ms"]["end_to_end"]
+    assert 0 < whole["p50"] <= whole["p95"] <= whole["p99"] <= whole["max"]
+    video = cv2.VideoCapture(str(out / "overlay.mp4"))
+    ok, image = video.read()
+    assert ok and (image.shape[1], image.shape[0]) == size
+    plot = cv2.imread(str(out / "latency.png"))
+    assert plot is not None and plot.std() > 1
+    return summary
+
+
+def test_the_main_job(demo: Demo) -> None:
+    printed, _ = demo.run("--seconds", 4, "--rate", 10)
+    summary = check_results(demo.out, (1280, 720))
+    assert {key: printed[key] for key in summary} == summary
+    assert printed["first_mask_s"] > 0
+    # Every image that the camera sent reached the node, but for those before the two knew of each other.
+    assert 25 <= summary["frames"]["received"] <= printed["camera_sent"]
+    assert 5 <= printed["video_frames"] <= summary["frames"]["published"]
+    assert summary["versions"]["ros"] != "none"
+
+
+def test_a_recording_is_played_as_a_camera_and_ends_the_demo(demo: Demo, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 30)
+    started = time.monotonic()
+    printed, _ = demo.run("--source", tmp_path / "in.mp4", "--seconds", 120)
+    assert time.monotonic() - started < 100
+    check_results(demo.out, (WIDTH, HEIGHT))
+    assert printed["camera_sent"] == 30
+
+
+def test_a_bag_with_a_chosen_topic_goes_round_until_the_time_is_up(demo: Demo, tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_bag(tmp_path / "in", 5, topic="/left/image_raw", others=("/right/image_raw",))
+    source = ("--source", tmp_path / "in", "--topic", "/right/image_raw")
+    printed, _ = demo.run(*source, "--loop", "--rate", 20, "--seconds", 2)
+    check_results(demo.out, (WIDTH, HEIGHT))
+    assert printed["camera_sent"] > 20
+
+
+def test_what_the_node_complains_about_is_the_error(demo: Demo, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 5)
+    _, stderr = demo.run("--source", tmp_path / "in.mp4", "--backend", "tensorrt", code=1)
+    (line,) = [line for line in stderr.splitlines() if "error:" in line]
+    assert "backend tensorrt is unavailable" in line
+    assert "Traceback" not in stderr
+
+
+def test_ctrl_c_ends_it_in_order_with_its_results(demo: Demo, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 30)
+    process = demo.start("--source", tmp_path / "in.mp4", "--loop", "--seconds", 600)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "mask" in line and "Hz" in line and "first" not in line:
+            break
+    time.sleep(1.0)  # something to show
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, f"{stdout}\n{stderr}"
+    check_results(demo.out, (WIDTH, HEIGHT))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with their parent")
+def test_children_end_with_a_parent_that_was_killed(demo: Demo, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 30)
+    process = demo.start("--source", tmp_path / "in.mp4", "--loop", "--seconds", 600)
+    assert process.stdout is not None
+    assert any("first mask" in line for line in process.stdout)
+    assert len(demo.left_behind()) >= 3
+    process.kill()
+    process.communicate(timeout=60)
+    assert wait_for(lambda: not demo.left_behind(), 20.0)
+
+
+def test_without_ros_the_error_says_what_to_do(tmp_path: Path, model: Path) -> None:
+    block = "import sys; sys.modules['rclpy'] = None; import drive_seg.cli"
+    arguments = ["demo", "--out", str(tmp_path), "--model", str(model)]
+    script = f"{block}; sys.argv[1:] = {arguments!r}; drive_seg.cli.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "make venv" in done.stderr and "rclpy" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_child_that_fails_is_quoted() -> None:
+    from drive_seg.demo.children import Child
+    from drive_seg.errors import DriveSegError
+
+    with Child("camera", ["-c", "print('lens cap is on'); raise SystemExit(3)"]) as child:
+        assert wait_for(lambda: child.exit_code is not None, 20.0)
+        with pytest.raises(DriveSegError, match=r"camera process ended with code 3:\n  lens cap is on"):
+            child.check()
+
+
+def test_a_child_that_ignores_ctrl_c_is_killed() -> None:
+    from drive_seg.demo import children
+
+    ignore = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    deaf = f"{ignore}; print('deaf', flush=True); time.sleep(99)"
+    with pytest.MonkeyPatch.context() as patch, children.Child("deaf", ["-c", deaf]) as child:
+        patch.setattr(children, "_PATIENCE_S", 0.5)
+        assert wait_for(lambda: "deaf" in child.lines, 20.0)
+        assert child.stop() == -signal.SIGKILL
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 40), st.integers(1, 40))
+def test_runs_are_lossless(data: st.DataObject, height: int, width: int) -> None:
+    from drive_seg.demo.spool import from_runs, runs_of
+
+    values = st.sampled_from([0, 1, 2, 3001, 3002, 5999, 65535])
+    pixels = data.draw(st.lists(values, min_size=height * width, max_size=height * width))
+    panoptic = np.array(pixels, np.uint16).reshape(height, width)
+    starts, run_values = runs_of(panoptic)
+    assert np.array_equal(from_runs(starts, run_values, (height, width)), panoptic)
+    assert np.all(run_values[1:] != run_values[:-1])
+
+
+def test_at_most_so_many_frames_are_kept() -> None:
+    from drive_seg.demo.session import at_most
+
+    keep = at_most(10.0)
+    stamps = [round(number * 1e9 / 30) for number in range(90)]
+    assert [number for number, stamp in enumerate(stamps) if keep(stamp)] == list(range(0, 90, 3))
