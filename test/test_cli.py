@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -147,6 +149,23 @@ def test_a_run_that_segmented_nothing_has_failed(tmp_path: Path, model: Path) ->
     done = run(tmp_path / "in", tmp_path / "out", model, "--json", code=1)
     assert last_object(done)["frames"]["dropped"] == {"malformed": 1}
     assert "no frame" in errors(done)[0]
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, model: Path) -> None:
+    write_video(tmp_path / "in.mp4", 3000)
+    out = tmp_path / "out"
+    given = ["run", str(tmp_path / "in.mp4"), "-o", str(out), "--model", str(model), "--backend", "onnxruntime"]
+    process = subprocess.Popen([sys.executable, "-m", "drive_seg", *given], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (out / "mask/000003.png").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len([line for line in stderr.splitlines() if "error: interrupted" in line]) == 1
+    frames = json.loads((out / "summary.json").read_text())["frames"]
+    assert frames["received"] == frames["published"] + sum(frames["dropped"].values()) < 3000
+    assert len((out / "instances.jsonl").read_text().splitlines()) == frames["published"] >= 4
 
 
 def test_sim_renders_what_run_reads(tmp_path: Path, model: Path) -> None:
