@@ -124,6 +124,15 @@ def test_a_recording_is_played_as_a_camera_and_ends_the_demo(demo: Demo, tmp_pat
     assert printed["camera_sent"] == 30
 
 
+def test_a_recording_that_is_cut_short_is_shown_as_far_as_it_goes(demo: Demo, tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    file = write_bag(tmp_path / "in", 30)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    _, stderr = demo.run("--source", file, "--seconds", 60)
+    check_results(demo.out, (WIDTH, HEIGHT))
+    assert len([line for line in stderr.splitlines() if "warning: camera: bag" in line and "cut short" in line]) == 1
+
+
 def test_a_bag_with_a_chosen_topic_goes_round_until_the_time_is_up(demo: Demo, tmp_path: Path) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
     write_bag(tmp_path / "in", 5, topic="/left/image_raw", others=("/right/image_raw",))

@@ -61,7 +61,7 @@ def demo(
     Shows rates, drops and latencies while it runs; leaves overlay.mp4, latency.png and summary.json in the folder.
     Topics are on the ROS domain of your environment, so that rviz2, Foxglove and ros2 topic see them too.
     """
-    from drive_seg.commands.terminal import latency_table, progress_bar, report
+    from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
     from drive_seg.model import load_model
     from drive_seg.resources import find_model
 
@@ -88,6 +88,8 @@ def demo(
         video_rate=video_rate,
     )
     result = run_demo(options, card, open_display(plain=as_json), progress_bar)
+    for complaint in result.complaints:
+        warn(f"camera: {complaint}")
     figures = result.summary.as_dict()
     payload: dict[str, Any] = {
         **figures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from drive_seg.preprocess import decode_rgb
 from drive_seg.telemetry import Percentiles
 
 _STACK = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish")
+
+
+def require_matplotlib() -> None:
+    """Raise MissingDependency where ``plot_latency`` would fail: before a run, not after it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependency("matplotlib", "latency.png", "pip install 'drive_seg[offline]'")
 
 
 def render_video(spool: Spool, labels: LabelSet, path: Path, progress: Callable[[int], None]) -> int:
@@ -55,15 +62,10 @@ def plot_latency(rows: Sequence[tuple[float, StageTimes]], path: Path) -> None:
 
     Args:
         rows: (seconds on any clock, times) in order.
-
-    Raises:
-        MissingDependency: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("matplotlib", "latency.png", "pip install 'drive_seg[offline]'") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
     over_time, by_stage = figure.subplots(2, 1, height_ratios=[3, 2])

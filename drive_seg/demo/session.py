@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from drive_seg.demo.children import Child
 from drive_seg.demo.display import Display
-from drive_seg.demo.render import plot_latency, render_video
+from drive_seg.demo.render import plot_latency, render_video, require_matplotlib
 from drive_seg.demo.spool import Spool
 from drive_seg.demo.watch import IMAGE_TOPIC, PREFIX, NodeState, Watcher
 from drive_seg.errors import DriveSegError
@@ -67,6 +67,7 @@ class DemoResult:
         first_mask_s: from the start of the node's process to its first mask.
         sent: images the camera says it sent, None where it did not say.
         rows: (``time.monotonic()``, times) of every frame.
+        complaints: what the camera called an error, such as a recording that is cut short.
         video_frames: frames in the overlay video.
     """
 
@@ -75,6 +76,7 @@ class DemoResult:
     sent: int | None
     interrupted: bool
     rows: Sequence[tuple[float, StageTimes]]
+    complaints: tuple[str, ...] = ()
     video_frames: int = 0
 
 
@@ -87,9 +89,14 @@ def run_demo(
         progress: (what, total) -> context that yields a function to be told how much of it is done.
 
     Raises:
+        MissingDependency: matplotlib is not installed.
         DriveSegError: a process failed, or nothing came; its message has the process's last words.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
+    require_matplotlib()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DriveSegError(f"cannot make the folder {options.out}: {error}") from error
     with Spool() as spool:
         with display:
             seen = _observe(options, model, display, spool)
@@ -272,4 +279,5 @@ class _Show:
         )
         said = [match for line in camera.lines if (match := re.search(r"(\d+) images sent", line))]
         sent = int(said[-1].group(1)) if said else None
-        return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows)
+        complaints = tuple(line.rpartition("]: ")[2] for line in camera.lines if "[ERROR]" in line)
+        return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows, complaints)
