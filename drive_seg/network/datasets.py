@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
 from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED
-from drive_seg.network.components import unknown_instances, upright_people, whole_vehicles
+from drive_seg.network.components import single_cyclists, unknown_instances, upright_people, whole_vehicles
 
 VOID = 255
 ROAD_OR_MARKING, PEDESTRIAN_OR_CYCLIST, NOT_ROAD, NOT_PEDESTRIAN = 6, 7, 8, 9
@@ -117,24 +117,29 @@ def sample_of_panoptic(image: NDArray[np.uint8], panoptic: NDArray[np.uint16]) -
 class FolderRule:
     """How a labelled folder is read.
 
-    folder: below the data root. codes: label id -> code where it is not itself.
+    folder: below the data root. codes: label id -> code where it is not itself. original: the source's own class id,
+    read from ``labels_orig/``, -> code; wins, and tells riders from walkers where the source does.
     without: folders (below the data root) whose image names are left out, so that nothing held out is learnt.
     guess_instances: take single, compact components as instances (see ``components``).
     """
 
     folder: str
     codes: dict[int, int]
+    original: dict[int, int] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     guess_instances: bool = True
 
 
 _PEOPLE = {4: PEDESTRIAN_OR_CYCLIST}
 _VAL = ("camvid32/val", "camvid11/val")
+_JOINED = {**_PEOPLE, 1: ROAD_OR_MARKING}
+_CITYSCAPES = {24: 4, 25: 5, 33: VOID}
+"""Person, rider, bicycle. Bicycles are ridden (part of the cyclist) or parked (background); nobody says which."""
 RULES = {
-    "camvid32": FolderRule("camvid32/train", _PEOPLE, _VAL),
-    "camvid11": FolderRule("camvid11/train", {**_PEOPLE, 1: ROAD_OR_MARKING}, (*_VAL, "camvid32/train")),
-    "kitti": FolderRule("kitti_semantic", {**_PEOPLE, 1: ROAD_OR_MARKING}),
-    "bdd100k": FolderRule("bdd100k_sample/train", {**_PEOPLE, 1: ROAD_OR_MARKING}),
+    "camvid32": FolderRule("camvid32/train", _PEOPLE, {16: 4, 7: 4, 2: 5}, _VAL),
+    "camvid11": FolderRule("camvid11/train", _JOINED, {9: 4, 10: 5}, (*_VAL, "camvid32/train")),
+    "kitti": FolderRule("kitti_semantic", _JOINED, _CITYSCAPES),
+    "bdd100k": FolderRule("bdd100k_sample/train", _JOINED, _CITYSCAPES),
     "comma10k": FolderRule("comma10k_sample", {}, guess_instances=False),
     "carla": FolderRule("carla_sample/carlascapes", _PEOPLE),
     "road_only": FolderRule(
@@ -167,6 +172,10 @@ def _load_folder(rule: FolderRule, root: Path) -> list[Sample]:
 
     def read(image: Path) -> Sample:
         codes = table[_read_grey(root / rule.folder / "labels" / f"{image.stem}.png")]
+        if rule.original:
+            original = _read_grey(root / rule.folder / "labels_orig" / f"{image.stem}.png")
+            for source_id, code in rule.original.items():
+                codes[original == source_id] = code
         if rule.guess_instances:
             instances, classes = _guess(codes)
         else:
@@ -206,8 +215,11 @@ def _guess(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.uin
     for mask in whole_vehicles(codes == 3):
         classes.append(3)
         instances[mask] = len(classes) - 1
-    for mask in upright_people(codes == PEDESTRIAN_OR_CYCLIST):
+    for mask in upright_people((codes == 4) | (codes == PEDESTRIAN_OR_CYCLIST)):
         classes.append(4)
+        instances[mask] = len(classes) - 1
+    for mask in single_cyclists(codes == 5):
+        classes.append(5)
         instances[mask] = len(classes) - 1
     return instances, np.array(classes, np.uint8)
 
