@@ -10,7 +10,6 @@ from typing import Any
 
 import onnx
 import torch
-import yaml
 
 from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
@@ -43,8 +42,8 @@ def export_onnx(
 
     Args:
         checkpoint: file written by ``drive_seg.network.train``; its averaged weights are exported.
-        card: the sidecar's statements. None keeps those of an existing ``name.yaml`` except the metrics,
-            which would not be true of new weights.
+        card: the sidecar's statements. None takes those of the checkpoint; figures are added by
+            ``drive_seg.network.validate --write``.
         size: width and height the sidecar proposes.
 
     Returns:
@@ -56,12 +55,12 @@ def export_onnx(
     if not checkpoint.is_file():
         raise ModelError(f"checkpoint {checkpoint} does not exist; train one with: drive_seg train")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if not {"network", "average"} <= set(state):
+    if not {"network", "average", "training_data", "license"} <= set(state):
         raise ModelError(f"{checkpoint} is not a checkpoint of drive_seg train: it has {sorted(state)}")
     net = PanopticNet(NetworkConfig(**state["network"]))
     net.load_state_dict(state["average"])
     sidecar = out_dir / f"{name}.yaml"
-    return write_model(net, sidecar, card or _card_of(sidecar, state), DRIVING, size)
+    return write_model(net, sidecar, card or ModelCard(state["training_data"], state["license"]), DRIVING, size)
 
 
 def write_model(
@@ -103,13 +102,6 @@ def write_graph(net: PanopticNet, path: Path, size: tuple[int, int]) -> None:
             dynamo=False,
         )
     onnx.checker.check_model(str(path), full_check=True)
-
-
-def _card_of(sidecar: Path, state: dict[str, Any]) -> ModelCard:
-    if not sidecar.is_file():
-        return ModelCard(training_data=str(state.get("training_data", "not stated")), license="not stated")
-    old = yaml.safe_load(sidecar.read_text(encoding="utf-8"))
-    return ModelCard(training_data=old["training_data"], license=old["license"])
 
 
 def _document(

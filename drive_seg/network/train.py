@@ -47,8 +47,8 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
     """Train, or go on where ``config.out_dir/checkpoint.pt`` stopped; return the checkpoint's path.
 
     The checkpoint has ``network`` (NetworkConfig fields), ``weights``, ``average`` (what is exported),
-    ``optimizer``, ``step`` and ``training_data``. Losses go to ``losses.csv`` beside it. ``steps`` may change
-    between resumes.
+    ``optimizer``, ``step``, ``training_data`` and ``license``. Losses go to ``losses.csv`` beside it. ``steps`` may
+    change between resumes.
 
     Raises:
         ConfigError: a data set is missing or unknown.
@@ -107,6 +107,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "step": step,
             "training_data": self.config.training_data,
+            "license": self.config.license,
         }
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)

@@ -27,7 +27,7 @@ class TrainConfig:
     steps, batch: optimiser steps and images per step. rate: peak learning rate, reached after ``warmup``
     steps, then a cosine to zero. average: decay of the averaged weights, which are what is exported.
     workers: loader processes. threads: torch threads. save_every: steps between checkpoints.
-    training_data: sentence for the sidecar of the exported model.
+    training_data, license: what the sidecar of the exported model states.
     """
 
     out_dir: Path = Path("out/train")
@@ -45,6 +45,7 @@ class TrainConfig:
     threads: int = 2
     save_every: int = 250
     training_data: str = "not stated"
+    license: str = "not stated"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
