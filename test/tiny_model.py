@@ -74,7 +74,9 @@ def _model(labels: LabelSet):  # onnx is imported where it is needed
     }
     indices = {"red": ([], 0), "green": ([], 1), "blue": ([], 2), "channel_axis": ([1], [1])}
     # The pixel nearest to the middle of every cell.
-    indices.update({"from": ([2], [1, 1]), "to": ([2], [2**31 - 1] * 2), "axes": ([2], [1, 2]), "step": ([2], [STRIDE] * 2)})
+    indices.update(
+        {"from": ([2], [1, 1]), "to": ([2], [2**31 - 1] * 2), "axes": ([2], [1, 2]), "step": ([2], [STRIDE] * 2)}
+    )
     values = [helper.make_tensor(key, T.FLOAT, shape, np.atleast_1d(v)) for key, (shape, v) in constants.items()]
     values += [helper.make_tensor(key, T.INT64, shape, np.atleast_1d(v)) for key, (shape, v) in indices.items()]
 
