@@ -1,6 +1,6 @@
 """The torch side: heads, decisions in the graph, partial labels, training and export. Skipped without torch."""
 
-# ruff: noqa: E402 - nothing of ours is imported before torch is known to be there
+
 from __future__ import annotations
 
 from dataclasses import replace
