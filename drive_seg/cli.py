@@ -30,14 +30,20 @@ app.command("train", rich_help_panel="Network", epilog=network.TRAIN_EXAMPLES)(n
 app.command("export", rich_help_panel="Network", epilog=network.EXPORT_EXAMPLES)(network.export)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"drive_seg {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     debug: Debug = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"drive_seg {__version__}")
-        raise typer.Exit
+    del debug, version  # both act in their callbacks
 
 
 def main() -> None:

@@ -155,7 +155,13 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, model: Path) -> N
     write_video(tmp_path / "in.mp4", 3000)
     out = tmp_path / "out"
     given = ["run", str(tmp_path / "in.mp4"), "-o", str(out), "--model", str(model), "--backend", "onnxruntime"]
-    process = subprocess.Popen([sys.executable, "-m", "drive_seg", *given], stderr=subprocess.PIPE, text=True)
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: this one is to be interrupted.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drive_seg", *given],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
     end = time.monotonic() + 60
     while not (out / "mask/000003.png").exists() and time.monotonic() < end:
         time.sleep(0.02)
