@@ -67,19 +67,33 @@ def open_engine(model: Model, backend: str = "auto", options: EngineOptions = En
         if backend not in _OPENERS:
             reason = next(row.reason for row in availability() if row.backend == backend)
             raise EngineError(f"backend {backend} is unavailable: {reason}")
-        return _with_reason(_OPENERS[backend](model, options), f"{backend} was asked for")
+        return _with_reason(_open_warm(backend, model, options), f"{backend} was asked for")
     passed: list[str] = []
     for row in availability():
         if not row.available:
             passed.append(f"{row.backend}: {row.reason}")
             continue
         try:
-            engine = _OPENERS[row.backend](model, options)
+            engine = _open_warm(row.backend, model, options)
         except EngineError as error:
             passed.append(f"{row.backend}: {error}")
             continue
         return _with_reason(engine, "; ".join([*passed, f"{row.backend}: first that works"]))
     raise EngineError(f"no backend can run {model.name}: {'; '.join(passed)}")
+
+
+def _open_warm(backend: str, model: Model, options: EngineOptions) -> Engine:
+    """Open and run every slot once: the first inference is many times slower, and would cost live frames."""
+    engine = _OPENERS[backend](model, options)
+    try:
+        for slot in engine.slots:
+            for count in {1, options.max_batch}:
+                slot.submit(count)
+                slot.wait()
+    except EngineError:
+        engine.close()
+        raise
+    return engine
 
 
 def _with_reason(engine: Engine, reason: str) -> Engine:
