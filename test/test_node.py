@@ -34,8 +34,10 @@ from tiny_model import paint, write_tiny_model
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from drive_seg.labels import DRIVING, PANOPTIC_UNLABELLED, mask_of
+from drive_seg.resources import config_file
+from drive_seg.ros.transport import PROFILE_VARIABLES
 
-DOMAIN = 110 + os.getpid() % 90
+DOMAIN = 1 + os.getpid() % 100  # above 101 the ports of a domain are those the kernel hands out
 TIMEOUT_S = 30.0
 THINGS = [(3, 40, 60, 80, 50), (3, 200, 60, 60, 50), (4, 140, 60, 20, 60)]
 
@@ -67,7 +69,6 @@ class Peer:
     """A camera and every subscriber in one, and the node's process."""
 
     def __init__(self, *command: str) -> None:
-        os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
         self.context = Context()
         rclpy.init(context=self.context, domain_id=DOMAIN)
         self.node = rclpy.create_node("peer", context=self.context)
@@ -181,6 +182,18 @@ class Peer:
 def node_command(model: Path | str, *parameters: str) -> list[str]:
     given = [f"model:={model}", "backend:=onnxruntime", *parameters]
     return ["-m", "drive_seg.ros.node", "--ros-args", *(word for item in given for word in ("-p", item))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _apart_from_others() -> Iterator[None]:
+    """A domain of this run's own on this machine, and shared memory that an image fits into."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        patch.setenv("ROS_LOCALHOST_ONLY", "1")  # the same for Humble
+        for variable in PROFILE_VARIABLES:
+            patch.setenv(variable, str(config_file("fastdds.xml")))
+        yield
 
 
 @pytest.fixture(scope="module")
