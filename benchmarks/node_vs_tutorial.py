@@ -110,7 +110,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str], rate: float,
             "frames": frames,
             "seed": seed,
             "prerender": min(60, frames),
-            "wait_for_subscriber": True,
+            "wait_for_subscribers": 1,
             "qos": "DEFAULT",
             "qos_depth": 10,
         }

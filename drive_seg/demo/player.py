@@ -35,15 +35,17 @@ class Player(Node):  # type: ignore[misc] # rclpy has no stubs
     Args:
         rate: images per second; 0 takes the source's.
         loop: begin again at the end instead of ending.
+        subscribers: how many to wait for before the first image.
     """
 
-    def __init__(self, source: Source, rate: float = 0.0, loop: bool = False) -> None:
+    def __init__(self, source: Source, rate: float = 0.0, loop: bool = False, subscribers: int = 1) -> None:
         super().__init__("drive_seg_player")
         self._images = _images(source, loop)
         self._publisher = self.create_publisher(Image, TOPIC, qos_profile_sensor_data)
         # A live source sets the pace by itself: reading waits for its next image.
         period = 0.001 if source.live else 1.0 / (rate or source.fps)
         self._timer = self.create_timer(period, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._awaited = subscribers
         self._ended: float | None = None
         self.sent = 0
         self.trouble: DriveSegError | None = None
@@ -54,8 +56,9 @@ class Player(Node):  # type: ignore[misc] # rclpy has no stubs
         return self._ended is not None and time.monotonic() - self._ended > _LINGER_S
 
     def _tick(self) -> None:
-        if self._ended is not None or (self.sent == 0 and not self._publisher.get_subscription_count()):
+        if self._ended is not None or self._publisher.get_subscription_count() < self._awaited:
             return
+        self._awaited = 0
         try:
             image = next(self._images, None)
         except DriveSegError as error:
@@ -99,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=0.0, help="images per second; 0: the recording's")
     parser.add_argument("--topic", help="image topic of a bag")
     parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--subscribers", type=int, default=1, help="how many to wait for before the first image")
     given = parser.parse_args(arguments)
-    return run(lambda: Player(open_source(given.source, given.topic), given.rate, given.loop), [])
+    return run(lambda: Player(open_source(given.source, given.topic), given.rate, given.loop, given.subscribers), [])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import tempfile
 import threading
@@ -75,6 +76,8 @@ class Spool:
         self._file.close()
 
     def _write(self) -> None:
+        if hasattr(os, "SCHED_IDLE"):  # Linux: only when nobody else wants the processor
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         while (frame := self._queue.get()) is not None:
             offset = self._file.tell()
             if offset > _LIMIT_BYTES:

@@ -113,11 +113,8 @@ class Watcher:
             node.create_subscription(kind, f"{PREFIX}/{name}", getattr(self, f"_on_{name}"), outputs)
         node.create_subscription(DiagnosticArray, f"{PREFIX}/latency", self._on_latency, outputs)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, outputs)
-
-    def watch_camera(self) -> None:
-        """Subscribe to the camera too; done last, since a camera begins with its first subscriber."""
         qos = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._node.create_subscription(Image, IMAGE_TOPIC, self._on_image, qos)
+        node.create_subscription(Image, IMAGE_TOPIC, self._on_image, qos)
 
     @property
     def camera_subscribers(self) -> int:

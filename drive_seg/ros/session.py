@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from std_msgs.msg import Header
 
 from drive_seg.config import Config
 from drive_seg.engines import EngineOptions
-from drive_seg.frame import Frame, PanopticResult, StageTimes
+from drive_seg.frame import CameraImage, Frame, PanopticResult, StageTimes
 from drive_seg.pipeline import Allocator, Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.ros.cameras import CameraInput
@@ -19,6 +21,9 @@ from drive_seg.ros.complaints import Complaints
 from drive_seg.ros.publishers import CameraOutput
 from drive_seg.telemetry import LatencyLog
 from drive_seg.worker import Worker
+
+_USUAL_SIZE = (1280, 720)
+_WARM_UP_FRAMES = 4
 
 Opener = Callable[[Config, Allocator], Pipeline]
 """Opens the pipeline of a configuration; called on the worker's thread."""
@@ -72,7 +77,7 @@ class Session:
         """The times of each camera's newest frame."""
         self.outputs: dict[str, CameraOutput] = {}
         self.worker = Worker(
-            lambda: opener(config(), self._allocate),
+            lambda: self._open_warm(opener),
             [camera.name for camera in self.cameras],
             self._publish,
             self._finish,
@@ -88,6 +93,21 @@ class Session:
         header = Header(stamp=node.get_clock().now().to_msg())
         for output in self.outputs.values():
             output.announce(self.pipeline.labels, header)
+
+    def _open_warm(self, opener: Opener) -> Pipeline:
+        """The pipeline, after some frames of noise: what is slow the first time must not cost live frames."""
+        pipeline = opener(self._config(), self._allocate)
+        try:
+            width, height = _USUAL_SIZE
+            noise = np.random.default_rng(0).integers(0, 256, (height // 16, width // 16, 3), np.uint8)
+            image = CameraImage.from_rgb(noise.repeat(16, axis=0).repeat(16, axis=1))
+            for _ in range(_WARM_UP_FRAMES):
+                for camera in self.cameras:
+                    pipeline(Frame(image, camera.name, received_ns=time.monotonic_ns()))
+        except BaseException:
+            pipeline.close()
+            raise
+        return pipeline
 
     def _create_outputs(self) -> dict[str, CameraOutput]:
         several = len(self.cameras) > 1

@@ -37,12 +37,12 @@ PARAMETERS = (
     Parameter(
         "prerender",
         0,
-        "Render so many images first and replay them to and fro: the camera then costs no CPU; 0 renders live.",
+        "Render so many images first and replay them over and over: the camera then costs no CPU; 0 renders live.",
         minimum=0,
         maximum=1000,
     ),
     Parameter("frames", 0, "End after so many images; 0 is endless.", minimum=0, maximum=2**31 - 1),
-    Parameter("wait_for_subscriber", False, "Begin when somebody subscribes to the images."),
+    Parameter("wait_for_subscribers", 0, "Begin when so many subscribe to the images.", minimum=0, maximum=100),
     Parameter("qos", "SENSOR_DATA", "QoS profile of every topic.", choices=QOS_NAMES),
     Parameter("qos_depth", 5, "keep_last depth of every topic.", minimum=1, maximum=100),
 )
@@ -72,7 +72,7 @@ class SimCamera(Node):
         self._pictures = _open(given)
         rate = given["rate"] or self._pictures.rate
         self._frame_id: str = given["frame_id"]
-        self._wait: bool = given["wait_for_subscriber"]
+        self._awaited: int = given["wait_for_subscribers"]
         self._shots = _shots(self._pictures, given["prerender"], given["frames"], given["loop"])
         self._ended: float | None = None
         self._sent = 0
@@ -99,9 +99,9 @@ class SimCamera(Node):
         self.get_logger().info(f"{self._sent} images sent")
 
     def _tick(self) -> None:
-        if self._ended is not None or (self._wait and not self._image.get_subscription_count()):
+        if self._ended is not None or self._image.get_subscription_count() < self._awaited:
             return
-        self._wait = False
+        self._awaited = 0
         shot = next(self._shots, None)
         if shot is None:
             self._ended = time.monotonic()
@@ -132,8 +132,7 @@ def _shots(pictures: Pictures, prerender: int, frames: int, loop: bool) -> Itera
     """The messages to send, one by one; made ahead where ``prerender`` says so."""
     shots: Iterable[Shot] = map(_shot, itertools.chain.from_iterable(itertools.repeat(pictures)) if loop else pictures)
     if prerender:
-        ahead = list(itertools.islice(shots, prerender))
-        shots = itertools.cycle(ahead + ahead[-2:0:-1])
+        shots = itertools.cycle(list(itertools.islice(shots, prerender)))
     return itertools.islice(shots, frames or None)
 
 
