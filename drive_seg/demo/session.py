@@ -156,8 +156,8 @@ def ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
 def _step_back() -> None:
     """Lower the priority of every thread of this process: from here on it only watches, others are measured."""
     cv2.setNumThreads(1)
-    for thread in os.listdir("/proc/self/task") if sys.platform.startswith("linux") else ():
-        os.setpriority(os.PRIO_PROCESS, int(thread), _NICE)
+    for thread in Path("/proc/self/task").iterdir() if sys.platform.startswith("linux") else ():
+        os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICE)
 
 
 class _Show:
