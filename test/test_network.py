@@ -1,6 +1,5 @@
 """The torch side: heads, decisions in the graph, partial labels, training and export. Skipped without torch."""
 
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -197,9 +196,7 @@ def test_focal_loss_prefers_the_right_peak_and_ignores_the_unknown() -> None:
 def test_a_view_keeps_image_and_labels_together() -> None:
     sample = scene()
     how = Augmentation(width=128, height=96, zoom=(0.2, 0.3), blur=0.0, noise=0.0)
-    sample = replace(
-        sample, image=np.where(sample.codes[..., None] == 3, 255, 0).repeat(3, 2).astype(np.uint8)
-    )
+    sample = replace(sample, image=np.where(sample.codes[..., None] == 3, 255, 0).repeat(3, 2).astype(np.uint8))
     seen = 0
     for seed in range(20):
         shown = view(sample, how, np.random.default_rng(seed))
@@ -245,8 +242,7 @@ def tiny_config(tmp_path: Path, steps: int) -> TrainConfig:
         frames.mkdir()
         samples = [scene(seed) for seed in range(8)]
         panoptic = [
-            np.where(s.instances > 0, s.classes.astype(int)[s.instances] * 1000 + s.instances, s.codes)
-            for s in samples
+            np.where(s.instances > 0, s.classes.astype(int)[s.instances] * 1000 + s.instances, s.codes) for s in samples
         ]
         np.save(frames / "images.npy", np.stack([s.image for s in samples]))
         np.save(frames / "panoptic.npy", np.stack(panoptic).astype(np.uint16))

@@ -55,9 +55,7 @@ def test_another_process_gives_the_same_bytes() -> None:
         "print(hashlib.sha256(f.image.tobytes() + f.panoptic.tobytes()).hexdigest())"
     )
     root = Path(__file__).resolve().parents[1]
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == digest(small(9, "rain").frame(31))
 
 
@@ -71,9 +69,7 @@ def test_instances_are_numbered_without_gaps(seed: int) -> None:
         numbers = sorted(value - 1000 * class_id for value in values if value // 1000 == class_id)
         assert numbers == list(range(1, len(numbers) + 1))
     assert {value // 1000 for value in values if value >= 1000} <= set(THINGS)
-    expected = [
-        [pixel // 1000 if pixel >= 1000 else pixel for pixel in row] for row in frame.panoptic.tolist()
-    ]
+    expected = [[pixel // 1000 if pixel >= 1000 else pixel for pixel in row] for row in frame.panoptic.tolist()]
     assert frame.mask.tolist() == expected
 
 
@@ -143,9 +139,7 @@ def _light() -> Light:
 def _paint_cars(canvas: Canvas, distances: tuple[float, ...]) -> None:
     for number, distance in enumerate(distances):
         owner = canvas.new_instance(VEHICLE)
-        paint_mesh(
-            canvas, _camera(), _light(), vehicle(number).mesh, np.array([distance, 0.0, 0.0]), 0.0, owner
-        )
+        paint_mesh(canvas, _camera(), _light(), vehicle(number).mesh, np.array([distance, 0.0, 0.0]), 0.0, owner)
 
 
 @pytest.mark.parametrize("first", [0, CARS])

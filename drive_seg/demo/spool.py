@@ -110,9 +110,7 @@ def runs_of(panoptic: NDArray[np.uint16]) -> tuple[NDArray[np.uint32], NDArray[n
     return starts, flat[starts]
 
 
-def from_runs(
-    starts: NDArray[np.uint32], values: NDArray[np.uint16], shape: tuple[int, int]
-) -> NDArray[np.uint16]:
+def from_runs(starts: NDArray[np.uint32], values: NDArray[np.uint16], shape: tuple[int, int]) -> NDArray[np.uint16]:
     """The inverse of ``runs_of``: uint16 of ``shape``."""
     ends = np.append(starts[1:], np.uint32(shape[0] * shape[1]))
     lengths = (ends - starts).astype(np.int64)

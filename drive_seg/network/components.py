@@ -37,9 +37,7 @@ def single_cyclists(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
     return _components(mask, (0.25, 0.9), 0.4)
 
 
-def _components(
-    mask: NDArray[np.bool_], aspect: tuple[float, float], filled: float
-) -> Iterator[NDArray[np.bool_]]:
+def _components(mask: NDArray[np.bool_], aspect: tuple[float, float], filled: float) -> Iterator[NDArray[np.bool_]]:
     count, number, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     for index in range(1, count):
         _, _, width, height, area = (int(v) for v in stats[index])

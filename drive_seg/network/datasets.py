@@ -86,9 +86,7 @@ class RenderedSet(SampleSet):
         self._images = np.load(folder / "images.npy", mmap_mode="r")
         self._panoptic = np.load(folder / "panoptic.npy", mmap_mode="r")
         if len(self._images) != len(self._panoptic):
-            raise ConfigError(
-                f"{folder} has {len(self._images)} images and {len(self._panoptic)} panoptic maps"
-            )
+            raise ConfigError(f"{folder} has {len(self._images)} images and {len(self._panoptic)} panoptic maps")
 
     def __len__(self) -> int:
         return len(self._images)
@@ -142,9 +140,7 @@ RULES = {
     "bdd100k": FolderRule("bdd100k_sample/train", _JOINED, _CITYSCAPES),
     "comma10k": FolderRule("comma10k_sample", {}, guess_instances=False),
     "carla": FolderRule("carla_sample/carlascapes", _PEOPLE),
-    "road_only": FolderRule(
-        "road_only_roboflow/valid", {0: NOT_ROAD, 1: ROAD_OR_MARKING}, guess_instances=False
-    ),
+    "road_only": FolderRule("road_only_roboflow/valid", {0: NOT_ROAD, 1: ROAD_OR_MARKING}, guess_instances=False),
 }
 """Folders by the name a training configuration uses."""
 
@@ -189,23 +185,17 @@ def _load_pennfudan(folder: Path) -> list[Sample]:
     def read(image: Path) -> Sample:
         people = _read_grey(folder / "instance_masks" / f"{image.stem}.png")
         codes = np.where(people > 0, 4, NOT_PEDESTRIAN).astype(np.uint8)
-        return Sample(
-            _read_rgb(image), codes, people.astype(np.uint16), np.full(int(people.max()) + 1, 4, np.uint8)
-        )
+        return Sample(_read_rgb(image), codes, people.astype(np.uint16), np.full(int(people.max()) + 1, 4, np.uint8))
 
     return _read_all(folder / "images", read, set())
 
 
 def _read_all(folder: Path, read: Callable[[Path], Sample], held_out: set[str]) -> list[Sample]:
     if not folder.is_dir():
-        raise ConfigError(
-            f"training images {folder} do not exist; point data_root at the folder that holds them"
-        )
+        raise ConfigError(f"training images {folder} do not exist; point data_root at the folder that holds them")
     samples = [read(path) for path in sorted(folder.iterdir()) if path.stem not in held_out]
     if not samples:
-        raise ConfigError(
-            f"{folder} holds no training image (after leaving out {len(held_out)} held-out names)"
-        )
+        raise ConfigError(f"{folder} holds no training image (after leaving out {len(held_out)} held-out names)")
     return samples
 
 

@@ -63,9 +63,7 @@ def export_onnx(
     return write_model(net, sidecar, card or ModelCard(state["training_data"], state["license"]), DRIVING, size)
 
 
-def write_model(
-    net: PanopticNet, sidecar: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]
-) -> Path:
+def write_model(net: PanopticNet, sidecar: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> Path:
     """Write the ONNX file beside ``sidecar`` and the sidecar itself; return the sidecar's path."""
     things = tuple(label.id for label in labels.things)
     if net.config.classes != len(labels) or tuple(net.config.things) != things:
@@ -104,9 +102,7 @@ def write_graph(net: PanopticNet, path: Path, size: tuple[int, int]) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def _document(
-    name: str, graph: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]
-) -> dict[str, Any]:
+def _document(name: str, graph: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "name": name,
         "task": "panoptic",
@@ -121,8 +117,7 @@ def _document(
         },
         "outputs": {name: name for name in OUTPUT_NAMES},
         "labels": [
-            {"id": label.id, "name": label.name, "thing": label.thing, "color": list(label.color)}
-            for label in labels
+            {"id": label.id, "name": label.name, "thing": label.thing, "color": list(label.color)} for label in labels
         ],
         "metrics": card.metrics,
         "training_data": card.training_data,

@@ -115,9 +115,7 @@ class PanopticNet(nn.Module):
         self.stage4 = _conv(c2, c4, stride=2)
         self.stage8 = nn.Sequential(_conv(c4, c8, stride=2), *(_Residual(c8) for _ in range(b8)))
         self.stage16 = nn.Sequential(_conv(c8, c16, stride=2), *(_Residual(c16) for _ in range(b16)))
-        self.stage32 = nn.Sequential(
-            _conv(c16, c32, stride=2), *(_Residual(c32) for _ in range(b32)), _Context(c32)
-        )
+        self.stage32 = nn.Sequential(_conv(c16, c32, stride=2), *(_Residual(c32) for _ in range(b32)), _Context(c32))
         self.up16 = _conv(c32, cfg.decoder, 1, relu=False)
         self.skip16 = _conv(c16, cfg.decoder, 1, relu=False)
         self.fuse16 = _conv(cfg.decoder, cfg.decoder)

@@ -85,9 +85,7 @@ def _middles(instances: NDArray[np.uint16], size: int) -> tuple[NDArray[np.int64
     return counts, np.stack((y, x), axis=1).astype(np.float32)
 
 
-def _draw_peak(
-    heat: NDArray[np.float32], known: NDArray[np.bool_], middle: NDArray[np.float32], pixels: int
-) -> None:
+def _draw_peak(heat: NDArray[np.float32], known: NDArray[np.bool_], middle: NDArray[np.float32], pixels: int) -> None:
     """Draw one Gaussian, wider for larger instances; where several overlap the higher value stays."""
     row, column = (int(v) for v in np.clip((middle + 0.5) // CELL, 0, np.array(heat.shape) - 1))
     sigma = max(0.8, float(np.sqrt(pixels)) / CELL / 6)

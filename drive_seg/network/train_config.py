@@ -58,9 +58,7 @@ class TrainConfig:
             got = f"{self.augmentation.width}x{self.augmentation.height}"
             raise ConfigError(f"augmentation width and height must be multiples of 32, got {got}")
         if not self.sets or min(self.sets.values()) <= 0:
-            raise ConfigError(
-                f"sets must name at least one data set with a share above 0, got {dict(self.sets)}"
-            )
+            raise ConfigError(f"sets must name at least one data set with a share above 0, got {dict(self.sets)}")
         if len(self.loss.classes) != self.network.classes:
             raise ConfigError(
                 f"loss.classes needs a weight per class, {self.network.classes}, got {len(self.loss.classes)}"
@@ -86,9 +84,7 @@ def _build(cls: type, tree: Any, where: str) -> Any:
     kinds = typing.get_type_hints(cls)
     unknown = sorted(set(tree) - set(kinds))
     if unknown:
-        raise ConfigError(
-            f"{where}: unknown {', '.join(unknown)}; {cls.__name__} has {', '.join(sorted(kinds))}"
-        )
+        raise ConfigError(f"{where}: unknown {', '.join(unknown)}; {cls.__name__} has {', '.join(sorted(kinds))}")
     return cls(**{name: _convert(kinds[name], value, f"{where}: {name}") for name, value in tree.items()})
 
 
@@ -96,9 +92,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(typing.cast(type, kind), value, where)
     origin = typing.get_origin(kind) or kind
-    wanted: tuple[type, ...] = {tuple: (list, tuple), Path: (str, Path), float: (int, float)}.get(
-        origin, (origin,)
-    )
+    wanted: tuple[type, ...] = {tuple: (list, tuple), Path: (str, Path), float: (int, float)}.get(origin, (origin,))
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise ConfigError(f"{where} must be {getattr(origin, '__name__', origin)}, got {value!r}")
     if origin is tuple:

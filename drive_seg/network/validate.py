@@ -70,9 +70,7 @@ class PanopticCounts:
         return self.iou_sum / weight if weight else float("nan")
 
 
-def count_segments(
-    truth: NDArray[np.uint16], prediction: NDArray[np.uint16], into: dict[int, PanopticCounts]
-) -> None:
+def count_segments(truth: NDArray[np.uint16], prediction: NDArray[np.uint16], into: dict[int, PanopticCounts]) -> None:
     """Add one image's matches to ``into`` (by class id); a segment mostly on unlabelled truth is not counted."""
     pairs, areas = np.unique(truth.astype(np.uint32) << 16 | prediction, return_counts=True)
     truth_ids, predicted_ids = (pairs >> 16).astype(int), (pairs & 0xFFFF).astype(int)
@@ -113,9 +111,7 @@ def labelled_folder(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[n
     """
     paths = sorted((folder / "images").glob("*"))
     if not paths:
-        raise SourceError(
-            f"{folder}/images holds no image; expected images/ and labels/ with equal file stems"
-        )
+        raise SourceError(f"{folder}/images holds no image; expected images/ and labels/ with equal file stems")
     for path in paths:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         label = cv2.imread(str(folder / "labels" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
@@ -151,9 +147,7 @@ def _joint_ious(confusion: Confusion, labels: LabelSet) -> dict[str, float]:
     return {"mean": float(np.nanmean([ious[name] for name in scored])), **ious}
 
 
-def validate_simulator(
-    model: str, backend: str, drives: Iterable[int], width: int, height: int
-) -> dict[str, object]:
+def validate_simulator(model: str, backend: str, drives: Iterable[int], width: int, height: int) -> dict[str, object]:
     """IoU and PQ on one frame of every drive of the simulator given by its seed."""
     with open_pipeline(model, backend) as pipeline:
         labels = pipeline.labels

@@ -16,8 +16,6 @@ DEFINITIONS: dict[str, str] = {
     ),
     "vision_msgs/msg/Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
-    "vision_msgs/msg/LabelInfo": (
-        "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n"
-    ),
+    "vision_msgs/msg/LabelInfo": ("std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n"),
 }
 """By type name, in dependency order; the text of the .msg files without comments."""

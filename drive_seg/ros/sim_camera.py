@@ -123,9 +123,7 @@ class SimCamera(Node):
 def _open(given: dict[str, Any]) -> Pictures:
     if given["source"]:
         return open_pictures(given["source"])
-    return SimulatedPictures(
-        given["seed"], given["width"], given["height"], given["rate"] or 30.0, given["weather"]
-    )
+    return SimulatedPictures(given["seed"], given["width"], given["height"], given["rate"] or 30.0, given["weather"])
 
 
 def _shots(pictures: Pictures, prerender: int, frames: int, loop: bool) -> Iterator[Shot]:

@@ -50,9 +50,7 @@ class Canvas:
         """Fill polygons of any shape that do not overlap one another."""
         if not many:
             return
-        cv2.fillPoly(
-            self.image, many, (float(colour[0]), float(colour[1]), float(colour[2])), cv2.LINE_AA, SHIFT
-        )
+        cv2.fillPoly(self.image, many, (float(colour[0]), float(colour[1]), float(colour[2])), cv2.LINE_AA, SHIFT)
         if owner is not None:
             cv2.fillPoly(self.owners, many, (owner,), cv2.LINE_8, SHIFT)
 

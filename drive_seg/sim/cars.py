@@ -27,15 +27,11 @@ from .textures import grain_tile
 
 def car(rng: np.random.Generator) -> Vehicle:
     """A passenger car."""
-    kind = pick(
-        rng, ("hatch", "saloon", "estate", "suv", "pickup", "small"), (0.28, 0.24, 0.13, 0.2, 0.07, 0.08)
-    )
+    kind = pick(rng, ("hatch", "saloon", "estate", "suv", "pickup", "small"), (0.28, 0.24, 0.13, 0.2, 0.07, 0.08))
     length = {"hatch": 4.15, "saloon": 4.65, "estate": 4.7, "suv": 4.6, "pickup": 5.3, "small": 3.6}[kind]
     height = {"hatch": 1.47, "saloon": 1.44, "estate": 1.48, "suv": 1.72, "pickup": 1.8, "small": 1.5}[kind]
     length, height = length * rng.uniform(0.95, 1.06), height * rng.uniform(0.96, 1.05)
-    half = (0.84 if kind == "small" else 0.9 if kind in ("hatch", "saloon") else 0.95) * rng.uniform(
-        0.96, 1.04
-    )
+    half = (0.84 if kind == "small" else 0.9 if kind in ("hatch", "saloon") else 0.95) * rng.uniform(0.96, 1.04)
     tall = kind in ("suv", "pickup")
     clearance, belt = (0.30 if tall else 0.2), height * rng.uniform(0.58, 0.64)
     end, radius = length / 2, (0.37 if tall else 0.315)
@@ -155,9 +151,7 @@ def car(rng: np.random.Generator) -> Vehicle:
             ),
             cabin,
         )
-        splits: tuple[float, ...] = (
-            (0.06, 0.36, 0.64, 0.95) if kind in ("estate", "suv") else (0.1, 0.5, 0.95)
-        )
+        splits: tuple[float, ...] = (0.06, 0.36, 0.64, 0.95) if kind in ("estate", "suv") else (0.1, 0.5, 0.95)
         if kind == "pickup":
             splits = (0.08, 0.92)
         for left, right in pairwise(splits):
@@ -174,9 +168,7 @@ def car(rng: np.random.Generator) -> Vehicle:
         )
         mirror["rear"].rectangle(0.1, 0.1, 0.9, 0.9, glass * 2)
     if kind == "pickup":
-        builder.box(
-            (-end + 0.05, -half * 0.9, belt), (back_low, half * 0.9, belt * rng.uniform(1.02, 1.3)), DARK
-        )
+        builder.box((-end + 0.05, -half * 0.9, belt), (back_low, half * 0.9, belt * rng.uniform(1.02, 1.3)), DARK)
     return Vehicle(builder.build(), grain_tile(rng), length, 2 * half, height)
 
 
@@ -209,17 +201,13 @@ def _flank(
     slab(-end + 0.23, belt * 0.68, -end + 0.4, belt * 0.85, RED * 0.75)
 
 
-def _rear_end(
-    rng: np.random.Generator, bumper: Panel, boot: Panel, trim: FloatArray, colour: FloatArray
-) -> None:
+def _rear_end(rng: np.random.Generator, bumper: Panel, boot: Panel, trim: FloatArray, colour: FloatArray) -> None:
     bumper.rectangle(0.02, 0.05, 0.98, 0.55, trim)
     bumper.rectangle(0.1, 0.0, 0.9, 0.2, DARK)
     low, high, wide = rng.uniform(0.15, 0.4), rng.uniform(0.75, 0.98), rng.uniform(0.13, 0.26)
     for u0, u1 in ((0.015, wide), (1 - wide, 0.985)):
         boot.rectangle(u0, low, u1, high, RED, 0.9)
-        boot.rectangle(
-            u0 + 0.01, low, u1 - 0.01, low + 0.3 * (high - low), pick(rng, (AMBER, WHITE, RED * 0.7)), 0.1
-        )
+        boot.rectangle(u0 + 0.01, low, u1 - 0.01, low + 0.3 * (high - low), pick(rng, (AMBER, WHITE, RED * 0.7)), 0.1)
     if rng.random() < 0.15:
         boot.rectangle(wide, high - 0.1, 1 - wide, high - 0.03, RED, 0.8)
     if rng.random() < 0.6:
@@ -231,9 +219,7 @@ def _rear_end(
     bumper.rectangle(0.9, 0.3, 0.97, 0.38, RED * 0.8)
 
 
-def _front_end(
-    rng: np.random.Generator, grille: Panel, apron: Panel, trim: FloatArray, colour: FloatArray
-) -> None:
+def _front_end(rng: np.random.Generator, grille: Panel, apron: Panel, trim: FloatArray, colour: FloatArray) -> None:
     wide = rng.uniform(0.18, 0.3)
     for u0, u1 in ((0.02, wide), (1 - wide, 0.98)):
         grille.rectangle(u0, 0.15, u1, 0.92, np.full(3, rng.uniform(150, 230)), 0.25)

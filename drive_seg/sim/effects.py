@@ -31,9 +31,9 @@ class Effects:
         curve = np.clip(value, 0, None) ** gamma
         # A shoulder instead of a hard clip, as cameras have.
         curve = np.where(curve > 0.75, 0.75 + 0.25 * np.tanh((curve - 0.75) / 0.25), curve)
-        self._curve: ByteArray = np.clip((curve - 0.5) * contrast * 255 + 127.5 + lift, 0, 255).astype(
-            np.uint8
-        )[:, None, :]
+        self._curve: ByteArray = np.clip((curve - 0.5) * contrast * 255 + 127.5 + lift, 0, 255).astype(np.uint8)[
+            :, None, :
+        ]
         self._saturation = float(rng.uniform(0.55, 1.15)) * (
             0.75 if weather.name in ("rain", "fog", "overcast") else 1.0
         )
@@ -91,9 +91,7 @@ class Effects:
         rng = chance(self._seed, 702, index)
         dx, dy = int(rng.integers(64)), int(rng.integers(64))
         width, height = self._size
-        grain = cv2.cvtColor(
-            np.ascontiguousarray(self._grain[dy : dy + height, dx : dx + width]), cv2.COLOR_GRAY2RGB
-        )
+        grain = cv2.cvtColor(np.ascontiguousarray(self._grain[dy : dy + height, dx : dx + width]), cv2.COLOR_GRAY2RGB)
         cv2.addWeighted(image, 1.0, grain, self._grain_gain, -128 * self._grain_gain, dst=image)
 
     def _mirror(self, canvas: Canvas, horizon: float) -> None:

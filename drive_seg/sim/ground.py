@@ -64,9 +64,7 @@ class Ground:
         edges = np.flatnonzero(np.diff(np.concatenate([[0], falling.astype(np.int8), [0]])))
         return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=False)][::-1]
 
-    def _band(
-        self, first: int, last: int, d0: float, d1: float, z0: float = 0.0, z1: float = 0.0
-    ) -> FixedArray | None:
+    def _band(self, first: int, last: int, d0: float, d1: float, z0: float = 0.0, z1: float = 0.0) -> FixedArray | None:
         s = self._s[first : last + 1]
         near = self._stretch.place(s, d0, z0)
         far = self._stretch.place(s[::-1], d1, z1)
@@ -84,9 +82,7 @@ class Ground:
             (layout.left, 1.0, layout.walk_left),
         ):
             if walk:
-                self._fill(
-                    self._band(first, last, edge, edge + out * walk, KERB, KERB), paint.walk, BACKGROUND
-                )
+                self._fill(self._band(first, last, edge, edge + out * walk, KERB, KERB), paint.walk, BACKGROUND)
         self._fill(self._band(first, last, layout.right, layout.left), paint.asphalt, ROAD)
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             if walk:
@@ -114,9 +110,7 @@ class Ground:
         """The land beside the road: out to beyond the image, straight sideways as the camera sees it."""
         camera, canvas = self._camera, self._canvas
         s = self._s[first : last + 1]
-        points = [
-            camera.to_camera(self._stretch.place(s, d)) for d in (self._layout.right, self._layout.left)
-        ]
+        points = [camera.to_camera(self._stretch.place(s, d)) for d in (self._layout.right, self._layout.left)]
         if points[0][0, 0] < points[1][0, 0]:
             points.reverse()
         for inner, sign in zip(points, (1.0, -1.0), strict=False):

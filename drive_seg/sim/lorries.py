@@ -111,9 +111,7 @@ def lorry(rng: np.random.Generator) -> Vehicle:
     builder = MeshBuilder()
     axles = (-end + 1.6, end - 1.2)
     running_gear(builder, length, half * 0.95, clearance, radius, axles)
-    chassis = builder.box(
-        (-end + 0.15, -half * 0.5, 0.55), (end - 0.5, half * 0.5, clearance + 0.05), SHADE * 2
-    )
+    chassis = builder.box((-end + 0.15, -half * 0.5, 0.55), (end - 0.5, half * 0.5, clearance + 0.05), SHADE * 2)
     chassis["rear"].rectangle(0.0, 0.0, 1.0, 1.0, DARK)
     for side in (-1.0, 1.0):
         for x in axles:

@@ -47,9 +47,7 @@ class Panel:
         point: FloatArray = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * d + u * c)
         return point
 
-    def rectangle(
-        self, u0: float, v0: float, u1: float, v1: float, colour: FloatArray, glow: float = 0.0
-    ) -> None:
+    def rectangle(self, u0: float, v0: float, u1: float, v1: float, colour: FloatArray, glow: float = 0.0) -> None:
         """A rectangle of another colour."""
         ring = np.array([self.at(u0, v0), self.at(u1, v0), self.at(u1, v1), self.at(u0, v1)])
         self._builder.add(ring, colour, self._outward, False, glow)
@@ -76,9 +74,7 @@ class MeshBuilder:
         """Begin a convex part around `middle`."""
         self._middles.append(np.array(middle))
 
-    def add(
-        self, ring: FloatArray, colour: FloatArray, normal: FloatArray, solid: bool, glow: float = 0.0
-    ) -> None:
+    def add(self, ring: FloatArray, colour: FloatArray, normal: FloatArray, solid: bool, glow: float = 0.0) -> None:
         """A face with a known outward normal."""
         self._rings.append(ring)
         self._normals.append(normal)
@@ -154,9 +150,7 @@ class Light:
     sun: FloatArray  # unit vector towards the sun
     headlight: float  # strength of the camera car's own lamps
 
-    def shade(
-        self, colours: FloatArray, normals: FloatArray, distance: float, glow: FloatArray
-    ) -> FloatArray:
+    def shade(self, colours: FloatArray, normals: FloatArray, distance: float, glow: FloatArray) -> FloatArray:
         """Colours (F, 3) as the camera sees them: lit, glowing, hazy; RGB 0..255."""
         weather = self.weather
         # Sky light from above, a little bounced from the ground.

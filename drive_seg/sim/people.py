@@ -165,13 +165,9 @@ def walker(looks: Person, gone: float, standing: bool) -> Figure:
             looks.shoes * tone,
         )
     if looks.coat:
-        figure.limb(
-            (0.0, 0.0, hip + 0.1), (0.0, 0.0, hip - looks.coat), 0.16 * wide, 0.2 * wide, upper * 0.92
-        )
+        figure.limb((0.0, 0.0, hip + 0.1), (0.0, 0.0, hip - looks.coat), 0.16 * wide, 0.2 * wide, upper * 0.92)
     if looks.bag == "back":
-        figure.limb(
-            (-0.2, 0.0, 1.38 * unit), (-0.2, 0.0, 1.08 * unit), 0.13 * wide, 0.15 * wide, looks.bag_colour
-        )
+        figure.limb((-0.2, 0.0, 1.38 * unit), (-0.2, 0.0, 1.08 * unit), 0.13 * wide, 0.15 * wide, looks.bag_colour)
     _trunk(figure, looks, unit, wide, hip, shoulder, 0.0)
     for side, tone in ((1.0, 0.85), (-1.0, 0.97)):
         back = -np.sin(phase + (0 if side > 0 else np.pi)) * swing * 0.8
@@ -190,19 +186,13 @@ def walker(looks: Person, gone: float, standing: bool) -> Figure:
                 looks.bag_colour,
             )
     if looks.bag == "shoulder":
-        figure.limb(
-            (0.02, 0.23 * wide, 1.0 * unit), (0.02, 0.23 * wide, 0.85 * unit), 0.1, 0.11, looks.bag_colour
-        )
+        figure.limb((0.02, 0.23 * wide, 1.0 * unit), (0.02, 0.23 * wide, 0.85 * unit), 0.1, 0.11, looks.bag_colour)
     add_head(figure, looks, unit, 0.0, 1.63 * unit)
     return figure
 
 
-def _trunk(
-    figure: Figure, looks: Person, unit: float, wide: float, hip: float, shoulder: float, lean: float
-) -> None:
-    figure.limb(
-        (lean, 0.11 * wide, shoulder - 0.08), (0.0, 0.06 * wide, hip), 0.115 * wide, 0.115 * wide, looks.upper
-    )
+def _trunk(figure: Figure, looks: Person, unit: float, wide: float, hip: float, shoulder: float, lean: float) -> None:
+    figure.limb((lean, 0.11 * wide, shoulder - 0.08), (0.0, 0.06 * wide, hip), 0.115 * wide, 0.115 * wide, looks.upper)
     figure.limb(
         (lean, -0.11 * wide, shoulder - 0.08),
         (0.0, -0.06 * wide, hip),
@@ -230,9 +220,7 @@ def add_head(figure: Figure, looks: Person, unit: float, x: float, z: float) -> 
         size * 0.95,
         looks.hair,
     )
-    figure.limb(
-        (x + 0.02, 0.0, z + 0.01), (x + 0.025, 0.0, z - 0.045 * unit), size * 0.86, size * 0.72, looks.skin
-    )
+    figure.limb((x + 0.02, 0.0, z + 0.01), (x + 0.025, 0.0, z - 0.045 * unit), size * 0.86, size * 0.72, looks.skin)
     figure.limb(
         (x, 0.0, z + 0.075 * unit),
         (x - 0.01, 0.0, z + 0.07 * unit),

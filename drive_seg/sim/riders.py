@@ -73,9 +73,7 @@ def _rider(
         pedal = (0.0 + 0.16 * np.cos(turn), 0.11 * side, 0.32 + 0.16 * np.sin(turn))
         knee = (0.22 + 0.05 * np.cos(turn), 0.13 * side, 0.72 + 0.12 * np.sin(turn))
         figure.limb((saddle[0], 0.09 * side, hip), knee, 0.095 * wide, 0.07 * wide, looks.lower * tone)
-        figure.limb(
-            knee, pedal, 0.066 * wide, 0.05 * wide, (looks.skin if looks.shorts else looks.lower) * tone
-        )
+        figure.limb(knee, pedal, 0.066 * wide, 0.05 * wide, (looks.skin if looks.shorts else looks.lower) * tone)
         figure.limb(
             (pedal[0] - 0.06, pedal[1], pedal[2] - 0.04),
             (pedal[0] + 0.14, pedal[1], pedal[2] - 0.05),
@@ -84,12 +82,8 @@ def _rider(
             looks.shoes * tone,
         )
     shoulder = hip + 0.5 * unit
-    figure.limb(
-        (reach, 0.1 * wide, shoulder - 0.06), (saddle[0], 0.05, hip), 0.115 * wide, 0.12 * wide, looks.upper
-    )
-    figure.limb(
-        (reach, -0.1 * wide, shoulder - 0.06), (saddle[0], -0.05, hip), 0.115 * wide, 0.12 * wide, looks.upper
-    )
+    figure.limb((reach, 0.1 * wide, shoulder - 0.06), (saddle[0], 0.05, hip), 0.115 * wide, 0.12 * wide, looks.upper)
+    figure.limb((reach, -0.1 * wide, shoulder - 0.06), (saddle[0], -0.05, hip), 0.115 * wide, 0.12 * wide, looks.upper)
     for side, tone in ((1.0, 0.85), (-1.0, 0.98)):
         elbow = (reach + 0.1, 0.26 * wide * side, shoulder - 0.26)
         hand = (0.42, 0.25 * side, 1.06)
@@ -102,9 +96,7 @@ def _rider(
         )
         figure.limb(elbow, hand, 0.045 * wide, 0.038, (looks.upper if looks.sleeves else looks.skin) * tone)
     if looks.bag == "back":
-        figure.limb(
-            (reach - 0.25, 0, shoulder), (saddle[0] - 0.12, 0, hip + 0.22), 0.12, 0.14, looks.bag_colour
-        )
+        figure.limb((reach - 0.25, 0, shoulder), (saddle[0] - 0.12, 0, hip + 0.22), 0.12, 0.14, looks.bag_colour)
     add_head(figure, looks, unit, reach + 0.12, shoulder + 0.2 * unit)
 
 
@@ -119,9 +111,7 @@ def paint_wheels(
     colour = (float(tone[0]), float(tone[1]), float(tone[2]))
     for x in (-0.52, 0.54):
         hub = position + forward * x + np.array([0, 0, 0.34])
-        ring = hub + 0.33 * (
-            np.cos(angle)[:, None] * forward + np.sin(angle)[:, None] * np.array([0.0, 0.0, 1.0])
-        )
+        ring = hub + 0.33 * (np.cos(angle)[:, None] * forward + np.sin(angle)[:, None] * np.array([0.0, 0.0, 1.0]))
         points = camera.to_camera(ring)
         if points[:, 2].min() < NEAR:
             continue

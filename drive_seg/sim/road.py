@@ -71,9 +71,7 @@ def draw_layout(rng: np.random.Generator) -> Layout:
     hard_shoulder = float(rng.uniform(1.5, 3.0)) if highway else float(rng.uniform(0.15, 0.9))
     right = -lane * forward - (2.3 if parking_right else hard_shoulder)
     left = median + lane * oncoming + (2.3 if parking_left else hard_shoulder)
-    walk_right, walk_left = (
-        float(rng.uniform(1.4, 4.5)) if town and rng.random() < 0.93 else 0.0 for _ in range(2)
-    )
+    walk_right, walk_left = (float(rng.uniform(1.4, 4.5)) if town and rng.random() < 0.93 else 0.0 for _ in range(2))
     lines = _draw_lines(rng, environment, lane, forward, oncoming, median, parking_right, parking_left)
     ego = int(rng.integers(forward))
     return Layout(

@@ -132,9 +132,7 @@ class Scenery:
         if normal @ away < 0:
             normal = -normal
         distance = float(np.sqrt(away @ away))
-        white = self._light.shade(
-            np.array([[0.0] * 3, [200.0] * 3]) * tint, normal[None], distance, np.zeros(1)
-        )
+        white = self._light.shade(np.array([[0.0] * 3, [200.0] * 3]) * tint, normal[None], distance, np.zeros(1))
         gain, base = (white[1] - white[0]) / 200, white[0]
         if self._light.weather.dark:
             gain = np.maximum(gain, 0.5 * np.exp(-distance / self._light.weather.sight))
@@ -218,9 +216,7 @@ class Scenery:
         distance = float(np.sqrt(moved @ moved))
         scale = self._camera.focal / moved[2]
         if tree.trunk:
-            self._trunk(
-                foot, 0.04 * tree.crown + 0.06, tree.trunk + tree.crown * 0.3, np.array([78.0, 64.0, 52.0])
-            )
+            self._trunk(foot, 0.04 * tree.crown + 0.06, tree.trunk + tree.crown * 0.3, np.array([78.0, 64.0, 52.0]))
         colours, masks = foliage((self._seed * 7 + tree.style) % CROWNS)
         size = int(min(2 * tree.crown * scale, 2 * self._canvas.height))
         if size < 2:
@@ -251,9 +247,7 @@ class Scenery:
         distance = float(np.sqrt(ends[0] @ ends[0]))
         self._canvas.convex(fixed, self._light.tone(colour, distance), BACKGROUND)
         if radius * self._camera.focal > 2 * distance:
-            bright = np.array(
-                [ends[0] - half, ends[0] - half * 0.1, ends[1] - half * 0.1, ends[1] - half * 0.8]
-            )
+            bright = np.array([ends[0] - half, ends[0] - half * 0.1, ends[1] - half * 0.1, ends[1] - half * 0.8])
             self._canvas.convex(self._camera.fixed(bright), self._light.tone(colour * 1.3, distance), None)
         return fixed
 
@@ -318,9 +312,7 @@ class Scenery:
         )
         ring = np.array([pixels[0] - across, pixels[1] - across, pixels[1] + across, pixels[0] + across])
         tone = self._light.tone(colour, float(np.sqrt(ends[0] @ ends[0])), 0.3, glow)
-        self._canvas.convex(
-            np.rint(ring * (1 << SHIFT)).clip(-250000, 250000).astype(np.int32), tone, BACKGROUND
-        )
+        self._canvas.convex(np.rint(ring * (1 << SHIFT)).clip(-250000, 250000).astype(np.int32), tone, BACKGROUND)
 
 
 def post_sign(s: float) -> tuple[FloatArray, FloatArray]:

@@ -68,9 +68,7 @@ class Simulator:
         if weather is not None and weather not in WEATHERS:
             raise ValueError(f"weather: expected one of {', '.join(WEATHERS)} or None, got {weather!r}")
         rng = chance(seed, 1)
-        drawn = WEATHERS[
-            int(np.searchsorted(np.cumsum([0.38, 0.24, 0.1, 0.1, 0.1, 0.08]), rng.random() * 0.999))
-        ]
+        drawn = WEATHERS[int(np.searchsorted(np.cumsum([0.38, 0.24, 0.1, 0.1, 0.1, 0.08]), rng.random() * 0.999))]
         self.seed, self.width, self.height, self.fps = seed, width, height, float(fps)
         self.weather = weather or drawn
         self._weather = draw_weather(chance(seed, 2, WEATHERS.index(self.weather)), self.weather)
@@ -148,16 +146,12 @@ class Simulator:
         )
         yaw = self._yaw + 0.006 * np.cos(0.31 * time + phases[2])
         roll = self._roll + 0.003 * np.sin(1.9 * time + phases[5])
-        return Camera(
-            self.width, self.height, self._focal, position, rotation(yaw, self._pitch + shake + grade, roll)
-        )
+        return Camera(self.width, self.height, self._focal, position, rotation(yaw, self._pitch + shake + grade, roll))
 
     def _light(self, stretch: Stretch) -> Light:
         azimuth = self._weather.sun_azimuth - float(self._road.heading(np.array(stretch.origin)))
         level = np.cos(self._weather.sun_elevation)
-        sun = np.array(
-            [level * np.cos(azimuth), level * np.sin(azimuth), np.sin(self._weather.sun_elevation)]
-        )
+        sun = np.array([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(self._weather.sun_elevation)])
         return Light(self._weather, [], sun, 0.75 if self._weather.dark else 0.0)
 
     def _actors(self, time: float, here: float, cells: list[Cell]) -> list[Actor]:

@@ -14,9 +14,7 @@ COLUMNS, ROWS = 1440, 224  # 4 columns to a degree
 LOW, HIGH = -0.10, 0.80  # tangents of the elevations of the last and first row
 
 
-def panorama(
-    seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: FloatArray, hidden: float
-) -> ByteArray:
+def panorama(seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: FloatArray, hidden: float) -> ByteArray:
     """The far panorama (ROWS, COLUMNS, 3): gradient, clouds, and a skyline at the horizon.
 
     `hidden` 0..1 says how much of the skyline the haze swallows.
@@ -32,9 +30,7 @@ def panorama(
     shade = 1.06 - 0.18 * np.clip(noise(rng, rows, columns, (10, 30), (0.6, 0.4)), -1, 1)[:, :, None]
     brightest = np.maximum(low, top).astype(np.float32)
     picture += (np.minimum(brightest * 1.08 * shade, 255) - picture) * cover
-    line = noise(rng, 2, columns, (9, 40, 160, 420), (0.012, 0.009, 0.006, 0.004))[0] + rng.uniform(
-        0.005, 0.05
-    )
+    line = noise(rng, 2, columns, (9, 40, 160, 420), (0.012, 0.009, 0.006, 0.004))[0] + rng.uniform(0.005, 0.05)
     for depth in (0.75, 0.4):
         ground = np.array([rng.uniform(45, 95), rng.uniform(60, 105), rng.uniform(45, 90)]) * low.mean() / 220
         far = min(1.0, depth + hidden)

@@ -53,15 +53,11 @@ class Stage:
         # What the haze has swallowed is neither seen nor true.
         visible = self._stretch.origin + 3.0 * self._light.weather.sight
         items += [(actor, actor.s, 7.0) for actor in actors if actor.s < visible]
-        feet = self._stretch.place(
-            np.array([s for _, s, _ in items]), np.array([item.d for item, _, _ in items])
-        )
+        feet = self._stretch.place(np.array([s for _, s, _ in items]), np.array([item.d for item, _, _ in items]))
         moved = self._camera.to_camera(feet)
         slope = self._camera.width / 2 / self._camera.focal
         reach = np.array([margin for _, _, margin in items])
-        seen = (np.abs(moved[:, 0]) < slope * np.maximum(moved[:, 2], 0) + reach * (1 + slope)) & (
-            moved[:, 2] > -reach
-        )
+        seen = (np.abs(moved[:, 0]) < slope * np.maximum(moved[:, 2], 0) + reach * (1 + slope)) & (moved[:, 2] > -reach)
         for index in np.argsort(-moved[:, 2], kind="stable"):
             if seen[index]:
                 item = items[index][0]
@@ -136,10 +132,7 @@ class Stage:
         if self._light.weather.shadow <= 0.15:
             return []
         lean = -self._light.sun[:2] / max(float(self._light.sun[2]), 0.12)
-        hulls = [
-            _swept(foot, lean * min(height, 2.5))
-            for foot, height in zip(*self._footprints(actors), strict=True)
-        ]
+        hulls = [_swept(foot, lean * min(height, 2.5)) for foot, height in zip(*self._footprints(actors), strict=True)]
         for cell in cells:
             for house in cell.houses:
                 foot = self._stretch.place(np.array([house.s0, house.s1]), house.d)
@@ -147,9 +140,7 @@ class Stage:
             for tree in cell.trees:
                 if self._near(tree.s):
                     wobble = tree.crown * (0.75 + 0.3 * np.sin(3 * _CIRCLE + tree.s))
-                    ring = self._stretch.place(
-                        tree.s + wobble * np.cos(_CIRCLE), tree.d + wobble * np.sin(_CIRCLE)
-                    )
+                    ring = self._stretch.place(tree.s + wobble * np.cos(_CIRCLE), tree.d + wobble * np.sin(_CIRCLE))
                     ring[:, :2] += lean * (tree.trunk + tree.crown * 0.6)
                     hulls.append(ring)
             for post in cell.posts:

@@ -67,9 +67,7 @@ def zebra(rng: np.random.Generator, layout: Layout, s0: float, s1: float) -> lis
     wide = float(rng.uniform(0.4, 0.6))
     bars = np.arange(layout.right + 0.4, layout.left - 0.4 - wide, wide * float(rng.uniform(1.9, 2.4)))
     return [
-        Patch(box(s0, s1, d, d + wide), mark=True)
-        for d in bars
-        if not (layout.median and -0.5 < d < layout.median)
+        Patch(box(s0, s1, d, d + wide), mark=True) for d in bars if not (layout.median and -0.5 < d < layout.median)
     ]
 
 

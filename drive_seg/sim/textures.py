@@ -41,10 +41,7 @@ def halves(picture: ByteArray) -> tuple[ByteArray, ...]:
     high, wide = picture.shape[:2]
     return (
         picture,
-        *(
-            as_bytes(cv2.resize(picture, (wide >> n, high >> n), interpolation=cv2.INTER_AREA))
-            for n in (1, 2, 3)
-        ),
+        *(as_bytes(cv2.resize(picture, (wide >> n, high >> n), interpolation=cv2.INTER_AREA)) for n in (1, 2, 3)),
     )
 
 
@@ -52,15 +49,9 @@ def ground_tile(seed: int) -> ByteArray:
     """Light maps (TILE, TILE, 3), 128 = unchanged: asphalt, verge, pavement; columns along the road."""
     rng = chance(seed, 201)
     grain = rng.standard_normal((TILE, TILE)).astype(np.float32)
-    asphalt = (
-        128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 6, 3))) + grain * rng.uniform(3, 13)
-    )
-    verge = (
-        128 + noise(rng, TILE, TILE, (5, 24, 96), tuple(rng.uniform(7, 20, 3))) + grain * rng.uniform(6, 16)
-    )
-    paving = (
-        128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 7, 3))) + grain * rng.uniform(2, 8)
-    )
+    asphalt = 128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 6, 3))) + grain * rng.uniform(3, 13)
+    verge = 128 + noise(rng, TILE, TILE, (5, 24, 96), tuple(rng.uniform(7, 20, 3))) + grain * rng.uniform(6, 16)
+    paving = 128 + noise(rng, TILE, TILE, (4, 16, 64), tuple(rng.uniform(2, 7, 3))) + grain * rng.uniform(2, 8)
     slab = pick(rng, (0, 16, 21, 32, 64))
     if slab:
         depth = float(rng.uniform(12, 45))
@@ -169,11 +160,7 @@ def foliage(index: int) -> tuple[tuple[ByteArray, ...], tuple[ByteArray, ...]]:
     bare = rng.random() < 0.2
     wavy = noise(rng, size, size, (4, 10, 26), (0.16, 0.12, 0.10 if not bare else 0.3))
     cone = rng.random() < 0.2
-    radius = (
-        np.abs(x) * 1.9 / (0.25 + (y + 1) * 0.85)
-        if cone
-        else np.sqrt(x * x + (y * rng.uniform(0.9, 1.1)) ** 2)
-    )
+    radius = np.abs(x) * 1.9 / (0.25 + (y + 1) * 0.85) if cone else np.sqrt(x * x + (y * rng.uniform(0.9, 1.1)) ** 2)
     mask = (radius + wavy < 0.86) & (np.abs(x) < 0.98) & (np.abs(y) < 0.98)
     if bare:
         mask &= np.abs(noise(rng, size, size, (10, 22, 44), (0.5, 0.5, 0.5))) < 0.22

@@ -82,9 +82,7 @@ class Traffic:
         )
         self.heavy = float(rng.uniform(0.06, 0.3))
         busy = float(rng.beta(1.6, 1.6))
-        people = {"city": 1.0, "suburb": 0.5, "rural": 0.12, "highway": 0.0}[environment] * float(
-            rng.beta(1.5, 1.5)
-        )
+        people = {"city": 1.0, "suburb": 0.5, "rural": 0.12, "highway": 0.0}[environment] * float(rng.beta(1.5, 1.5))
         cell = max(15.5, mean * 1.3)
         self._streams: list[_Stream] = []
         self._drawn = lru_cache(maxsize=1024)(self._draw)
@@ -252,9 +250,7 @@ class Traffic:
             return Actor(VEHICLE, stream.kind, look, place + moved, d, stream.yaw, 0.0, False)
         class_id = CYCLIST if stream.kind == "cyclist" else PEDESTRIAN
         yaw = stream.yaw + 0.15 * math.sin(0.7 * time + cell)
-        return Actor(
-            class_id, stream.kind, look, place + moved, d, yaw, abs(stream.speed) * time + cell, False
-        )
+        return Actor(class_id, stream.kind, look, place + moved, d, yaw, abs(stream.speed) * time + cell, False)
 
 
 def actor_size(actor: Actor) -> tuple[float, float, float]:

@@ -35,9 +35,7 @@ class World:
         self._worn = float(rng.beta(1.2, 1.6))
         self.tracks = 1.0 - 0.16 * self._worn if self._worn > 0.3 else 1.0
         self._junctions = {"city": 0.75, "suburb": 0.55, "rural": 0.12, "highway": 0.0}[layout.environment]
-        self._people = float(rng.beta(1.4, 1.6)) * (
-            1.0 if layout.environment == "city" else 0.4 if town else 0.05
-        )
+        self._people = float(rng.beta(1.4, 1.6)) * (1.0 if layout.environment == "city" else 0.4 if town else 0.05)
         self._lamp_every = int(rng.integers(2, 5))
         self._barrier = pick(
             rng,
@@ -153,9 +151,7 @@ class World:
                     )
                 )
             if parking:
-                actors += self._park(
-                    rng, s, edge - out * 1.12, 0.0 if out < 0 or not layout.oncoming else np.pi
-                )
+                actors += self._park(rng, s, edge - out * 1.12, 0.0 if out < 0 or not layout.oncoming else np.pi)
             if walk:
                 actors += self._stand(rng, s, edge, walk, out)
         if rng.random() < 0.10 * self._people + 0.006:
@@ -297,9 +293,7 @@ class World:
                 )
             )
             if rng.random() < 0.6:
-                patches.append(
-                    Patch(box(middle - half, middle, edge + 1.0 * side, edge + 1.35 * side), mark=True)
-                )
+                patches.append(Patch(box(middle - half, middle, edge + 1.0 * side, edge + 1.35 * side), mark=True))
         near = middle - half - 1.2
         control = rng.random()
         actors: list[Actor] = []
@@ -314,9 +308,7 @@ class World:
             line = near - 3.8
             patches.append(
                 Patch(
-                    box(
-                        line - float(rng.uniform(0.3, 0.5)), line, -layout.lane * layout.forward + 0.15, -0.15
-                    ),
+                    box(line - float(rng.uniform(0.3, 0.5)), line, -layout.lane * layout.forward + 0.15, -0.15),
                     mark=True,
                 )
             )
@@ -355,6 +347,4 @@ class World:
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             if walk:
                 actors += self._stand(rng, s - 4, edge, walk, float(np.sign(edge)))
-        return Cell(
-            posts=tuple(posts), patches=tuple(patches), actors=tuple(actors), crossers=tuple(crossers)
-        )
+        return Cell(posts=tuple(posts), patches=tuple(patches), actors=tuple(actors), crossers=tuple(crossers))
