@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import array
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="onnx is not installed")
-rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter as ParameterMsg
-from rcl_interfaces.msg import ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from peer import TIMEOUT_S, Peer, node_command, pixels_of
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image
 from tiny_model import paint, write_tiny_model
-from vision_msgs.msg import Detection2DArray, LabelInfo
+from vision_msgs.msg import LabelInfo
 
 from drive_seg.labels import DRIVING, PANOPTIC_UNLABELLED, mask_of
-from drive_seg.resources import config_file
-from drive_seg.ros.transport import PROFILE_VARIABLES
 
-DOMAIN = 1 + os.getpid() % 100  # above 101 the ports of a domain are those the kernel hands out
-TIMEOUT_S = 30.0
 THINGS = [(3, 40, 60, 80, 50), (3, 200, 60, 60, 50), (4, 140, 60, 20, 60)]
 
 SLOW_NODE = """
@@ -65,137 +50,6 @@ sys.exit(run(lambda: SegmentationNode(opener=opener)))
 """
 
 
-class Peer:
-    """A camera and every subscriber in one, and the node's process."""
-
-    def __init__(self, *command: str) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=DOMAIN)
-        self.node = rclpy.create_node("peer", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.masks: dict[int, Image] = {}
-        self.panoptics: dict[int, Image] = {}
-        self.instances: dict[int, Detection2DArray] = {}
-        self.diagnostics: list[DiagnosticArray] = []
-        for kind, topic, store in (
-            (Image, "mask", self.masks),
-            (Image, "panoptic", self.panoptics),
-            (Detection2DArray, "instances", self.instances),
-        ):
-            self.node.create_subscription(kind, f"/segmentation/{topic}", self._keep_in(store), 50)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
-        self.camera = self.node.create_publisher(Image, "/camera/image_raw", 10)
-        self.stamp = 0
-        self.process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
-
-    @staticmethod
-    def _keep_in(store: dict[int, Any]) -> Callable[[Any], None]:
-        return lambda message: store.__setitem__(message.header.stamp.sec, message)
-
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
-        end = time.monotonic() + TIMEOUT_S
-        while not (found := condition()):
-            assert time.monotonic() < end, f"waited {TIMEOUT_S} s for {what}"
-            self.executor.spin_once(timeout_sec=0.05)
-        return found
-
-    def wait_for_node(self) -> None:
-        self.until(self.camera.get_subscription_count, "the node to subscribe")
-        for topic in ("mask", "panoptic", "instances"):
-            self.until(lambda topic=topic: self.node.count_publishers(f"/segmentation/{topic}"), topic)
-
-    def image(self, pixels: NDArray[np.uint8], **fields: Any) -> Image:
-        self.stamp += 1
-        height, width = pixels.shape[:2]
-        message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
-        message.header.stamp.sec, message.header.stamp.nanosec = self.stamp, 123456789
-        message.header.frame_id = "front_optical"
-        message.data = array.array("B", pixels.tobytes())
-        for name, value in fields.items():
-            setattr(message, name, value)
-        return message
-
-    def send_until_served(self, pixels: NDArray[np.uint8]) -> int:
-        """Best effort may lose an image: send anew until all three outputs of one are here; returns its stamp."""
-        served: set[int] = set()
-
-        def attempt() -> set[int]:
-            self.camera.publish(self.image(pixels))
-            end = time.monotonic() + 2.0
-            while time.monotonic() < end and not served:
-                self.executor.spin_once(timeout_sec=0.05)
-                served.update(self.masks.keys() & self.panoptics.keys() & self.instances.keys())
-            return served
-
-        return max(self.until(attempt, "a frame to be served"))
-
-    def status(self, name: str) -> DiagnosticStatus | None:
-        for message in reversed(self.diagnostics):
-            for status in message.status:
-                if status.name.endswith(name):
-                    return status
-        return None
-
-    def camera_counts(self) -> dict[str, int]:
-        status = self.status("camera front")
-        values = {} if status is None else {item.key: item.value for item in status.values}
-        wanted = ("received", "published", "failed", "in_flight", "total_dropped_frames")
-        return {key: int(value) for key, value in values.items() if key in wanted or key.startswith("dropped.")}
-
-    def call(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, service)
-        self.until(client.service_is_ready, service)
-        future = client.call_async(request)
-        self.until(future.done, f"an answer of {service}")
-        return future.result()
-
-    def set_parameter(self, name: str, value: Any) -> Any:
-        kinds = {
-            bool: ("bool_value", ParameterType.PARAMETER_BOOL),
-            float: ("double_value", ParameterType.PARAMETER_DOUBLE),
-            int: ("integer_value", ParameterType.PARAMETER_INTEGER),
-            str: ("string_value", ParameterType.PARAMETER_STRING),
-        }
-        field, number = kinds[type(value)]
-        parameter = ParameterMsg(name=name, value=ParameterValue(type=number, **{field: value}))
-        return self.call(
-            SetParameters, "/drive_seg/set_parameters", SetParameters.Request(parameters=[parameter])
-        ).results[0]
-
-    def change_state(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(ChangeState, "/drive_seg/change_state", request).success)
-
-    def state(self) -> str:
-        return str(self.call(GetState, "/drive_seg/get_state", GetState.Request()).current_state.label)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate(timeout=TIMEOUT_S)
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-
-def node_command(model: Path | str, *parameters: str) -> list[str]:
-    given = [f"model:={model}", "backend:=onnxruntime", *parameters]
-    return ["-m", "drive_seg.ros.node", "--ros-args", *(word for item in given for word in ("-p", item))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _apart_from_others() -> Iterator[None]:
-    """A domain of this run's own on this machine, and shared memory that an image fits into."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        patch.setenv("ROS_LOCALHOST_ONLY", "1")  # the same for Humble
-        for variable in PROFILE_VARIABLES:
-            patch.setenv(variable, str(config_file("fastdds.xml")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model"))
@@ -211,14 +65,10 @@ def peer(model: Path) -> Iterator[Peer]:
         peer.close()
 
 
-def pixels_of(message: Image) -> NDArray[Any]:
-    kind = {"mono8": np.uint8, "16UC1": np.uint16}[message.encoding]
-    return np.frombuffer(message.data, kind).reshape(message.height, message.width)
-
-
 def test_outputs_keep_the_header_and_agree_with_each_other(peer: Peer) -> None:
+    front = peer.front
     stamp = peer.send_until_served(paint(640, 384, [(c, 2 * x, 2 * y, 2 * w, 2 * h) for c, x, y, w, h in THINGS]))
-    mask, panoptic, instances = peer.masks[stamp], peer.panoptics[stamp], peer.instances[stamp]
+    mask, panoptic, instances = front.masks[stamp], front.panoptics[stamp], front.instances[stamp]
     for message in (mask, panoptic, instances):
         assert (message.header.stamp.nanosec, message.header.frame_id) == (123456789, "front_optical")
     assert (mask.width, mask.height) == (panoptic.width, panoptic.height) == (640, 384)
@@ -259,9 +109,9 @@ def test_malformed_images_are_dropped_counted_and_survived(peer: Peer) -> None:
     for number, fields in enumerate(bad, start=1):
 
         def refused(number: int = number, fields: dict[str, Any] = fields) -> bool:
-            if peer.camera_counts().get("dropped.malformed", 0) >= number:
+            if peer.counts().get("dropped.malformed", 0) >= number:
                 return True
-            peer.camera.publish(peer.image(good, **fields))
+            peer.front.send(good, **fields)
             seen = len(peer.diagnostics)
             peer.until(lambda: len(peer.diagnostics) > seen, "/diagnostics")
             return False
@@ -277,18 +127,10 @@ def test_every_frame_is_accounted_for_when_the_camera_is_too_fast() -> None:
         pixels = np.zeros((48, 64, 3), np.uint8)
         end = time.monotonic() + 3.0
         while time.monotonic() < end:
-            peer.camera.publish(peer.image(pixels))
-            tick = time.monotonic() + 0.03
-            while time.monotonic() < tick:
-                peer.executor.spin_once(timeout_sec=0.005)
-
-        def drained() -> dict[str, int]:
-            counts = peer.camera_counts()
-            return counts if counts and counts["in_flight"] == 0 and len(peer.masks) == counts["published"] else {}
-
-        seen = len(peer.diagnostics)
-        peer.until(lambda: len(peer.diagnostics) > seen + 1, "/diagnostics after the last frame")
-        counts = peer.until(drained, "the node to drain")
+            peer.front.send(pixels)
+            peer.pace(0.03)
+        peer.await_drained()
+        counts = peer.counts()
         assert counts["received"] == counts["published"] + counts["total_dropped_frames"] + counts["failed"]
         assert counts["dropped.superseded"] > 0
         assert counts["published"] > 10
@@ -310,21 +152,17 @@ def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> No
         assert reason in answer.reason
     assert peer.set_parameter("score_threshold", 0.5).successful
     other = write_tiny_model(tmp_path, "other", (160, 96))
+    again = ("deactivate", "cleanup", "configure", "activate")
     for _ in range(3):
-        assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
-        assert peer.change_state(Transition.TRANSITION_CLEANUP)
+        peer.change_state(*again[:2])
         assert peer.state() == "unconfigured"
         assert peer.set_parameter("model", str(other)).successful
-        assert peer.change_state(Transition.TRANSITION_CONFIGURE)
-        assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-    threads = len(list(Path(f"/proc/{peer.process.pid}/task").iterdir()))
+        peer.change_state(*again[2:])
+    threads = peer.threads()
     for _ in range(3):
-        for step in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
-            assert peer.change_state(getattr(Transition, f"TRANSITION_{step}"))
-    assert len(list(Path(f"/proc/{peer.process.pid}/task").iterdir())) <= threads
+        peer.change_state(*again)
+    assert peer.threads() <= threads
     peer.wait_for_node()
-    for store in (peer.masks, peer.panoptics, peer.instances):
-        store.clear()
     peer.send_until_served(paint(64, 48))
 
 
