@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 import traceback
@@ -130,6 +131,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         session, self.session = self.session, None
         if session is not None:
             session.close()
+            # Callbacks and their owners refer to each other: freed now, not whenever Python comes to it.
+            del session
+            gc.collect()
 
 
 def main(args: Sequence[str] | None = None) -> int:
