@@ -15,13 +15,26 @@ A frame walks through the package front to back; read it in this order:
 
 from __future__ import annotations
 
-from drive_seg.errors import DriveSegError
-from drive_seg.frame import Box, CameraImage, Frame, Instance, PanopticResult, StageTimes
-from drive_seg.labels import Label, LabelSet
-from drive_seg.pipeline import Pipeline, open_pipeline
-from drive_seg.postprocess import FusionOptions
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drive_seg.errors import DriveSegError
+    from drive_seg.frame import Box, CameraImage, Frame, Instance, PanopticResult, StageTimes
+    from drive_seg.labels import Label, LabelSet
+    from drive_seg.pipeline import Pipeline, open_pipeline
+    from drive_seg.postprocess import FusionOptions
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "errors": ("DriveSegError",),
+    "frame": ("Box", "CameraImage", "Frame", "Instance", "PanopticResult", "StageTimes"),
+    "labels": ("Label", "LabelSet"),
+    "pipeline": ("Pipeline", "open_pipeline"),
+    "postprocess": ("FusionOptions",),
+}
+_HOME_OF = {name: f"drive_seg.{module}" for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Box",
@@ -37,3 +50,16 @@ __all__ = [
     "StageTimes",
     "open_pipeline",
 ]
+
+if not TYPE_CHECKING:  # type checkers would take any name for granted
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used (PEP 562): ``drive_seg --help`` needs none of them."""
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(importlib.import_module(_HOME_OF[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -230,6 +230,25 @@ for module in {sorted(core)!r}:
         }
         assert {user for user in users if not user.startswith(home)} == set()
 
+    def test_the_command_line_shows_its_help_without_the_libraries_of_its_commands(self) -> None:
+        script = """
+import sys
+import drive_seg.cli
+heavy = {'numpy', 'cv2', 'openvino', 'onnxruntime', 'torch', 'rclpy', 'rosbags'} & set(sys.modules)
+sys.exit(f'imported for nothing: {heavy}' if heavy else 0)
+"""
+        result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+    def test_every_public_name_is_there_when_it_is_used(self) -> None:
+        import drive_seg
+
+        assert set(drive_seg.__all__) <= set(dir(drive_seg))
+        for name in drive_seg.__all__:
+            assert getattr(drive_seg, name).__name__ == name
+        with pytest.raises(AttributeError, match="no attribute 'Pipline'"):
+            _ = drive_seg.Pipline
+
     def test_ros_and_offline_do_not_know_each_other(self) -> None:
         for layer, other in [("ros", "offline"), ("offline", "ros")]:
             for path in python_files(f"drive_seg/{layer}"):

@@ -46,7 +46,7 @@ choose_ros() {
         ROS="system $ROS_DISTRO"
     elif [ "$(uname -sm)" != 'Linux x86_64' ]; then
         fail "ROS 2 wheels exist for x86-64 Linux only, and this is $(uname -sm)." \
-            "Install ROS 2 (Jazzy or newer), then: source /opt/ros/DISTRO/setup.bash && make venv"
+            "Install ROS 2 (Humble or newer), then: source /opt/ros/DISTRO/setup.bash && make venv"
     fi
 }
 
