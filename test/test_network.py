@@ -33,7 +33,7 @@ from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train import train
 from drive_seg.network.train_config import TrainConfig, load_train_config
 
-TINY = NetworkConfig(channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), decoder=16, head=16)
+TINY = NetworkConfig(encoder="plain", channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), context=16, decoder=16, head=16)
 THINGS = (3, 4, 5)
 
 

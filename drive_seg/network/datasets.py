@@ -25,13 +25,14 @@ from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED
 from drive_seg.network.components import single_cyclists, unknown_instances, upright_people, whole_vehicles
 
 VOID = 255
-ROAD_OR_MARKING, PEDESTRIAN_OR_CYCLIST, NOT_ROAD, NOT_PEDESTRIAN = 6, 7, 8, 9
+ROAD_OR_MARKING, PEDESTRIAN_OR_CYCLIST, NOT_ROAD, NOT_PEDESTRIAN, NO_THING = 6, 7, 8, 9, 10
 """Codes above the six class ids of ``labels.DRIVING``: pixels of which only a set of classes is known."""
 SETS = {
     ROAD_OR_MARKING: (1, 2),
     PEDESTRIAN_OR_CYCLIST: (4, 5),
     NOT_ROAD: (0, 3, 4, 5),
     NOT_PEDESTRIAN: (0, 1, 2, 3, 5),
+    NO_THING: (0, 1, 2),
 }
 _THINGS = (3, 4, 5, PEDESTRIAN_OR_CYCLIST)
 UNKNOWN_INSTANCE = 65535
@@ -146,7 +147,7 @@ RULES = {
 
 
 def load_set(name: str, root: Path) -> SampleSet:
-    """The training images called ``name``: a key of ``RULES``, ``pennfudan``, or ``sim`` (rendered frames).
+    """The training images called ``name``: a key of ``RULES``, ``pennfudan``, ``coco``, or ``sim`` (rendered frames).
 
     Raises:
         ConfigError: unknown name, or the folder is missing or empty.
@@ -155,8 +156,10 @@ def load_set(name: str, root: Path) -> SampleSet:
         return RenderedSet(root)
     if name == "pennfudan":
         return InMemory(_load_pennfudan(root / "instances_real" / "pennfudan"))
+    if name == "coco":
+        return InMemory(_load_coco(root / "instances_real" / "coco128_seg"))
     if name not in RULES:
-        raise ConfigError(f"no data set '{name}', there are {sorted([*RULES, 'pennfudan', 'sim'])}")
+        raise ConfigError(f"no data set '{name}', there are {sorted([*RULES, 'coco', 'pennfudan', 'sim'])}")
     return InMemory(_load_folder(RULES[name], root))
 
 
@@ -186,6 +189,38 @@ def _load_pennfudan(folder: Path) -> list[Sample]:
         people = _read_grey(folder / "instance_masks" / f"{image.stem}.png")
         codes = np.where(people > 0, 4, NOT_PEDESTRIAN).astype(np.uint8)
         return Sample(_read_rgb(image), codes, people.astype(np.uint16), np.full(int(people.max()) + 1, 4, np.uint8))
+
+    return _read_all(folder / "images", read, set())
+
+
+_COCO = {0: 4, 2: 3, 5: 3, 7: 3}
+_COCO_RIDDEN = (1, 3)
+"""Person; car, bus, truck. Bicycles and motorcycles belong to a cyclist or stand alone: nobody says which."""
+
+
+def _load_coco(folder: Path) -> list[Sample]:
+    """Polygons in the text form of YOLO: class and corners in parts of the image, an object a line, near ones last."""
+
+    def read(path: Path) -> Sample:
+        image = _read_rgb(path)
+        size = np.array([image.shape[1], image.shape[0]])
+        codes = np.full(image.shape[:2], NO_THING, np.uint8)
+        instances = np.zeros(image.shape[:2], np.uint16)
+        classes = [0]
+        lines = (folder / "labels_yolo_seg" / f"{path.stem}.txt").read_text(encoding="utf-8").splitlines()
+        objects = [(int(line.split()[0]), np.array(line.split()[1:], float).reshape(-1, 2)) for line in lines if line]
+        ridden = any(kind in _COCO_RIDDEN for kind, _ in objects)
+        for kind, corners in objects:
+            outline = np.rint(corners * size).astype(np.int32)
+            if kind in _COCO:
+                person = _COCO[kind] == 4
+                classes.append(_COCO[kind])
+                cv2.fillPoly(codes, [outline], PEDESTRIAN_OR_CYCLIST if person and ridden else _COCO[kind])
+                cv2.fillPoly(instances, [outline], UNKNOWN_INSTANCE if person and ridden else len(classes) - 1)
+            elif kind in _COCO_RIDDEN:
+                cv2.fillPoly(codes, [outline], VOID)
+                cv2.fillPoly(instances, [outline], 0)
+        return Sample(image, codes, instances, np.array(classes, np.uint8))
 
     return _read_all(folder / "images", read, set())
 

@@ -10,11 +10,19 @@ full resolution although no feature map larger than a quarter of the image is ev
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from drive_seg.errors import ConfigError
+from drive_seg.network.lite import LiteEncoder
+from drive_seg.network.plain import PlainEncoder, conv
+
+Encoder: TypeAlias = "LiteEncoder | PlainEncoder"
 
 STRIDE = 4
 """Pixels per cell side of the maps that the heads predict."""
@@ -22,26 +30,32 @@ SUBPIXELS = STRIDE * STRIDE
 OFFSET_UNIT = 32.0
 """Pixels per unit of the raw offset head: keeps its activations near one."""
 
-RGB_MEAN = (123.675, 116.28, 103.53)
-RGB_STD = (58.395, 57.12, 57.375)
+RGB_MEAN = (127.0, 127.0, 127.0)
+RGB_STD = (128.0, 128.0, 128.0)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Width of the network. The defaults are the shipped model.
+    """Shape of the network. The defaults are the shipped model.
 
-    channels: features at strides 2, 4, 8, 16, 32. blocks: residual blocks at strides 8, 16, 32.
-    decoder: features of the decoder at strides 16 and 8. head: features at stride 4, where the heads sit.
-    classes: number of semantic classes. things: ids of the thing classes, in the order of the center
-    channels.
+    encoder: ``lite0`` (see ``lite``) or ``plain``. channels, blocks: of the plain encoder, see there.
+    context: features at stride 32 after the context block. decoder: features of the decoder at strides 16 and 8.
+    head: features at stride 4, where the heads sit. classes: number of semantic classes. things: ids of the thing
+    classes, in the order of the center channels.
     """
 
+    encoder: str = "lite0"
     channels: tuple[int, int, int, int, int] = (32, 64, 96, 160, 256)
     blocks: tuple[int, int, int] = (1, 2, 1)
+    context: int = 256
     decoder: int = 96
     head: int = 64
     classes: int = 6
     things: tuple[int, ...] = (3, 4, 5)
+
+    def __post_init__(self) -> None:
+        if self.encoder not in _ENCODERS:
+            raise ConfigError(f"network.encoder must be one of {', '.join(_ENCODERS)}, got '{self.encoder}'")
 
 
 @dataclass(frozen=True)
@@ -59,41 +73,22 @@ class RawMaps:
     offsets: Tensor
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    if relu:
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-class _Residual(nn.Module):
-    """Two 3x3 convolutions beside an identity (He et al., CVPR 2016)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = _conv(channels, channels, relu=False)
-        for module in self.second:
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.zeros_(module.weight)  # starts as the identity: early training is calmer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.second(self.first(x)))
+_ENCODERS: dict[str, Callable[[NetworkConfig], Encoder]] = {
+    "lite0": lambda config: LiteEncoder(),
+    "plain": lambda config: PlainEncoder(config.channels, config.blocks),
+}
 
 
 class _Context(nn.Module):
     """Wide context at stride 32: three chained 5x5 max-pools and the mean of the whole image."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        half = channels // 2
-        self.reduce = _conv(channels, half, 1)
+        half = outputs // 2
+        self.reduce = conv(inputs, half, 1)
         self.pool = nn.MaxPool2d(5, 1, 2)
-        self.merge = _conv(4 * half, channels, 1)
-        self.whole = nn.Conv2d(channels, channels, 1)
+        self.merge = conv(4 * half, outputs, 1)
+        self.whole = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         near = self.reduce(x)
@@ -109,22 +104,19 @@ class PanopticNet(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = cfg = config or NetworkConfig()
-        c2, c4, c8, c16, c32 = cfg.channels
-        b8, b16, b32 = cfg.blocks
-        self.stem = _conv(3, c2, stride=2)
-        self.stage4 = _conv(c2, c4, stride=2)
-        self.stage8 = nn.Sequential(_conv(c4, c8, stride=2), *(_Residual(c8) for _ in range(b8)))
-        self.stage16 = nn.Sequential(_conv(c8, c16, stride=2), *(_Residual(c16) for _ in range(b16)))
-        self.stage32 = nn.Sequential(_conv(c16, c32, stride=2), *(_Residual(c32) for _ in range(b32)), _Context(c32))
-        self.up16 = _conv(c32, cfg.decoder, 1, relu=False)
-        self.skip16 = _conv(c16, cfg.decoder, 1, relu=False)
-        self.fuse16 = _conv(cfg.decoder, cfg.decoder)
-        self.skip8 = _conv(c8, cfg.decoder, 1, relu=False)
-        self.fuse8 = _conv(cfg.decoder, cfg.head)
-        self.skip4 = _conv(c4, cfg.head, 1, relu=False)
-        self.fuse4 = _conv(cfg.head, cfg.head)
+        self.encoder = _ENCODERS[cfg.encoder](cfg)
+        c2, c4, c8, c16, c32 = self.encoder.channels
+        self.context = _Context(c32, cfg.context)
+        self.up16 = conv(cfg.context, cfg.decoder, 1, relu=False)
+        self.skip16 = conv(c16, cfg.decoder, 1, relu=False)
+        self.fuse16 = conv(cfg.decoder, cfg.decoder)
+        self.skip8 = conv(c8, cfg.decoder, 1, relu=False)
+        self.fuse8 = conv(cfg.decoder, cfg.head)
+        self.skip4 = conv(c4, cfg.head, 1, relu=False)
+        self.detail = conv(c2, cfg.head, stride=2, relu=False)
+        self.fuse4 = conv(cfg.head, cfg.head)
         self.semantic = nn.Conv2d(cfg.head, cfg.classes * SUBPIXELS, 1)
-        self.instance = _conv(cfg.head, 32)
+        self.instance = conv(cfg.head, 32)
         self.centers = nn.Conv2d(32, len(cfg.things), 1)
         self.offsets = nn.Conv2d(32, 2, 1)
         self._start_heads()
@@ -145,7 +137,7 @@ class PanopticNet(nn.Module):
 
     def forward(self, image: Tensor, subpixels: Tensor | None = None) -> RawMaps:
         """All maps of ``image``; with ``subpixels`` (indices 0..15) only those of the semantic map, in that order."""
-        cells = self.decode(*self.encode(image))
+        cells = self.decode(self.encoder(image))
         instance = self.instance(cells)
         return RawMaps(
             semantic=self.semantic(cells) if subpixels is None else self._some_subpixels(cells, subpixels),
@@ -160,18 +152,12 @@ class PanopticNet(nn.Module):
         bias = self.semantic.bias.view(self.config.classes, SUBPIXELS)[:, subpixels]
         return functional.conv2d(cells, weight.flatten(0, 1), bias.flatten())
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(N, 3, H, W) -> features at strides 4, 8, 16, 32."""
-        f4 = self.stage4(self.stem(image))
-        f8 = self.stage8(f4)
-        f16 = self.stage16(f8)
-        return f4, f8, f16, self.stage32(f16)
-
-    def decode(self, f4: Tensor, f8: Tensor, f16: Tensor, f32: Tensor) -> Tensor:
-        """Features of the encoder -> (N, head, H / 4, W / 4), what all three heads read."""
-        d16 = self.fuse16(functional.relu(self.skip16(f16) + _double(self.up16(f32))))
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Features at strides 2 to 32 -> (N, head, H / 4, W / 4), what all three heads read."""
+        f2, f4, f8, f16, f32 = features
+        d16 = self.fuse16(functional.relu(self.skip16(f16) + _double(self.up16(self.context(f32)))))
         d8 = self.fuse8(functional.relu(self.skip8(f8) + _double(d16)))
-        cells: Tensor = self.fuse4(functional.relu(self.skip4(f4) + _double(d8)))
+        cells: Tensor = self.fuse4(functional.relu(self.skip4(f4) + self.detail(f2) + _double(d8)))
         return cells
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from drive_seg.network.augment import view
 from drive_seg.network.datasets import SampleSet, load_set
+from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
 from drive_seg.network.panoptic import SUBPIXELS, Normalise, PanopticNet
 from drive_seg.network.targets import make_targets, possible_classes
@@ -74,18 +75,16 @@ class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.checkpoint = config.out_dir / "checkpoint.pt"
-        self.net = PanopticNet(config.network).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        net = PanopticNet(config.network)
+        if isinstance(net.encoder, LiteEncoder):
+            if config.imagenet:
+                net.encoder.load_imagenet()
+            net.encoder.freeze(config.frozen)
+        self.net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
         self.normalise = Normalise()
         self.loss = PanopticLoss(config.loss)
-        # Decay is for convolutions; on scales and biases it only biases.
-        kernels = [p for p in self.net.parameters() if p.ndim > 1]
-        others = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": kernels, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.rate)
+        self.optimizer = torch.optim.AdamW(_groups(net, config))
         self.rate = 0.0
 
     def resume(self) -> int:
@@ -118,7 +117,7 @@ class _Run:
         images, codes, *rest = batch
         self.rate = _rate(self.config, step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group["factor"]
         chosen = torch.randperm(SUBPIXELS)[: self.config.loss.subpixels]
         with torch.autocast("cpu", torch.bfloat16):
             maps = self.net(self.normalise(images).contiguous(memory_format=torch.channels_last), chosen)
@@ -139,6 +138,20 @@ class _Run:
                 mine.lerp_(theirs, 1 - keep)
             else:
                 mine.copy_(theirs)
+
+
+def _groups(net: PanopticNet, config: TrainConfig) -> list[dict[str, Any]]:
+    """What learns, by speed and decay: decay is for kernels; on scales and biases it only biases."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            tuned = config.imagenet and name.startswith("encoder.") and isinstance(net.encoder, LiteEncoder)
+            key = (config.encoder_rate if tuned else 1.0, config.weight_decay if parameter.ndim > 1 else 0.0)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": members, "factor": factor, "weight_decay": decay, "lr": 0.0}
+        for (factor, decay), members in groups.items()
+    ]
 
 
 def _rate(config: TrainConfig, step: int) -> float:

@@ -27,6 +27,8 @@ class TrainConfig:
     steps, batch: optimiser steps and images per step. rate: peak learning rate, reached after ``warmup``
     steps, then a cosine to zero. average: decay of the averaged weights, which are what is exported.
     workers: loader processes. threads: torch threads. save_every: steps between checkpoints.
+    imagenet: start the ``lite0`` encoder from ImageNet; it then learns at ``encoder_rate`` times the rate, and its stem
+    and first ``frozen`` stages not at all (half of the time per step).
     training_data, license: what the sidecar of the exported model states.
     """
 
@@ -44,6 +46,9 @@ class TrainConfig:
     workers: int = 1
     threads: int = 2
     save_every: int = 250
+    imagenet: bool = True
+    encoder_rate: float = 0.15
+    frozen: int = 3
     training_data: str = "not stated"
     license: str = "not stated"
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -13,6 +13,10 @@ ByteArray = npt.NDArray[np.uint8]
 BACKGROUND, ROAD, LANE_MARKING, VEHICLE, PEDESTRIAN, CYCLIST = range(6)
 FIRST_THING = 6  # owners below are stuff classes; from here on they are instances
 MAX_OWNERS = 256
+UNLABELLED = 65535
+SMALLEST_SHARE = 256 / (1280 * 720)
+"""Part of the picture below which a visible thing is left unlabelled: 16x16 pixels of 720p, about where CityPersons'
+"reasonable" pedestrians begin (Zhang et al., CVPR 2017). Nobody draws smaller ones by hand."""
 THING = 1000  # panoptic value of a thing = class * THING + its number
 
 
@@ -103,13 +107,16 @@ class Canvas:
         cv2.copyTo(lit, cv2.inRange(self.owners[y0:y1, x0:x1], (owner,), (owner,)), part)
 
     def panoptic(self) -> npt.NDArray[np.uint16]:
-        """The truth (H, W) uint16: visible things are numbered 1.. within their class."""
+        """The truth (H, W) uint16: visible things are numbered 1.. within their class, tiny ones are unlabelled."""
         seen = cv2.calcHist([self.owners], [0], None, [MAX_OWNERS], [0, MAX_OWNERS]).ravel()
         table = np.zeros(MAX_OWNERS, dtype=np.uint16)
         table[:FIRST_THING] = np.arange(FIRST_THING)
+        smallest = SMALLEST_SHARE * self.owners.size
         count: dict[int, int] = {}
         for owner in range(FIRST_THING, len(self.owner_class)):
-            if seen[owner]:
+            if seen[owner] and seen[owner] < smallest:
+                table[owner] = UNLABELLED
+            elif seen[owner]:
                 class_id = self.owner_class[owner]
                 count[class_id] = count.get(class_id, 0) + 1
                 table[owner] = class_id * THING + count[class_id]

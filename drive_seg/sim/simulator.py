@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from drive_seg.labels import mask_of
+
 from .camera import Camera, intrinsics, rotation
-from .canvas import THING, Canvas
+from .canvas import Canvas
 from .cell import Cell
 from .chance import chance
 from .effects import Effects
@@ -32,7 +34,7 @@ class SimFrame:
     """One frame: picture and truth.
 
     `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel =
-    class id * 1000 + k with k = 1.. within frame and class. `stamp_ns` = index / fps in nanoseconds.
+    class id * 1000 + k with k = 1.. within frame and class; 65535 = too small to be labelled. `stamp_ns` = index / fps in nanoseconds.
     """
 
     image: npt.NDArray[np.uint8]
@@ -42,8 +44,8 @@ class SimFrame:
 
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
-        """Class id per pixel, uint8 (H, W)."""
-        return np.where(self.panoptic >= THING, self.panoptic // THING, self.panoptic).astype(np.uint8)
+        """Class id per pixel, uint8 (H, W); 255 where a thing is too small to be labelled."""
+        return mask_of(self.panoptic)
 
 
 class Simulator:
