@@ -34,7 +34,8 @@ class SimFrame:
     """One frame: picture and truth.
 
     `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel =
-    class id * 1000 + k with k = 1.. within frame and class; 65535 = too small to be labelled. `stamp_ns` = index / fps in nanoseconds.
+    class id * 1000 + k with k = 1.. within frame and class, 65535 = too small to be labelled.
+    `stamp_ns` = index / fps in nanoseconds.
     """
 
     image: npt.NDArray[np.uint8]
