@@ -43,7 +43,7 @@ def render_video(spool: Spool, labels: LabelSet, path: Path, progress: Callable[
             mask = mask_of(frame.panoptic)
             core = Frame(frame.image, stamp_ns=frame.stamp_ns)
             result = PanopticResult(core, mask, frame.panoptic, frame.instances, size, times=frame.times)
-            writer.write(draw_overlay(rgb, result, labels, frame.times, out=rgb))
+            writer.write(draw_overlay(rgb, result, labels, frame.times, fps=frame.fps or None))
             stamps.append(frame.stamp_ns)
             progress(len(stamps))
     finally:

@@ -33,6 +33,7 @@ class _Entry:
     shape: tuple[int, int]
     instances: tuple[Instance, ...]
     times: StageTimes
+    fps: float
 
 
 class Spool:
@@ -89,7 +90,7 @@ class Spool:
                 self._file.write(part.tobytes())
             shape = (frame.panoptic.shape[0], frame.panoptic.shape[1])
             sizes = (jpeg.nbytes, starts.nbytes, values.nbytes)
-            self._entries.append(_Entry(frame.stamp_ns, offset, *sizes, shape, frame.instances, frame.times))
+            self._entries.append(_Entry(frame.stamp_ns, offset, *sizes, shape, frame.instances, frame.times, frame.fps))
 
     def frames(self) -> Iterator[SeenFrame]:
         """The kept frames in order of their stamps."""
@@ -100,7 +101,8 @@ class Spool:
             values = np.frombuffer(self._file.read(entry.values_bytes), np.uint16)
             bgr = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.uint8)
             panoptic = from_runs(starts, values, entry.shape)
-            yield SeenFrame(entry.stamp_ns, CameraImage.from_bgr(bgr), panoptic, entry.instances, entry.times)
+            image = CameraImage.from_bgr(bgr)
+            yield SeenFrame(entry.stamp_ns, image, panoptic, entry.instances, entry.times, entry.fps)
 
 
 def runs_of(panoptic: NDArray[np.uint16]) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:

@@ -31,13 +31,14 @@ _WAITING = 30
 
 @dataclass(frozen=True)
 class SeenFrame:
-    """All that was published about one frame."""
+    """All that was published about one frame; ``fps`` of the node when it came, 0 while that is unknown."""
 
     stamp_ns: int
     image: CameraImage
     panoptic: NDArray[np.uint16]
     instances: tuple[Instance, ...]
     times: StageTimes
+    fps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,22 @@ class Arrivals:
     def __init__(self) -> None:
         self.count = 0
         self._recent: deque[float] = deque(maxlen=600)
+        self._first = 0.0
 
     def add(self) -> None:
         """One came now."""
-        self.count += 1
         self._recent.append(time.monotonic())
+        if self.count == 0:
+            self._first = self._recent[0]
+        self.count += 1
 
     def rate(self, seconds: float = 2.0) -> float:
         """Per second over the last ``seconds``."""
-        since = time.monotonic() - seconds
-        return sum(moment > since for moment in self._recent) / seconds
+        if not self._recent:
+            return 0.0
+        now = time.monotonic()
+        since = max(now - seconds, self._first)
+        return sum(moment > since for moment in self._recent) / (now - since) if now > since else 0.0
 
 
 class Watcher:
@@ -193,7 +200,7 @@ class Watcher:
         parts[part] = value
         if len(parts) == 4:
             del self._parts[stamp]
-            self._whole(SeenFrame(stamp, **parts))
+            self._whole(SeenFrame(stamp, **parts, fps=self.arrivals["latency"].rate()))
         while len(self._parts) > _WAITING:
             del self._parts[next(iter(self._parts))]
 

@@ -27,6 +27,8 @@ from drive_seg.ros.qos import LATCHED, overridable, profile
 from drive_seg.telemetry import STAGES
 
 _JPEG_QUALITY = 85
+_SMOOTHING = 0.1
+"""Weight of the newest cycle in the frame rate that the overlay shows."""
 
 
 class CameraOutput:
@@ -59,6 +61,7 @@ class CameraOutput:
             for name in ("processing_time_ms", "pipeline_latency_ms", "cyclic_time_ms")
         }
         self._previous: float | None = None
+        self._cycle_s: float | None = None
         self._last_times = StageTimes()
 
     def _create(self, kind: Any, name: str, prefix: str | None = None) -> Publisher:
@@ -116,7 +119,8 @@ class CameraOutput:
         width, height = result.native_size
         out = self._buffers["overlay"].pixels((height, width, 3), np.uint8)
         # This frame's times are not complete before it is published: the strip shows those of the frame before.
-        draw_overlay(decode_rgb(image), result, labels, self._last_times, out=out)
+        fps = 1 / self._cycle_s if self._cycle_s else None
+        draw_overlay(decode_rgb(image), result, labels, self._last_times, out=out, fps=fps)
         if raw:
             self._images["overlay"].publish(self._buffers["overlay"].message(header))
         if jpeg:
@@ -133,7 +137,10 @@ class CameraOutput:
             self._latency.publish(latency_message(result.frame.camera, times, _header_of(result)))
         self._debug_value("processing_time_ms", times.processing)
         self._debug_value("pipeline_latency_ms", times.end_to_end)
-        self._debug_value("cyclic_time_ms", None if self._previous is None else (now - self._previous) * 1e3)
+        if self._previous is not None:
+            cycle = now - self._previous
+            self._cycle_s = cycle if self._cycle_s is None else self._cycle_s + _SMOOTHING * (cycle - self._cycle_s)
+            self._debug_value("cyclic_time_ms", cycle * 1e3)
         self._previous = now
 
     def _debug_value(self, name: str, value: float | None) -> None:
