@@ -20,7 +20,7 @@ ROS = [
     f"ros-lifecycle-msgs~=2.0.3{HAS_ROS_WHEELS}",
     f"ros-rcl-interfaces~=2.0.3{HAS_ROS_WHEELS}",
 ]
-OFFLINE = ["rosbags>=0.11,<0.12", "matplotlib>=3.6"]
+OFFLINE = ["rosbags>=0.11,<0.12", "matplotlib>=3.6", "jinja2>=3.0"]
 TEST = ["pytest>=7.4", "hypothesis>=6.80"]
 
 
@@ -42,7 +42,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "engines/*.cu"]},
+    package_data={NAME: ["py.typed", "engines/*.cu", "offline/templates/*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),

@@ -30,6 +30,7 @@ ROSDEP_KEYS = {
     "typer": "python3-typer",
     "rich": "python3-rich",
     "matplotlib": "python3-matplotlib",
+    "jinja2": "python3-jinja2",
     "rosbags": "python3-rosbags-pip",
     "onnxruntime": "python3-onnxruntime-pip",
 }

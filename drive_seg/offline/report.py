@@ -1,0 +1,96 @@
+"""``report.html``: an evaluation as one page that needs nothing else, neither a network nor a script."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drive_seg.errors import DriveSegError, MissingDependency
+from drive_seg.offline import report_view as view
+from drive_seg.offline.evaluation import Evaluation
+from drive_seg.offline.report_figures import INSTALL, distribution_plot, percentile_plot, score_plot
+from drive_seg.offline.report_frames import FramePicture
+
+TEMPLATE = "report.html.j2"
+
+
+def write_report(
+    path: Path,
+    evaluation: Evaluation,
+    worst: Sequence[FramePicture] = (),
+    times_ms: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Write the page.
+
+    Args:
+        path: of the HTML file.
+        worst: pictures of the worst frames, worst first (``WorstFrames.frames``).
+        times_ms: milliseconds of every frame by stage, for the distribution; left out where None.
+
+    Raises:
+        DriveSegError: the file cannot be written.
+        MissingDependency: jinja2 or matplotlib is not installed.
+    """
+    page = render_report(evaluation, worst, times_ms)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DriveSegError(f"cannot write {path}: {error}") from error
+
+
+def render_report(
+    evaluation: Evaluation,
+    worst: Sequence[FramePicture] = (),
+    times_ms: Mapping[str, Sequence[float]] | None = None,
+) -> str:
+    """The page as text; the arguments are those of ``write_report``."""
+    environment = _environment()
+    metrics, latency = evaluation.metrics, evaluation.latency
+    measured = {stage: values for stage, values in (times_ms or {}).items() if len(values)}
+    rows = [(frame.pq, frame.miou) for frame in evaluation.frames]
+    columns = dict(zip(("PQ", "mIoU"), zip(*rows, strict=True), strict=True)) if len(rows) > 1 else {}
+    scored = {name: values for name, values in columns.items() if any(map(math.isfinite, values))}
+    page: str = environment.get_template(TEMPLATE).render(
+        title=_title(evaluation.environment),
+        cards=view.main_cards(metrics, latency),
+        more_cards=view.more_cards(metrics),
+        classes=view.class_rows(metrics),
+        confusion=view.confusion(metrics),
+        score_plot=score_plot(scored) if scored else None,
+        latency=latency,
+        percentile_plot=percentile_plot(latency) if latency else None,
+        distribution_plot=distribution_plot(measured) if measured else None,
+        worst=worst,
+        command=evaluation.command,
+        facts=list(view.facts(evaluation.environment)),
+    )
+    return page
+
+
+def _title(environment: Mapping[str, Any]) -> str:
+    """What was evaluated, in a few words."""
+    model, sources = environment.get("model"), environment.get("sources")
+    names = [Path(str(source)).name for source in (sources if isinstance(sources, (list, tuple)) else [sources])]
+    return " on ".join(part for part in (str(model or ""), ", ".join(names[:3]) if sources else "") if part)
+
+
+def _environment() -> Any:
+    """Jinja with everything escaped and a misspelt name an error."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingDependency("jinja2", "report.html", INSTALL) from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("drive_seg.offline"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = view.percent
+    environment.filters["data_url"] = lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    return environment

@@ -1,0 +1,210 @@
+"""The worst frames of an evaluation as small pictures: truth, prediction, and where the two disagree.
+
+Pictures are drawn and compressed when a frame enters the list, so what is kept does not grow with the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import DriveSegError
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, LabelSet, mask_of
+from drive_seg.overlay import shade
+
+PICTURE_WIDTH = 640
+"""Width of a picture in pixels; narrower images keep theirs."""
+
+_TINT = 0.55
+_NO_IMAGE = 32
+"""Grey that stands in for the camera's image where there is none."""
+
+_WRONG = (255, 45, 85)
+_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 82, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+
+
+@dataclass(frozen=True)
+class FramePicture:
+    """One frame for people to look at.
+
+    Attributes:
+        name: of the frame, as in ``frames.jsonl``.
+        score: what it was chosen for, 0..1.
+        truth, prediction, errors: JPEG files; ``errors`` shows the wrong pixels in red on the grey image.
+        wrong: share of the labelled pixels whose class is wrong, 0..1.
+        size: (width, height) of the pictures.
+    """
+
+    name: str
+    score: float
+    truth: bytes = field(repr=False)
+    prediction: bytes = field(repr=False)
+    errors: bytes = field(repr=False)
+    wrong: float
+    size: tuple[int, int]
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        """Worst first, equal scores by name."""
+        return self.score, self.name
+
+
+class WorstFrames:
+    """Keeps the ``keep`` frames of the lowest score. Mergeable: ``a += b`` is the worst of both."""
+
+    def __init__(self, labels: LabelSet, keep: int = 8) -> None:
+        if keep < 0:
+            raise ValueError(f"keep must be >= 0, got {keep}")
+        self._labels = labels
+        self._keep = keep
+        self._kept: list[FramePicture] = []
+
+    @property
+    def frames(self) -> tuple[FramePicture, ...]:
+        """Worst first."""
+        return tuple(self._kept)
+
+    def wants(self, name: str, score: float) -> bool:
+        """Whether a frame of this score would be kept; ask before reading an image only to show it."""
+        if math.isnan(score) or not self._keep:
+            return False
+        return len(self._kept) < self._keep or (score, name) < self._kept[-1].rank
+
+    def offer(
+        self,
+        name: str,
+        score: float,
+        truth: NDArray[Any],
+        prediction: NDArray[Any],
+        image: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Keep the frame if it is among the worst; never one whose score is NaN.
+
+        Args:
+            truth, prediction: (H, W), uint16 panoptic ids, or uint8 class ids where there are no instances.
+            image: uint8 (H, W, 3) RGB, or None where only the maps are known.
+        """
+        if self.wants(name, score):
+            self._insert(draw_frame(name, score, truth, prediction, image, self._labels))
+
+    def __iadd__(self, other: WorstFrames) -> WorstFrames:
+        for picture in other._kept:
+            self._insert(picture)
+        return self
+
+    def _insert(self, picture: FramePicture) -> None:
+        self._kept.append(picture)
+        self._kept.sort(key=lambda kept: kept.rank)
+        del self._kept[self._keep :]
+
+
+def draw_frame(
+    name: str,
+    score: float,
+    truth: NDArray[Any],
+    prediction: NDArray[Any],
+    image: NDArray[np.uint8] | None,
+    labels: LabelSet,
+) -> FramePicture:
+    """Draw one frame; the arguments are those of ``WorstFrames.offer``."""
+    expected, found = _panoptic(truth), _panoptic(prediction)
+    if expected.shape != found.shape or (image is not None and image.shape[:2] != expected.shape):
+        shapes = f"truth {expected.shape}, prediction {found.shape}, image {image.shape if image is not None else None}"
+        raise ValueError(f"frame '{name}': truth, prediction and image must have one size, got {shapes}")
+    counted = expected != PANOPTIC_UNLABELLED
+    wrong = counted & (mask_of(expected) != mask_of(found))
+    share = float(wrong.sum() / max(1, counted.sum()))
+
+    height, width = expected.shape
+    size = (min(width, PICTURE_WIDTH), max(1, round(height * min(1.0, PICTURE_WIDTH / width))))
+    expected, found = _shrink(expected, size), _shrink(found, size)
+    if image is None:
+        canvas, tint = np.full((size[1], size[0], 3), _NO_IMAGE, np.uint8), 0.9
+    else:
+        canvas, tint = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), _TINT
+    share_wrong = cv2.resize(wrong.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return FramePicture(
+        name,
+        score,
+        truth=_jpeg(_paint(canvas, expected, labels, tint)),
+        prediction=_jpeg(_paint(canvas, found, labels, tint)),
+        errors=_jpeg(_paint_errors(canvas, share_wrong, expected == PANOPTIC_UNLABELLED)),
+        wrong=share,
+        size=size,
+    )
+
+
+def _panoptic(ids: NDArray[Any]) -> NDArray[np.uint16]:
+    """Panoptic ids of a mask (uint8: its 255 is unlabelled) or of a panoptic map (uint16: unchanged)."""
+    if ids.dtype == np.uint16:
+        return ids
+    if ids.dtype == np.uint8:
+        return np.where(ids == 255, np.uint16(PANOPTIC_UNLABELLED), ids.astype(np.uint16))
+    raise ValueError(f"expected a uint16 panoptic map or a uint8 mask, got {ids.dtype}")
+
+
+def _shrink(ids: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
+    return cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST).astype(np.uint16, copy=False)
+
+
+def _paint(canvas: NDArray[np.uint8], ids: NDArray[np.uint16], labels: LabelSet, tint: float) -> NDArray[np.uint8]:
+    """Classes tinted, instances in shades of their class with their borders drawn; unlabelled pixels dark."""
+    values, where = np.unique(ids, return_inverse=True)
+    colors = np.array([_color(int(value), labels) for value in values], np.float32)
+    shares = np.array([_share(int(value), labels, tint) for value in values], np.float32)
+    where = where.reshape(ids.shape)
+    share = shares[where][..., None]
+    painted = canvas * (1 - share) + colors[where] * share
+    edge = _borders(ids)
+    painted[edge] = colors[where[edge]] * 0.5 + 127.5
+    return painted.astype(np.uint8)
+
+
+def _color(value: int, labels: LabelSet) -> tuple[int, int, int]:
+    class_id, number = divmod(value, PANOPTIC_DIVISOR) if value >= PANOPTIC_DIVISOR else (value, 0)
+    if value == PANOPTIC_UNLABELLED or class_id >= len(labels):
+        return (0, 0, 0)
+    return shade(labels[class_id].color, number) if number else labels[class_id].color
+
+
+def _share(value: int, labels: LabelSet, tint: float) -> float:
+    """How much of the class's colour is laid over the image."""
+    if value == PANOPTIC_UNLABELLED:
+        return 0.75
+    named_background = value < len(labels) and labels[value].name == "background"
+    return 0.0 if named_background and tint == _TINT else tint
+
+
+def _borders(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Pixels of things that touch another segment, bool (H, W)."""
+    edge = np.zeros(ids.shape, np.bool_)
+    across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge &= (ids >= PANOPTIC_DIVISOR) & (ids != PANOPTIC_UNLABELLED)
+    return edge
+
+
+def _paint_errors(
+    canvas: NDArray[np.uint8], wrong: NDArray[np.float32], unlabelled: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Wrong pixels red on the dimmed grey image, by the share of them under each pixel of the picture."""
+    grey = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * np.float32(0.6)
+    grey[unlabelled] *= 0.4
+    share = np.minimum(1.0, wrong * 1.25)[..., None] * np.float32(0.9)
+    painted: NDArray[np.float32] = grey * (1 - share) + np.array(_WRONG, np.float32) * share
+    return painted.astype(np.uint8)
+
+
+def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _QUALITY)
+    if not ok:
+        raise DriveSegError(f"cannot encode a picture of {rgb.shape[1]}x{rgb.shape[0]} as JPEG")
+    return data.tobytes()
