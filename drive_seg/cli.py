@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drive_seg import __version__
-from drive_seg.commands import benchmark, demo, info, network, run, sim
+from drive_seg.commands import benchmark, demo, evaluate, info, network, run, sim
 from drive_seg.commands.options import Debug, debug_wanted
 from drive_seg.errors import DriveSegError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("demo", rich_help_panel="Run", epilog=demo.EXAMPLES)(demo.demo)
 app.command("run", rich_help_panel="Run", epilog=run.EXAMPLES)(run.run)
 app.command("sim", rich_help_panel="Run", epilog=sim.EXAMPLES)(sim.sim)
+app.command("evaluate", rich_help_panel="Measure", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("benchmark", rich_help_panel="Measure", epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command("info", rich_help_panel="Measure", epilog=info.EXAMPLES)(info.info)
 app.command("train", rich_help_panel="Network", epilog=network.TRAIN_EXAMPLES)(network.train)

@@ -34,6 +34,22 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def hardware() -> dict[str, Any]:
+    """What figures were measured on: processor, cores that may be used, system, GPUs."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    except OSError:
+        pass  # only Linux has it
+    return {
+        "cpu": processor,
+        "cores": cpu_threads(),
+        "system": platform.platform(terse=True),
+        "gpu": _gpu().get("devices", []),
+    }
+
+
 def ros_distro() -> str:
     """Name of the ROS distribution whose rclpy is importable, ``none`` without one."""
     return _ros()["distro"]

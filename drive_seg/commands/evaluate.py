@@ -1,0 +1,221 @@
+"""``drive_seg evaluate``: predictions beside ground truth."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drive_seg.commands.options import (
+    AsJson,
+    Backend,
+    BackendName,
+    Debug,
+    ModelName,
+    Overwrite,
+    Precision,
+    PrecisionName,
+    Seed,
+    SimWeather,
+    Topic,
+    Weather,
+)
+from drive_seg.errors import ConfigError, DriveSegError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from drive_seg.offline.truth import TruthSource
+
+EXAMPLES = """[bold]Examples[/bold]
+
+drive_seg sim --frames 300 -o out/drive.mcap && drive_seg evaluate out/drive.mcap -o out/report
+
+drive_seg run out/drive.mcap -o out/masks && drive_seg evaluate out/masks --ground-truth out/drive.mcap
+
+drive_seg evaluate leftImg8bit/val/lindau --ground-truth gtFine/val/lindau --format cityscapes
+
+drive_seg evaluate images/ --ground-truth truth/ --label-map my_map.yaml --json"""
+
+SIM_FRAMES = 300
+
+
+class Format(str, Enum):
+    """Choices of ``--format``."""
+
+    auto = "auto"
+    drive_seg = "drive_seg"
+    labels = "labels"
+    cityscapes = "cityscapes"
+    coco = "coco"
+    camvid = "camvid"
+    kitti = "kitti"
+    carla = "carla"
+
+
+def evaluate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRED_OR_SOURCE",
+            help="What drive_seg run wrote (folder or bag), or what to run first: sim, bag, folder, image, video.",
+            show_default=False,
+        ),
+    ],
+    ground_truth: Annotated[
+        str,
+        typer.Option(
+            "--ground-truth", "-g", help="Folder or bag; empty where the source has its own.", show_default=""
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for metrics.json and frames.jsonl.", show_default=False)
+    ] = None,
+    kind: Annotated[Format, typer.Option("--format", help="Format of the ground truth.")] = Format.auto,
+    truth_topic: Annotated[
+        str, typer.Option("--truth-topic", help="Truth topic of a bag; by default the one whose name says so.")
+    ] = "",
+    label_map: Annotated[
+        str,
+        typer.Option("--label-map", help="Which classes count as which: a YAML file, or a name of config/label_maps."),
+    ] = "",
+    tolerance: Annotated[
+        int, typer.Option("--tolerance", min=0, max=64, help="Pixels within which outlines and markings are right.")
+    ] = 3,
+    model: ModelName = "default",
+    backend: BackendName = Backend.auto,
+    precision: PrecisionName = Precision.auto,
+    frames: Annotated[
+        int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
+    ] = 0,
+    topic: Topic = "",
+    seed: Seed = 0,
+    weather: SimWeather = Weather.clear,
+    score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
+    min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score predictions against ground truth: PQ, mIoU, outlines, lane markings, instances, stability, latency.
+
+    Ground truth is a folder like those of [bold]run[/bold] and [bold]sim[/bold] (panoptic/, mask/), a bag with a truth
+    topic, or a data set named by --format. Classes the truth does not tell apart are scored together: see --label-map.
+    """
+    from drive_seg.commands.terminal import progress_bar, report, warn
+    from drive_seg.machine import hardware
+    from drive_seg.model import load_model
+    from drive_seg.offline.evaluate import (
+        EvaluationOptions,
+        Judged,
+        TruthfulSim,
+        evaluate_predictions,
+        evaluate_source,
+    )
+    from drive_seg.offline.predictions import open_predictions
+    from drive_seg.offline.sinks import make_room
+    from drive_seg.offline.sources import open_source
+    from drive_seg.offline.truth import open_truth
+    from drive_seg.pipeline import open_pipeline
+    from drive_seg.postprocess import FusionOptions
+    from drive_seg.resources import find_model
+
+    card = load_model(find_model(model))
+    if out is not None:
+        make_room(out, overwrite, {"metrics.json", "frames.jsonl", "summary.json", "report.html"})
+    simulated = None
+    if source == "sim":
+        simulated = TruthfulSim(frames or SIM_FRAMES, seed, None if weather is Weather.any else weather.value)
+    predictions = None if simulated else open_predictions(source, card.labels)
+    if predictions is not None and not ground_truth:
+        raise ConfigError(f"{source} holds predictions only; name their truth with --ground-truth")
+    truth: TruthSource = simulated or open_truth(ground_truth or source, card.labels, kind.value, truth_topic or None)
+    options = EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None)
+    environment = {"hardware": hardware(), "source": source, "ground_truth": ground_truth or source}
+    try:
+        if predictions is not None:
+            with progress_bar(f"scoring {Path(source).name}", frames or predictions.count) as progress:
+                found = evaluate_predictions(predictions, truth, card.labels, options, environment, progress)
+            outcome = Judged(found)
+        else:
+            opened = simulated or open_source(source, topic or None)
+            fusion = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
+            total = min((n for n in (frames or None, opened.count) if n is not None), default=None)
+            with (
+                open_pipeline(str(card.path), backend.value, precision.value, options=fusion) as pipeline,
+                progress_bar(f"evaluating {Path(source).name}", total) as progress,
+            ):
+                outcome = evaluate_source(opened, truth, pipeline, card.name, options, environment, progress, warn)
+    finally:
+        truth.close()
+    evaluation = outcome.evaluation
+    if out is not None:
+        evaluation.write(out)
+    document = evaluation.to_dict()
+    report(as_json, document, *tables(document), *([f"figures in {out}"] if out else []))
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.interrupted:
+        raise DriveSegError(f"interrupted; the figures are those of {document['frames']} frames")
+
+
+def tables(document: dict[str, Any]) -> list[Table | str]:
+    """The figures of ``metrics.json`` for people."""
+    from drive_seg.commands.terminal import latency_table
+
+    shown: list[Table | str] = [_class_table(document), _overall(document)]
+    if document["latency_ms"]:
+        shown.append(latency_table(document["latency_ms"]))
+    return shown
+
+
+def _class_table(document: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{document['frames']} frames, percent", title_justify="left")
+    for column in ("class", "PQ", "SQ", "RQ", "TP", "FP", "FN", "IoU", "outline F1", "AP", "AP50"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    panoptic, boundary = document["panoptic"], document["boundary"]["per_class"]
+    instance = document["instance"]["per_class"]
+    for name, row in panoptic["per_class"].items():
+        found = instance.get(name, {})
+        table.add_row(
+            name,
+            *(_percent(row[key]) for key in ("pq", "sq", "rq")),
+            *(str(row[key]) for key in ("tp", "fp", "fn")),
+            *map(_percent, (document["semantic"]["per_class"][name], boundary[name]["f1"])),
+            *(_percent(found.get(key)) for key in ("ap", "ap50")),
+        )
+    table.add_section()
+    whole = (document["semantic"]["miou"], document["boundary"]["f1"])
+    for kind in ("things", "stuff", "all"):
+        row = panoptic[kind]
+        rest = [*map(_percent, whole)] if kind == "all" else ["", ""]
+        rest += [_percent(document["instance"][key]) for key in ("ap", "ap50")] if kind == "things" else []
+        table.add_row(kind, *(_percent(row[key]) for key in ("pq", "sq", "rq")), "", "", "", *rest)
+    return table
+
+
+def _overall(document: dict[str, Any]) -> str:
+    lane, temporal, unmatched = document["lane"], document["temporal"], document["unmatched"]
+    parts = [f"lane marking F1 {_percent(lane['f1'])} within {lane['tolerance_px']} px, IoU {_percent(lane['iou'])}"]
+    parts.append(f"flicker {_percent(temporal['flicker'])} of still pixels")
+    if document["fps"] is not None:
+        parts.append(f"{document['fps']:.1f} frames/s, scoring included")
+    if unmatched["predictions"]:
+        parts.append(f"{unmatched['predictions']} frames without truth")
+    if unmatched["truths"]:
+        parts.append(f"{unmatched['truths']} truths without frame")
+    return "; ".join(parts)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _command() -> str:
+    return shlex.join(["drive_seg", *sys.argv[1:]])

@@ -1,0 +1,110 @@
+"""Messages of chosen topics of a bag in the order of recording, for what is no camera: truth, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import MalformedImage, MissingDependency, SourceError
+from drive_seg.offline.salvage import salvage_messages
+from drive_seg.offline.vision_msgs import DEFINITIONS
+
+_FORMATS = {"mono8": "u1", "8UC1": "u1", "16UC1": "u2", "mono16": "u2"}
+
+
+def bag_topics(path: Path) -> dict[str, str]:
+    """Message type by topic.
+
+    Raises:
+        MissingDependency: rosbags is not installed.
+    """
+    try:
+        with _open(path) as reader:
+            return {connection.topic: connection.msgtype or "" for connection in reader.connections}
+    except MissingDependency:
+        raise
+    except Exception:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
+        return {message.topic: message.msgtype for message in salvage_messages(_storage_files(path))}
+
+
+def bag_messages(path: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """(topic, message); of a bag that was cut off, what is left of it.
+
+    Raises:
+        SourceError: the bag is damaged in the middle.
+    """
+    try:
+        reader = _open(path)
+        reader.open()
+    except MissingDependency:
+        raise
+    except Exception:  # noqa: BLE001 - see above
+        yield from _salvaged(path, topics)
+        return
+    try:
+        wanted = [connection for connection in reader.connections if connection.topic in topics]
+        for connection, _, raw in reader.messages(wanted) if wanted else ():
+            yield connection.topic, reader.deserialize(raw, connection.msgtype)
+    except Exception as error:  # see above
+        raise SourceError(f"bag {path} is damaged: {error}") from error
+    finally:
+        reader.close()
+
+
+def _salvaged(path: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
+    store = _store()
+    for message in salvage_messages(_storage_files(path)):
+        if message.topic in topics:
+            yield message.topic, store.deserialize_cdr(message.data, message.msgtype)
+
+
+def stamp_of(message: Any) -> int:
+    """Acquisition time in the header, ns."""
+    stamp: int = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    return stamp
+
+
+def pixels_of(message: Any) -> NDArray[Any]:
+    """uint8 or uint16 (H, W) of a mono8 or 16UC1 Image; a view where the message allows.
+
+    Raises:
+        MalformedImage: another encoding, or sizes that contradict each other.
+    """
+    kind = _FORMATS.get(message.encoding)
+    if kind is None:
+        raise MalformedImage(f"a label image must be mono8 or 16UC1, got {message.encoding}")
+    dtype = np.dtype((">" if message.is_bigendian else "<") + kind)
+    data = np.asarray(message.data).view(np.uint8)
+    height, width, step = message.height, message.width, message.step or message.width * dtype.itemsize
+    if step < width * dtype.itemsize or data.size < height * step:
+        raise MalformedImage(f"{width}x{height} {message.encoding} with step {step} has only {data.size} bytes")
+    rows = data[: height * step].reshape(height, step)[:, : width * dtype.itemsize]
+    pixels = np.ascontiguousarray(rows).view(dtype)
+    return pixels if dtype.isnative else pixels.astype(dtype.newbyteorder("="))
+
+
+def _open(path: Path) -> Any:
+    store = _store()
+    from rosbags.highlevel import AnyReader
+
+    closed = path.is_file() or (path / "metadata.yaml").is_file()
+    return AnyReader([path] if closed else _storage_files(path), default_typestore=store)
+
+
+def _store() -> Any:
+    try:
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    except ImportError as error:
+        raise MissingDependency("rosbags", "reading bags", "pip install 'drive_seg[offline]'") from error
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    for name, text in DEFINITIONS.items():
+        store.register(get_types_from_msg(text, name))
+    return store
+
+
+def _storage_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in (".mcap", ".db3"))

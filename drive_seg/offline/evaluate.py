@@ -1,0 +1,312 @@
+"""Figures for a model: predictions, made here or before, beside their ground truth.
+
+``evaluate_source`` runs the pipeline: one thread reads and decodes, one infers, one scores, and where the truth lies in
+files of its own, one more reads that. ``evaluate_predictions`` scores what ``drive_seg run`` wrote.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import ConfigError, DriveSegError, SourceError
+from drive_seg.frame import CameraImage, Frame, PanopticResult
+from drive_seg.labels import LabelSet
+from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog, FrameScore
+from drive_seg.offline.label_map import LabelMap, bind, load_map
+from drive_seg.offline.metrics import StageSamples
+from drive_seg.offline.predictions import PredictionSource
+from drive_seg.offline.prefetch import prefetch
+from drive_seg.offline.runner import run
+from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth
+from drive_seg.offline.sources import Origin, Source, Unreadable, origin_of
+from drive_seg.offline.summary import percentiles_dict, versions
+from drive_seg.offline.truth import TruthSource
+from drive_seg.pipeline import Pipeline
+from drive_seg.preprocess import decode_rgb
+from drive_seg.telemetry import Stopwatch
+
+Progress = Callable[[int], None]
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One scored frame, shown to whoever wants to look: a report keeps the worst.
+
+    Attributes:
+        truth, prediction: uint16 (H, W) panoptic ids, or uint8 class ids, each in its own classes.
+        label_map: brings both to the scored classes.
+        image: uint8 (H, W, 3) RGB, None where only the maps are known.
+    """
+
+    score: FrameScore
+    truth: Truth
+    prediction: Prediction
+    label_map: LabelMap
+    image: NDArray[np.uint8] | None
+
+
+Observer = Callable[[Scored], None]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to score.
+
+    Attributes:
+        label_map: name or path; None takes the truth's own, or else the model's classes.
+        tolerance: pixels for outlines and lane markings.
+        out: folder for ``frames.jsonl``; None keeps the frames in a temporary file.
+        command: for the record.
+        limit: at most so many frames.
+    """
+
+    label_map: str | None = None
+    tolerance: int = TOLERANCE
+    out: Path | None = None
+    command: str = ""
+    limit: int | None = None
+
+
+@dataclass
+class Tally:
+    """What scoring comes to; adds with ``+=``, so that a recording may be scored in chunks.
+
+    Attributes:
+        totals: all counts.
+        latency: of the pipeline, where it ran.
+        unmatched_predictions: frames without truth.
+    """
+
+    totals: Totals
+    latency: StageSamples = field(default_factory=StageSamples)
+    unmatched_predictions: int = 0
+
+    def __iadd__(self, other: Tally) -> Tally:
+        self.totals += other.totals
+        self.latency += other.latency
+        self.unmatched_predictions += other.unmatched_predictions
+        return self
+
+
+class Judge:
+    """Finds every frame's truth, scores it, keeps its record. Its ``tally`` is what the evaluation is made of."""
+
+    def __init__(
+        self,
+        truth: TruthSource,
+        labels: LabelSet,
+        options: EvaluationOptions,
+        predicted_instances: bool = True,
+        observe: Observer | None = None,
+    ) -> None:
+        self.label_map = label_map_for(truth, labels, options.label_map)
+        self._truth = truth
+        self._scorer = Scorer(self.label_map, options.tolerance, predicted_instances)
+        self._observe = observe
+        self.tally = Tally(self._scorer.totals)
+        self.log = FrameLog(_open_log(options.out))
+
+    def see(
+        self, stem: str, stamp_ns: int, prediction: Prediction, image: Callable[[], NDArray[np.uint8] | None]
+    ) -> bool:
+        """Score one frame; False where it has no truth. ``image`` is asked only where there is."""
+        truth = self._truth.find(stem, stamp_ns)
+        if truth is None:
+            self.tally.unmatched_predictions += 1
+            return False
+        pixels = image()
+        score = self._scorer.score(stem, stamp_ns, truth, prediction, pixels)
+        self.log.append(score)
+        if self._observe is not None:
+            self._observe(Scored(score, truth, prediction, self.label_map, pixels))
+        return True
+
+    def evaluation(self, environment: Mapping[str, Any], command: str, fps: float | None) -> Evaluation:
+        """The outcome so far.
+
+        Raises:
+            SourceError: not one frame found its truth.
+        """
+        tally = self.tally
+        if not tally.totals.frames:
+            raise SourceError(
+                f"none of {tally.unmatched_predictions} frames has a truth in {self._truth.name}; "
+                "frames and truth must have equal names, or equal stamps in bags"
+            )
+        latency = {stage: percentiles_dict(value) for stage, value in tally.latency.percentiles().items()}
+        truths = self._truth.count
+        unmatched = {
+            "predictions": tally.unmatched_predictions,
+            "truths": None if truths is None else truths - tally.totals.frames,
+        }
+        figures = tally.totals.figures()
+        metrics = {"frames": figures.pop("frames"), "unmatched": unmatched, **figures, "fps": fps}
+        return Evaluation(metrics, self.log, latency, environment, command)
+
+
+def label_map_for(truth: TruthSource, labels: LabelSet, name: str | None = None) -> LabelMap:
+    """The label map of a truth and a model: ``name``, the truth's own, or the classes they share.
+
+    Raises:
+        ConfigError: it does not fit them.
+    """
+    chosen = name or truth.label_map
+    if chosen is not None:
+        bound = bind(load_map(chosen), labels, truth.classes)
+        instances = bound.instances and truth.instances
+        return LabelMap(bound.labels, bound.truth, bound.predicted, instances)
+    if dict(truth.classes) != {label.name: label.id for label in labels}:
+        raise ConfigError(
+            f"truth {truth.name} has the classes {list(truth.classes)}, the model {[label.name for label in labels]}; "
+            "bring them together with --label-map"
+        )
+    return LabelMap.identity(labels, truth.instances)
+
+
+def evaluate_predictions(
+    predictions: PredictionSource,
+    truth: TruthSource,
+    labels: LabelSet,
+    options: EvaluationOptions = EvaluationOptions(),
+    environment: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done: None,
+    observe: Observer | None = None,
+) -> Evaluation:
+    """Score predictions that were made before.
+
+    Raises:
+        SourceError: something cannot be read, or no frame has a truth.
+        ConfigError: the label map does not fit.
+    """
+    judge = Judge(truth, labels, options, predictions.instances, observe)
+    for number, answer in enumerate(prefetch(predictions), start=1):
+        judge.see(answer.stem, answer.stamp_ns, answer.prediction, lambda: None)
+        progress(number)
+        if number == options.limit:
+            break
+    made = predictions.summary
+    known = {name: made[name] for name in ("backend", "precision", "model") if name in made}
+    around = {**known, "versions": versions(), **(environment or {})}
+    evaluation = judge.evaluation(around, options.command, None)
+    latency = made.get("latency_ms")
+    if not isinstance(latency, dict):
+        return evaluation
+    return Evaluation(evaluation.metrics, evaluation.frames, latency, around, options.command)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An evaluation that ran the pipeline. ``error`` is what ended it early; the figures hold what came before."""
+
+    evaluation: Evaluation
+    error: DriveSegError | None = None
+    interrupted: bool = False
+
+
+def evaluate_source(
+    source: Source,
+    truth: TruthSource,
+    pipeline: Pipeline,
+    model_name: str,
+    options: EvaluationOptions = EvaluationOptions(),
+    environment: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done: None,
+    warn: Warn = lambda message: None,
+    observe: Observer | None = None,
+) -> Judged:
+    """Run the pipeline over a source and score every frame that has a truth.
+
+    Raises:
+        SourceError: no frame has a truth, or a truth cannot be read.
+        ConfigError: the label map does not fit.
+    """
+    judge = Judge(truth, pipeline.labels, options, True, observe)
+    with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
+        sink = _ScoringSink(judge, (options.out or Path(scratch)) / "summary.json")
+        outcome = run(source, sink, pipeline, model_name, options.limit, progress, warn)
+    summary = outcome.summary
+    if outcome.error is not None and not judge.tally.totals.frames:
+        raise outcome.error
+    around = {
+        "backend": summary.backend,
+        "precision": summary.precision,
+        "model": summary.model,
+        "versions": dict(summary.versions),
+        **(environment or {}),
+    }
+    return Judged(judge.evaluation(around, options.command, summary.fps), outcome.error, outcome.interrupted)
+
+
+class _ScoringSink:
+    """The end of a run: results go to the judge."""
+
+    def __init__(self, judge: Judge, summary_path: Path) -> None:
+        self.summary_path = summary_path
+        self._judge = judge
+
+    def write(self, result: PanopticResult) -> None:
+        frame = result.frame
+        prediction = Prediction(result.panoptic, {one.panoptic_id: one.score for one in result.instances})
+        watch = Stopwatch()
+        self._judge.see(origin_of(frame).stem, frame.stamp_ns, prediction, lambda: _rgb(frame))
+        watch.lap()
+        self._judge.tally.latency.add(result.times)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _rgb(frame: Frame) -> NDArray[np.uint8] | None:
+    return decode_rgb(frame.image) if isinstance(frame.image, CameraImage) else None
+
+
+def _open_log(out: Path | None) -> IO[str]:
+    if out is None:
+        return tempfile.TemporaryFile("w+", encoding="utf-8", prefix="drive_seg_")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return (out / FRAMES_FILE).open("w+", encoding="utf-8")
+    except OSError as error:
+        raise DriveSegError(f"cannot write {out}: {error}") from error
+
+
+class TruthfulSim:
+    """The simulator as a source and as the truth of its frames at once."""
+
+    live = False
+    fps = 30.0
+    instances = True
+    label_map: str | None = None
+
+    def __init__(self, frames: int, seed: int = 0, weather: str | None = None, size: tuple[int, int] = (1280, 720)):
+        from drive_seg.labels import DRIVING
+        from drive_seg.sim import Simulator
+
+        self.name = "sim"
+        self.count: int | None = frames
+        self.classes: Mapping[str, int] = {label.name: label.id for label in DRIVING}
+        self._simulator = Simulator(seed=seed, width=size[0], height=size[1], fps=self.fps, weather=weather)
+        self._truths: dict[str, Truth] = {}
+
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
+        for number in range(self.count or 0):
+            drawn = self._simulator.frame(number)
+            stem = f"{number:06d}"
+            self._truths[stem] = Truth(drawn.panoptic)
+            origin = Origin(stem, recorded_ns=drawn.stamp_ns)
+            yield Frame(CameraImage.from_rgb(drawn.image), stamp_ns=drawn.stamp_ns, token=origin)
+
+    def find(self, stem: str, stamp_ns: int) -> Truth | None:
+        """See ``TruthSource.find``; each is handed out once."""
+        return self._truths.pop(stem, None)
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,169 @@
+"""Which classes are scored: the model's and the truth's classes, brought together by name.
+
+Data sets do not agree on what they label. One paints lane markings as road, another calls riders people. A label map
+names the scored classes and says which classes of the model and which of the truth count as each, so that both are
+asked only what the truth knows::
+
+    classes:
+      background: {truth: [building, sky]}          # predicted: the model's class of the same name
+      road: {truth: [road], predicted: [road, lane_marking]}
+      people: {truth: [person, rider], predicted: [pedestrian, cyclist]}
+    instances: false                                # the truth does not tell objects apart (default true)
+
+Classes of the truth that are named nowhere are void: their pixels are not scored. Every class of the model must be
+named, or be a scored class itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from drive_seg.errors import ConfigError
+from drive_seg.labels import UNLABELLED, Label, LabelSet
+from drive_seg.resources import share_dir
+
+LANE = "lane_marking"
+"""The scored class whose pixels are the lane markings."""
+
+
+@dataclass(frozen=True)
+class ScoredClass:
+    """A row of a label map: names in the truth and in the model that count as this class."""
+
+    name: str
+    truth: tuple[str, ...]
+    predicted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """A label map as it is written: names only. ``name`` is for messages."""
+
+    name: str
+    classes: tuple[ScoredClass, ...]
+    instances: bool = True
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map for one model and one truth.
+
+    Attributes:
+        labels: the scored classes.
+        truth, predicted: uint8 (256,) from the truth's and the model's class ids to scored ones, 255 is void.
+        instances: objects are told apart, so that things can be scored as segments.
+    """
+
+    labels: LabelSet
+    truth: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    instances: bool = True
+
+    @property
+    def lane(self) -> int | None:
+        """The scored class of the lane markings, where the truth has them."""
+        return next((label.id for label in self.labels if label.name == LANE and label.id in self.truth), None)
+
+    @property
+    def countable(self) -> NDArray[np.bool_]:
+        """bool (C,): classes whose segments are scored, stuff always."""
+        return np.array([self.instances or not label.thing for label in self.labels])
+
+    @classmethod
+    def identity(cls, labels: LabelSet, instances: bool = True) -> LabelMap:
+        """The truth has the model's own classes."""
+        table = np.full(256, UNLABELLED, np.uint8)
+        table[: len(labels)] = np.arange(len(labels))
+        return cls(labels, table, table, instances)
+
+
+def load_map(name_or_path: str) -> MapFile:
+    """Read a label map: the path of a YAML file, or the name of one in ``config/label_maps``.
+
+    Raises:
+        ConfigError: missing, no YAML, or not of the form above; the message says what is wrong.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        folder = share_dir() / "config" / "label_maps"
+        path = folder / f"{name_or_path}.yaml"
+        if not path.is_file():
+            there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            raise ConfigError(f"no label map '{name_or_path}', there are {there}; or give the path of a YAML file")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read label map {path}: {error}") from error
+    return _parse(path.name, document)
+
+
+def _parse(name: str, document: Any) -> MapFile:
+    if not isinstance(document, dict) or not isinstance(document.get("classes"), dict) or not document["classes"]:
+        raise ConfigError(f"label map {name} must have 'classes: {{name: {{truth: [...]}}}}', got {document!r:.80}")
+    unknown = document.keys() - {"classes", "instances"}
+    if unknown:
+        raise ConfigError(f"label map {name} has unknown keys {sorted(unknown)}; expected classes, instances")
+    rows = []
+    for scored, row in document["classes"].items():
+        names = row if isinstance(row, dict) else {}
+        lists = {key: names.get(key, [scored]) for key in ("truth", "predicted")}
+        if not isinstance(row, dict) or names.keys() - lists.keys() or not all(map(_is_names, lists.values())):
+            raise ConfigError(
+                f"label map {name}: class '{scored}' must be {{truth: [...], predicted: [...]}}, got {row}"
+            )
+        rows.append(ScoredClass(str(scored), tuple(lists["truth"]), tuple(lists["predicted"])))
+    instances = document.get("instances", True)
+    if not isinstance(instances, bool):
+        raise ConfigError(f"label map {name}: instances must be true or false, got {instances!r}")
+    return MapFile(name, tuple(rows), instances)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def bind(file: MapFile, model: LabelSet, truth: Mapping[str, int]) -> LabelMap:
+    """A label map for a model's labels and the truth's class ids by name.
+
+    A scored class is a thing where all of the model's classes in it are. Classes that the truth does not have are
+    scored too: the truth then never shows them.
+
+    Raises:
+        ConfigError: a name that the model does not have, one named twice, or a class of the model left out.
+    """
+    ids = {label.name: label.id for label in model}
+    named = [name for row in file.classes for name in row.predicted]
+    _check_names(file.name, "the model", named, ids)
+    left_out = [name for name in ids if name not in named]
+    if left_out:
+        raise ConfigError(
+            f"label map {file.name} leaves out {left_out} of the model; add them to a class's 'predicted'"
+        )
+    asked = [name for row in file.classes for name in row.truth]
+    if not any(name in truth for name in asked):
+        raise ConfigError(f"label map {file.name} names no class of the truth, which has {', '.join(truth)}")
+    _check_names(file.name, "the truth", [name for name in asked if name in truth], truth)
+    labels = []
+    tables = [np.full(256, UNLABELLED, np.uint8) for _ in range(2)]
+    for number, row in enumerate(file.classes):
+        members = [model[ids[name]] for name in row.predicted]
+        thing = bool(members) and all(label.thing for label in members)
+        labels.append(Label(number, row.name, thing, members[0].color if members else (128, 128, 128)))
+        tables[0][[truth[name] for name in row.truth if name in truth]] = number
+        tables[1][[label.id for label in members]] = number
+    return LabelMap(LabelSet(tuple(labels)), tables[0], tables[1], file.instances)
+
+
+def _check_names(file: str, side: str, named: Sequence[str], known: Mapping[str, int]) -> None:
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"label map {file} names '{name}', which {side} does not have; it has {', '.join(known)}")
+        if named.count(name) > 1:
+            raise ConfigError(f"label map {file} names '{name}' of {side} more than once")

@@ -1,0 +1,26 @@
+"""Scores as mergeable counts: what one frame adds, what many come to.
+
+Reading order: ``overlaps`` (one pass over the pixels), then what is counted from it, ``semantic``, ``panoptic`` and
+``average_precision``; ``dilation`` and ``outlines`` (edges and lane markings within a tolerance), ``temporal``,
+``latency``. Every accumulator adds with ``+=``, pickles, and counts in whole numbers: adding in chunks gives the same
+figures as adding frame by frame, to the last bit, in any order.
+"""
+
+from drive_seg.offline.metrics.average_precision import PrecisionCounts
+from drive_seg.offline.metrics.latency import StageSamples
+from drive_seg.offline.metrics.outlines import OutlineCounts
+from drive_seg.offline.metrics.overlaps import Overlaps, overlaps
+from drive_seg.offline.metrics.panoptic import MatchCounts
+from drive_seg.offline.metrics.semantic import Confusion
+from drive_seg.offline.metrics.temporal import TemporalCounts
+
+__all__ = [
+    "Confusion",
+    "MatchCounts",
+    "OutlineCounts",
+    "Overlaps",
+    "PrecisionCounts",
+    "StageSamples",
+    "TemporalCounts",
+    "overlaps",
+]

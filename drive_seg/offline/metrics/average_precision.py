@@ -1,0 +1,119 @@
+"""Average precision of instance masks, as COCO defines it: mean over IoU .50:.05:.95, 101 points of recall.
+
+Two things differ, so that the figure neither depends on the order of frames nor on keeping every instance: scores are
+rounded to 1/1000, and instances of one score count together. There is no limit to the instances of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.offline.metrics.overlaps import VOID, Overlaps
+
+THRESHOLDS = 10
+_STEPS = 1000
+_RECALLS = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass
+class PrecisionCounts:
+    """Instances by score.
+
+    Attributes:
+        hits: int64 (C, THRESHOLDS, 1001), by class, IoU threshold and score * 1000.
+        misses: the same, of those that found nothing.
+        truths: int64 (C,) instances there are.
+    """
+
+    classes: int
+    hits: NDArray[np.int64] = field(init=False)
+    misses: NDArray[np.int64] = field(init=False)
+    truths: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hits, self.misses = (np.zeros((self.classes, THRESHOLDS, _STEPS + 1), np.int64) for _ in range(2))
+        self.truths = np.zeros(self.classes, np.int64)
+
+    def add(
+        self,
+        found: Overlaps,
+        scores: Mapping[int, float],
+        scored: NDArray[np.bool_],
+        crowds: Collection[int] = (),
+    ) -> None:
+        """Count one frame.
+
+        An instance that matches nothing is left out where half of it or more lies on unlabelled truth or on a crowd
+        of its class.
+
+        Args:
+            scores: 0..1 by panoptic id of the prediction; 1 where there is none.
+            scored: bool (C,): classes whose instances are told apart in truth and prediction.
+            crowds: panoptic ids of the truth that stand for several objects.
+        """
+        truths, predictions = found.truths, found.predictions
+        crowd = np.isin(truths.ids, np.fromiter(crowds, np.int64))
+        countable = scored[truths.classes] & ~crowd
+        self.truths += np.bincount(truths.classes[countable], minlength=self.classes)
+        steps = _steps(predictions.ids, scores)
+        levels = _levels(found, countable, steps)
+        on_crowd = found.same_class.copy()
+        on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
+        excused = found.prediction_sum(on_crowd | ((found.truth == VOID) & (found.prediction != VOID)))
+        for row in np.flatnonzero(scored[predictions.classes]):
+            cell = (
+                self.hits[predictions.classes[row], :, steps[row]],
+                self.misses[predictions.classes[row], :, steps[row]],
+            )
+            cell[0][: levels[row]] += 1
+            if 2 * excused[row] < predictions.areas[row]:
+                cell[1][levels[row] :] += 1
+
+    def __iadd__(self, other: PrecisionCounts) -> PrecisionCounts:
+        self.hits += other.hits
+        self.misses += other.misses
+        self.truths += other.truths
+        return self
+
+    def average(self, number: int) -> NDArray[np.float64]:
+        """float64 (THRESHOLDS,): AP of a class at IoU .50, .55 .. .95; NaN where the truth has none of it."""
+        truths = int(self.truths[number])
+        if not truths:
+            return np.full(THRESHOLDS, np.nan)
+        hits = self.hits[number, :, ::-1].cumsum(axis=1)
+        answers = hits + self.misses[number, :, ::-1].cumsum(axis=1)
+        precision = hits / np.maximum(answers, 1)
+        # The best precision at this recall or a higher one.
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        result = np.zeros(THRESHOLDS)
+        for level in range(THRESHOLDS):
+            at = np.searchsorted(hits[level] / truths, _RECALLS, side="left")
+            reached = at < envelope.shape[1]
+            result[level] = envelope[level][at[reached]].sum() / _RECALLS.size
+        return result
+
+
+def _steps(ids: NDArray[np.int64], scores: Mapping[int, float]) -> NDArray[np.int64]:
+    values = (scores.get(number, 1.0) for number in ids.tolist())
+    return np.array([min(max(round(value * _STEPS), 0), _STEPS) for value in values], np.int64)
+
+
+def _levels(found: Overlaps, countable: NDArray[np.bool_], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 (S,): how many of the thresholds each predicted segment reaches with its true one."""
+    candidate = found.same_class & (2 * found.areas >= found.unions)
+    candidate[candidate] = countable[found.truth[candidate]]
+    levels = np.zeros(found.predictions.codes.size, np.int64)
+    taken: set[int] = set()
+    pairs = np.flatnonzero(candidate)
+    # Only at an IoU of exactly one half can a segment have two partners: the higher score chooses first.
+    for pair in pairs[np.argsort(-steps[found.prediction[pairs]], kind="stable")].tolist():
+        truth, row = int(found.truth[pair]), int(found.prediction[pair])
+        if truth not in taken and not levels[row]:
+            taken.add(truth)
+            reached = 20 * int(found.areas[pair]) // int(found.unions[pair]) - THRESHOLDS + 1
+            levels[row] = min(reached, THRESHOLDS)
+    return levels

@@ -1,0 +1,181 @@
+"""Predictions that were made before: the folders and bags that ``drive_seg run`` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+
+from drive_seg.errors import MalformedImage, SourceError
+from drive_seg.labels import LabelSet
+from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
+from drive_seg.offline.bags import is_bag
+from drive_seg.offline.scoring import Prediction
+from drive_seg.offline.sources import DEFAULT_FPS
+from drive_seg.offline.truth_files import mask_truth, panoptic_truth, png_files
+
+_ENDINGS = ("segmentation/panoptic", "segmentation/mask")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was predicted for one frame; ``stem`` and ``stamp_ns`` find its truth."""
+
+    stem: str
+    stamp_ns: int
+    prediction: Prediction
+
+
+class PredictionSource(Protocol):
+    """Predictions in order.
+
+    Attributes:
+        name: for messages.
+        count: number of frames, None where that is unknown.
+        instances: they tell objects apart.
+        summary: what the run that made them reported, ``summary.json``; empty where there is none.
+    """
+
+    name: str
+    count: int | None
+    instances: bool
+    summary: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[Answer]: ...
+
+
+def open_predictions(spec: str, labels: LabelSet) -> PredictionSource | None:
+    """The predictions at a path; None where it is something to predict from: images, a video, a bag of a camera.
+
+    Raises:
+        SourceError: predictions for classes that the model does not have.
+        MissingDependency: a bag without the package rosbags.
+    """
+    path = Path(spec).expanduser()
+    if path.is_dir() and not (path / "image").is_dir() and ((path / "panoptic").is_dir() or (path / "mask").is_dir()):
+        return FolderPredictions(path)
+    if path.exists() and is_bag(path):
+        topics = bag_topics(path)
+        for ending in _ENDINGS:
+            found = sorted(topic for topic in topics if topic.endswith(ending))
+            if len(found) > 1:
+                raise SourceError(f"bag {path} has predictions of several cameras: {', '.join(found)}")
+            if found:
+                return BagPredictions(path, found[0], labels)
+    return None
+
+
+class FolderPredictions:
+    """``panoptic/`` or ``mask/``, with scores and stamps from ``instances.jsonl`` where it is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.instances = (path / "panoptic").is_dir()
+        self._files = png_files(path / ("panoptic" if self.instances else "mask"))
+        self.count: int | None = len(self._files)
+        self.summary = _read_summary(path / "summary.json")
+        self._lines = path / "instances.jsonl"
+
+    def __iter__(self) -> Iterator[Answer]:
+        decode = panoptic_truth if self.instances else mask_truth
+        seen: set[str] = set()
+        # In the order of the run; then what the list does not name.
+        for number, (stem, stamp, scores) in enumerate(self._listed()):
+            path = self._files.get(stem)
+            if path is None or stem in seen:
+                continue
+            seen.add(stem)
+            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if pixels is None:
+                raise SourceError(f"prediction {path} is no image that can be read")
+            stamp = round(number * 1e9 / DEFAULT_FPS) if stamp is None else stamp
+            yield Answer(stem, stamp, Prediction(decode(path, pixels).map, scores))
+
+    def _listed(self) -> Iterator[tuple[str, int | None, dict[int, float]]]:
+        if self._lines.is_file():
+            with self._lines.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, start=1):
+                    try:
+                        row = json.loads(line)
+                        scores = {int(one["id"]): float(one["score"]) for one in row["instances"]}
+                        yield str(row["frame"]), int(row["stamp_ns"]), scores
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise SourceError(
+                            f"{self._lines} line {number} is not what drive_seg run writes: {error}"
+                        ) from error
+        for stem in self._files:
+            yield stem, None, {}
+
+
+class BagPredictions:
+    """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores of ``instances`` beside it."""
+
+    def __init__(self, path: Path, topic: str, labels: LabelSet) -> None:
+        self.name = str(path)
+        self.instances = topic.endswith("panoptic")
+        self.count: int | None = None
+        own = "summary.json"
+        self.summary = _read_summary(path / own if path.is_dir() else path.with_name(f"{path.name}.{own}"))
+        self._path, self._topic, self._labels = path, topic, labels
+        base = topic.rpartition("/")[0]
+        self._scores, self._info = f"{base}/instances", f"{base}/label_info"
+
+    def __iter__(self) -> Iterator[Answer]:
+        maps: dict[int, Any] = {}
+        scores: dict[int, dict[int, float]] = {}
+        number = 0
+        has_scores = self._scores in bag_topics(self._path) and self.instances
+        for topic, message in bag_messages(self._path, [self._topic, self._scores, self._info]):
+            if topic == self._info:
+                self._check(message)
+                continue
+            stamp = stamp_of(message)
+            if topic == self._scores:
+                scores[stamp] = _scores_of(message)
+            else:
+                maps[stamp] = message
+            # The node publishes the two of a frame together; one that comes alone is given up after a while.
+            for ready in [s for s in maps if s in scores or not has_scores or len(maps) > 8]:
+                yield self._answer(number, ready, maps.pop(ready), scores.pop(ready, {}))
+                number += 1
+            if len(scores) > 64:
+                scores.pop(min(scores))
+        for stamp in sorted(maps):
+            yield self._answer(number, stamp, maps[stamp], scores.get(stamp, {}))
+            number += 1
+
+    def _answer(self, number: int, stamp: int, message: Any, scores: dict[int, float]) -> Answer:
+        try:
+            return Answer(f"{number:06d}", stamp, Prediction(pixels_of(message), scores))
+        except MalformedImage as error:
+            raise SourceError(f"{self._topic} of {self.name} at {stamp}: {error}") from error
+
+    def _check(self, message: Any) -> None:
+        recorded = [(entry.class_id, entry.class_name) for entry in message.class_map]
+        own = [(label.id, label.name) for label in self._labels]
+        if recorded != own:
+            raise SourceError(
+                f"bag {self.name} was segmented into {[name for _, name in recorded]}, the model has "
+                f"{[name for _, name in own]}; name its model with --model"
+            )
+
+
+def _scores_of(message: Any) -> dict[int, float]:
+    found = {}
+    for detection in message.detections:
+        number = detection.id.partition("/")[0]
+        if number.isdecimal() and len(detection.results):
+            found[int(number)] = float(detection.results[0].hypothesis.score)
+    return found
+
+
+def _read_summary(path: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # only what the report says beside the figures comes from it
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,47 @@
+"""Reading ahead in a thread, a few items at most."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+_END = object()
+
+
+def prefetch(items: Iterable[Item], ahead: int = 4) -> Iterator[Item]:
+    """The items, made in a thread of their own while the last ones are used; its error comes in their place."""
+    ready: queue.Queue[object] = queue.Queue(ahead)
+    stopping = threading.Event()
+    failed: list[BaseException] = []
+
+    def hand_over(item: object) -> bool:
+        while not stopping.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not hand_over(item):
+                    return
+        except Exception as error:  # noqa: BLE001 - raised again where the items are taken
+            failed.append(error)
+        hand_over(_END)
+
+    thread = threading.Thread(target=read, name="drive_seg_prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not _END:
+            yield item  # type: ignore[misc]
+    finally:
+        stopping.set()
+        thread.join(timeout=5.0)
+    if failed:
+        raise failed[0]

@@ -1,0 +1,286 @@
+"""One frame's truth and prediction in, its record out; all that is asked is added up on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import SourceError
+from drive_seg.labels import LabelSet
+from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, none_if_nan
+from drive_seg.offline.label_map import LabelMap
+from drive_seg.offline.metrics import (
+    Confusion,
+    MatchCounts,
+    OutlineCounts,
+    PrecisionCounts,
+    TemporalCounts,
+    overlaps,
+)
+from drive_seg.offline.metrics.overlaps import classes_of
+from drive_seg.offline.metrics.temporal import Moment, compare
+
+TOLERANCE = 3
+"""Pixels of the camera image within which an outline or a marking counts as right."""
+
+CONSECUTIVE_NS = 250_000_000
+"""Frames further apart than this are no neighbours: what changed between them is no flicker."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one frame really shows.
+
+    Attributes:
+        map: (H, W), panoptic ids (uint16; class * 1000 + k for an object, else the class, 65535 void) or class ids
+            (uint8; 255 void), in the truth's own classes.
+        crowds: panoptic ids that stand for several objects.
+    """
+
+    map: NDArray[np.uint16] | NDArray[np.uint8]
+    crowds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one frame.
+
+    Attributes:
+        map: (H, W), panoptic ids (uint16) or, where there are no instances, class ids (uint8) of the model.
+        scores: 0..1 by panoptic id.
+    """
+
+    map: NDArray[np.uint16] | NDArray[np.uint8]
+    scores: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class Totals:
+    """Everything counted over frames. Adds with ``+=`` and pickles; the order does not matter."""
+
+    labels: LabelSet
+    countable: NDArray[np.bool_]
+    lane: int | None
+    tolerance: int
+    frames: int = 0
+    confusion: Confusion = field(init=False)
+    matches: MatchCounts = field(init=False)
+    precision: PrecisionCounts = field(init=False)
+    outlines: OutlineCounts = field(init=False)
+    temporal: TemporalCounts = field(init=False)
+
+    def __post_init__(self) -> None:
+        classes = len(self.labels)
+        self.confusion = Confusion(classes)
+        self.matches = MatchCounts(classes)
+        self.precision = PrecisionCounts(classes)
+        self.outlines = OutlineCounts(classes, self.lane, self.tolerance)
+        self.temporal = TemporalCounts()
+
+    def __iadd__(self, other: Totals) -> Totals:
+        if (self.labels, self.lane, self.tolerance) != (other.labels, other.lane, other.tolerance):
+            raise ValueError("totals of different labels or tolerances cannot be added")
+        self.frames += other.frames
+        self.confusion += other.confusion
+        self.matches += other.matches
+        self.precision += other.precision
+        self.outlines += other.outlines
+        self.temporal += other.temporal
+        return self
+
+    def figures(self) -> dict[str, Any]:
+        """The keys ``frames`` to ``temporal`` of ``metrics.json``."""
+        return {
+            "frames": self.frames,
+            "labels": [{"name": label.name, "thing": label.thing, "color": list(label.color)} for label in self.labels],
+            "panoptic": self._panoptic(),
+            "semantic": self._semantic(),
+            "boundary": self._boundary(),
+            "lane": self._lane(),
+            "instance": self._instance(),
+            "temporal": {
+                "flicker": self.temporal.changed / self.temporal.static if self.temporal.static else None,
+                "changed": self.temporal.changed,
+                "static": self.temporal.static,
+                "pairs": self.temporal.pairs,
+            },
+        }
+
+    def _panoptic(self) -> dict[str, Any]:
+        matches = self.matches
+        found: dict[str, Any] = {}
+        for name, kinds in (("all", (True, False)), ("things", (True,)), ("stuff", (False,))):
+            pq, sq, rq, n = matches.mean([label.id for label in self.labels if label.thing in kinds])
+            found[name] = {"pq": none_if_nan(pq), "sq": none_if_nan(sq), "rq": none_if_nan(rq), "n": n}
+        found["per_class"] = {}
+        for label in self.labels:
+            qualities = zip(("pq", "sq", "rq"), map(none_if_nan, matches.qualities(label.id)), strict=True)
+            counts = zip(("tp", "fp", "fn"), (matches.tp, matches.fp, matches.fn), strict=True)
+            found["per_class"][label.name] = {
+                **dict(qualities),
+                **{name: int(count[label.id]) for name, count in counts},
+                "iou_sum": matches.iou_sum(label.id),
+            }
+        return found
+
+    def _semantic(self) -> dict[str, Any]:
+        per_class = {label.name: self.confusion.iou([label.id]) for label in self.labels}
+        return {
+            "miou": none_if_nan(mean(list(per_class.values()))),
+            "per_class": {name: none_if_nan(iou) for name, iou in per_class.items()},
+            "confusion": self.confusion.pixels.tolist(),
+        }
+
+    def _boundary(self) -> dict[str, Any]:
+        rows = {label.name: TolerantScore(*self.outlines.pixels[label.id].tolist()) for label in self.labels}
+        return {
+            "f1": none_if_nan(mean([row.f1 for row in rows.values()])),
+            "tolerance_px": self.tolerance,
+            "per_class": {name: _tolerant(row) for name, row in rows.items()},
+        }
+
+    def _lane(self) -> dict[str, Any]:
+        score = TolerantScore(*self.outlines.pixels[-1].tolist())
+        iou = math.nan if self.lane is None else self.confusion.iou([self.lane])
+        return {**_tolerant(score), "iou": none_if_nan(iou), "tolerance_px": self.tolerance}
+
+    def _instance(self) -> dict[str, Any]:
+        scored = [label for label in self.labels if label.thing and self.countable[label.id]]
+        columns: dict[str, list[float]] = {"ap": [], "ap50": [], "ap75": []}
+        per_class: dict[str, dict[str, float | int | None]] = {}
+        for label in scored:
+            by_iou = self.precision.average(label.id)
+            row = {"ap": float(by_iou.mean()), "ap50": float(by_iou[0]), "ap75": float(by_iou[5])}
+            for key, value in row.items():
+                columns[key].append(value)
+            shown = {key: none_if_nan(value) for key, value in row.items()}
+            per_class[label.name] = {**shown, "truths": int(self.precision.truths[label.id])}
+        means = {key: none_if_nan(mean(values)) for key, values in columns.items()}
+        return {**means, "per_class": per_class}
+
+
+class Scorer:
+    """Scores the frames of one recording in order. ``totals`` of several add up.
+
+    Args:
+        label_map: what is scored.
+        tolerance: pixels, for outlines and lane markings.
+        predicted_instances: the predictions tell objects apart.
+    """
+
+    def __init__(self, label_map: LabelMap, tolerance: int = TOLERANCE, predicted_instances: bool = True) -> None:
+        self.map = label_map
+        countable = label_map.countable
+        if not predicted_instances:
+            countable = countable & ~np.array([label.thing for label in label_map.labels])
+        self._tolerance = tolerance
+        self._countable = countable
+        self._things = label_map.labels.is_thing
+        self._tables = (_mask_table(label_map.truth), _mask_table(label_map.predicted))
+        self._before: tuple[int, Moment] | None = None
+        self.totals = self._empty()
+
+    def _empty(self) -> Totals:
+        return Totals(self.map.labels, self._countable, self.map.lane, self._tolerance)
+
+    def prime(self, stamp_ns: int, truth: Truth, prediction: Prediction, image: NDArray[np.uint8] | None) -> None:
+        """Show the frame before the first one of a chunk: it is compared with, not counted."""
+        self._before = (stamp_ns, self._moment(truth, prediction, image))
+
+    def score(
+        self,
+        frame: str,
+        stamp_ns: int,
+        truth: Truth,
+        prediction: Prediction,
+        image: NDArray[np.uint8] | None = None,
+    ) -> FrameScore:
+        """Add one frame to ``totals`` and return its own record.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, which tells where nothing moved; None where it is not at hand.
+
+        Raises:
+            SourceError: truth and prediction differ in size.
+        """
+        if truth.map.shape != prediction.map.shape:
+            raise SourceError(
+                f"frame {frame}: the truth has {_size(truth.map)} pixels, the prediction {_size(prediction.map)}; "
+                "both must have the size of the camera image (output_resolution: native)"
+            )
+        now = self._moment(truth, prediction, image)
+        one = self._empty()
+        one.frames = 1
+        found = overlaps(truth.map, prediction.map, self._things, self.map.truth, self.map.predicted)
+        one.confusion.add(found)
+        one.matches.add(found, truth.crowds)
+        one.matches.keep(self._countable)
+        one.precision.add(
+            found, prediction.scores, self._countable & self._things[: len(self.map.labels)], truth.crowds
+        )
+        one.outlines.add(now.truth, now.prediction)
+        if self._before is not None and 0 <= stamp_ns - self._before[0] <= CONSECUTIVE_NS:
+            one.temporal = compare(self._before[1], now)
+        self._before = (stamp_ns, now)
+        self.totals += one
+        return _record(frame, stamp_ns, one)
+
+    def _moment(self, truth: Truth, prediction: Prediction, image: NDArray[np.uint8] | None) -> Moment:
+        grey = None
+        if image is not None and image.shape[:2] == truth.map.shape:
+            grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+        return Moment(self._mask(truth.map, 0), self._mask(prediction.map, 1), grey)
+
+    def _mask(self, ids: NDArray[np.uint16] | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+        if ids.dtype == np.uint8:
+            own = (self.map.truth, self.map.predicted)[side]
+            return np.asarray(cv2.LUT(ids, own), np.uint8)
+        return np.take(self._tables[side], ids)
+
+
+def _mask_table(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return classes[classes_of(np.arange(1 << 16, dtype=np.int64))]
+
+
+def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:
+    matches, confusion, outlines = one.matches, one.confusion, one.outlines
+    intersections, unions = confusion.intersections.tolist(), confusion.unions.tolist()
+    per_class, boundary = {}, {}
+    for label in one.labels:
+        number = label.id
+        per_class[label.name] = ClassScore(
+            int(matches.tp[number]),
+            int(matches.fp[number]),
+            int(matches.fn[number]),
+            matches.iou_sum(number),
+            intersections[number],
+            unions[number],
+        )
+        boundary[label.name] = TolerantScore(*outlines.pixels[number].tolist())
+    lane = None if one.lane is None else TolerantScore(*outlines.pixels[-1].tolist())
+    rows = tuple(tuple(row) for row in confusion.pixels.tolist())
+    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, one.temporal.changed, one.temporal.static)
+
+
+def mean(values: list[float]) -> float:
+    """Mean of the values that are numbers; NaN without any."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _tolerant(score: TolerantScore) -> dict[str, float | None]:
+    return {
+        "f1": none_if_nan(score.f1),
+        "precision": score.hit / score.predicted if score.predicted else None,
+        "recall": score.found / score.true if score.true else None,
+    }
+
+
+def _size(image: NDArray[Any]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,0 +1,74 @@
+"""Where ground truth comes from, and how it finds its frame: by name, or by acquisition time.
+
+``open_truth`` understands what a user types; ``truth_files`` reads folders, ``truth_bags`` bags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from drive_seg.errors import SourceError
+from drive_seg.labels import LabelSet
+from drive_seg.offline.scoring import Truth
+
+FORMATS = ("auto", "drive_seg", "labels", "cityscapes", "coco", "camvid", "kitti", "carla")
+
+
+class TruthSource(Protocol):
+    """The truth of one recording or data set.
+
+    Attributes:
+        name: for messages.
+        classes: its own class ids by name, 0..254.
+        instances: it tells objects apart.
+        label_map: name of the label map that fits it, None where its classes are the model's.
+        count: number of frames it has, None where that is unknown or endless.
+    """
+
+    name: str
+    classes: Mapping[str, int]
+    instances: bool
+    label_map: str | None
+    count: int | None
+
+    def find(self, stem: str, stamp_ns: int) -> Truth | None:
+        """The truth of a frame, None where there is none. Frames are asked for in the order of their source.
+
+        Raises:
+            SourceError: it is there and cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
+def open_truth(spec: str, labels: LabelSet, kind: str = "auto", topic: str | None = None) -> TruthSource:
+    """Open ground truth.
+
+    Args:
+        spec: a folder or a bag.
+        labels: of the model: drive_seg's own truth has its classes.
+        kind: one of ``FORMATS``.
+        topic: truth topic of a bag; by default the one whose name says so.
+
+    Raises:
+        SourceError: it does not exist or holds no truth of this format; the message says what was looked for.
+        MissingDependency: a bag without the package rosbags.
+    """
+    from drive_seg.offline.bags import is_bag
+    from drive_seg.offline.truth_files import open_folder
+
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise SourceError(f"ground truth '{spec}' does not exist; expected a folder or a bag")
+    if is_bag(path):
+        from drive_seg.offline.truth_bags import BagTruth
+
+        return BagTruth(path, labels, topic, carla=kind == "carla")
+    if path.is_file() and path.suffix != ".json":
+        raise SourceError(f"ground truth {spec} is a file; expected a folder, a bag, or a COCO panoptic .json")
+    return open_folder(path, labels, kind)

@@ -1,0 +1,98 @@
+"""Ground truth in a topic of a bag, matched by stamp; and the simulator's own."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from drive_seg.errors import MalformedImage, SourceError
+from drive_seg.frame import CameraImage
+from drive_seg.labels import LabelSet
+from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
+from drive_seg.offline.bags import IMAGE_TYPES
+from drive_seg.offline.scoring import Truth
+from drive_seg.offline.truth_sets import CARLA_CLASSES, carla_truth
+from drive_seg.preprocess import decode_rgb
+
+TOPICS = ("truth/panoptic", "truth/mask", "ground_truth/panoptic", "ground_truth/mask")
+"""Endings of truth topics, the best first."""
+CARLA_TOPICS = ("instance_segmentation", "semantic_segmentation")
+"""What the topics of CARLA's tag cameras have in their names, the best first."""
+_WAITING = 64
+"""Truths read ahead of the frames that ask for them: the topics of a recording are a little out of step."""
+
+
+class BagTruth:
+    """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras.
+
+    Raises:
+        SourceError: no such topic; the message lists those there are.
+        MissingDependency: rosbags is not installed.
+    """
+
+    def __init__(self, path: Path, labels: LabelSet, topic: str | None = None, carla: bool = False) -> None:
+        self.name = str(path)
+        self.topic, self._carla = _choose(path, topic, carla)
+        self.classes: Mapping[str, int] = CARLA_CLASSES if self._carla else {label.name: label.id for label in labels}
+        self.label_map = "carla" if self._carla else None
+        self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
+        self.count: int | None = None
+        self._messages: Iterator[tuple[str, Any]] = bag_messages(path, [self.topic])
+        self._waiting: OrderedDict[int, Any] = OrderedDict()
+        self._ended = False
+
+    def find(self, stem: str, stamp_ns: int) -> Truth | None:
+        """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
+        while stamp_ns not in self._waiting and not self._ended:
+            if self._waiting and min(self._waiting) > stamp_ns and len(self._waiting) >= _WAITING:
+                break
+            _, message = next(self._messages, (None, None))
+            if message is None:
+                self._ended = True
+                break
+            self._waiting[stamp_of(message)] = message
+            if len(self._waiting) > 2 * _WAITING:
+                self._waiting.popitem(last=False)
+        message = self._waiting.pop(stamp_ns, None)
+        return None if message is None else self._decode(message)
+
+    def _decode(self, message: Any) -> Truth:
+        try:
+            if not self._carla:
+                return Truth(pixels_of(message))
+            image = CameraImage(
+                message.encoding, message.width, message.height, message.step, message.data, bool(message.is_bigendian)
+            )
+            return carla_truth(decode_rgb(image), self.instances)
+        except MalformedImage as error:
+            raise SourceError(f"ground truth {self.topic} of {self.name} at {stamp_of(message)}: {error}") from error
+
+    def close(self) -> None:
+        """Close the bag."""
+        self._waiting.clear()
+        self._messages = iter(())
+
+
+def _choose(path: Path, topic: str | None, carla: bool) -> tuple[str, bool]:
+    images = [name for name, msgtype in bag_topics(path).items() if msgtype in IMAGE_TYPES]
+    if topic is not None:
+        if topic not in images:
+            raise SourceError(f"bag {path} has no image topic '{topic}'; it has {', '.join(sorted(images)) or 'none'}")
+        return topic, carla
+    if not carla:
+        for ending in TOPICS:
+            found = [name for name in images if name.endswith(ending)]
+            if len(found) == 1:
+                return found[0], False
+            if found:
+                raise SourceError(f"bag {path} has several truth topics, name one: {', '.join(sorted(found))}")
+    for part in CARLA_TOPICS:
+        found = [name for name in images if part in name]
+        if len(found) == 1:
+            return found[0], True
+    expected = ", ".join([f".../{ending}" for ending in TOPICS] + list(CARLA_TOPICS))
+    raise SourceError(
+        f"bag {path} has no ground truth topic ({expected}); it has {', '.join(sorted(images)) or 'none'}"
+    )

@@ -1,0 +1,139 @@
+"""Ground truth in folders of PNG files: our own, and those of public data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import SourceError
+from drive_seg.labels import LabelSet
+from drive_seg.offline.scoring import Truth
+from drive_seg.offline.truth import TruthSource
+
+Decode = Callable[[Path, NDArray[np.generic]], Truth]
+"""From a file and its pixels as OpenCV reads them to a truth; raises SourceError where they are of another kind."""
+
+TRAINING_LABELS = {"background": 0, "road": 1, "lane_marking": 2, "vehicle": 3, "people": 4}
+"""Ids of ``labels/`` folders, as training takes them; 255 is void."""
+
+
+class FolderTruth:
+    """One PNG per frame, found by the frame's name or, where files are called by it, its stamp in nanoseconds.
+
+    Args:
+        files: by the key that a frame's stem or stamp must equal.
+        decode: turns a file's pixels into a truth.
+        suffix: endings that images have and their truth has not, such as ``_leftImg8bit``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        decode: Decode,
+        classes: Mapping[str, int],
+        label_map: str | None,
+        instances: bool,
+        suffix: str = "",
+    ) -> None:
+        self.name = name
+        self.classes = classes
+        self.instances = instances
+        self.label_map = label_map
+        self.count: int | None = len(files)
+        self._files = files
+        self._decode = decode
+        self._suffix = suffix
+
+    def find(self, stem: str, stamp_ns: int) -> Truth | None:
+        """See ``TruthSource.find``."""
+        path = self._files.get(stem.removesuffix(self._suffix)) or self._files.get(str(stamp_ns))
+        if path is None:
+            return None
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise SourceError(f"ground truth {path} is no image that can be read")
+        return self._decode(path, pixels)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def open_folder(path: Path, labels: LabelSet, kind: str = "auto") -> TruthSource:
+    """The truth in a folder; the arguments are those of ``open_truth``."""
+    if kind == "auto":
+        kind = _recognise(path)
+    if kind == "drive_seg":
+        return _own(path, labels)
+    if kind == "labels" or (kind == "camvid" and (path / "labels").is_dir()):
+        return _training(path)
+    from drive_seg.offline.truth_sets import OPENERS
+
+    if kind not in OPENERS:
+        raise SourceError(f"no ground truth format '{kind}'; expected drive_seg, labels, {', '.join(OPENERS)}")
+    return OPENERS[kind](path)
+
+
+def _recognise(path: Path) -> str:
+    if (path / "panoptic").is_dir() or (path / "mask").is_dir():
+        return "drive_seg"
+    if (path / "labels").is_dir():
+        return "labels"
+    if path.is_file() or any(path.glob("*.json")):
+        return "coco"
+    if next(path.rglob("*_labelIds.png"), None) or next(path.rglob("*_instanceIds.png"), None):
+        return "cityscapes"
+    raise SourceError(
+        f"folder {path} is no ground truth that is recognised: expected panoptic/ or mask/ (drive_seg), labels/, "
+        "*_labelIds.png (cityscapes) or a panoptic .json (coco); name another with --format"
+    )
+
+
+def _own(path: Path, labels: LabelSet) -> FolderTruth:
+    classes = {label.name: label.id for label in labels}
+    if (path / "panoptic").is_dir():
+        files = png_files(path / "panoptic")
+        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True)
+    return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False)
+
+
+def _training(path: Path) -> FolderTruth:
+    files = png_files(path / "labels")
+    return FolderTruth(str(path), files, mask_truth, TRAINING_LABELS, "labels", instances=False)
+
+
+def png_files(folder: Path, endings: Sequence[str] = ("",)) -> dict[str, Path]:
+    """The PNG files in a folder and the folders below it, by stem without the first of ``endings`` that any has.
+
+    Raises:
+        SourceError: there is none, or two have one name.
+    """
+    for ending in endings:
+        found: dict[str, Path] = {}
+        for file in sorted(folder.rglob(f"*{ending}.png")):
+            key = file.stem.removesuffix(ending)
+            if key in found:
+                raise SourceError(f"ground truth {found[key]} and {file} have the same name; give one folder of them")
+            found[key] = file
+        if found:
+            return found
+    expected = " or ".join(f"*{ending}.png" for ending in endings)
+    raise SourceError(f"folder {folder} has no ground truth; expected files {expected}")
+
+
+def panoptic_truth(path: Path, pixels: NDArray[np.generic]) -> Truth:
+    """16-bit panoptic ids."""
+    if pixels.dtype != np.uint16 or pixels.ndim != 2:
+        raise SourceError(f"{path} must be a 16-bit grey PNG of panoptic ids, got {pixels.dtype} {pixels.shape}")
+    return Truth(pixels.astype(np.uint16, copy=False))
+
+
+def mask_truth(path: Path, pixels: NDArray[np.generic]) -> Truth:
+    """8-bit class ids."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 2:
+        raise SourceError(f"{path} must be an 8-bit grey PNG of class ids, got {pixels.dtype} {pixels.shape}")
+    return Truth(pixels.astype(np.uint8, copy=False))
