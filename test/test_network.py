@@ -7,13 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
 
+from drive_seg import open_pipeline
 from drive_seg.errors import ConfigError, ModelError
 from drive_seg.labels import DRIVING
-from drive_seg.model import load_model
+from drive_seg.model import PRECISIONS, load_model
 from drive_seg.network.augment import Augmentation, view
 from drive_seg.network.datasets import (
     NOT_ROAD,
@@ -26,7 +28,8 @@ from drive_seg.network.datasets import (
     sample_of_panoptic,
 )
 from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
-from drive_seg.network.export import ModelCard, export_onnx
+from drive_seg.network.export import ModelCard, export_onnx, write_model
+from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import LossConfig, PanopticLoss, focal
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.targets import make_targets, possible_classes
@@ -280,6 +283,72 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     assert np.abs(confidence.astype(int) - expected[1]).mean() < 0.1
     assert np.allclose(offsets, expected[3], atol=1e-2)
     assert ((centers > 0.05) == (expected[2] > 0.05)).mean() > 0.999
+
+
+def test_lower_precisions_say_the_same(tmp_path: Path) -> None:
+    checkpoint = train(replace(tiny_config(tmp_path, 150), average=0.5))
+    scenes = [scene(seed) for seed in range(100, 112)]
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, sample in enumerate(scenes):
+        cv2.imwrite(str(images / f"{number}.png"), sample.image[..., ::-1])
+    model = load_model(
+        export_onnx(checkpoint, tmp_path, "tiny", size=(96, 64), precisions=PRECISIONS, calibration=images)
+    )
+    assert model.precisions == PRECISIONS
+    masks = {}
+    for precision in PRECISIONS:
+        tensors = onnx.load(str(model.graph(precision))).graph
+        kernels = {tensor.data_type for tensor in tensors.initializer if len(tensor.dims) == 4}
+        wanted = {"fp32": {onnx.TensorProto.FLOAT}, "fp16": {onnx.TensorProto.FLOAT16}}.get(precision)
+        assert kernels == wanted if wanted else onnx.TensorProto.INT8 in kernels
+        with open_pipeline(tmp_path / "tiny.yaml", "onnxruntime", precision, cache_dir=None) as pipeline:
+            masks[precision] = np.stack([pipeline(sample.image).mask for sample in scenes])
+    assert len(np.unique(masks["fp32"])) >= 3, "a network that says nothing agrees with everything"
+    assert (masks["fp16"] == masks["fp32"]).mean() > 0.995
+    assert (masks["int8"] == masks["fp32"]).mean() > 0.97
+
+
+def test_int8_says_what_it_needs(tmp_path: Path) -> None:
+    net = PanopticNet(TINY)
+    with pytest.raises(ModelError, match="--calibration"):
+        write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",))
+    with pytest.raises(ModelError, match="no calibration image"):
+        write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",), tmp_path)
+
+
+def test_batch_norms_are_folded_exactly(tmp_path: Path) -> None:
+    encoder = LiteEncoder()
+    generator = torch.Generator().manual_seed(0)
+    weights: dict[str, torch.Tensor] = {}
+    layers = [layer for layer in encoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for number, layer in enumerate(layers):
+        norm = torch.nn.BatchNorm2d(layer.out_channels, eps=1e-3)
+        for name, value in norm.state_dict().items():
+            spread = torch.rand(value.shape, generator=generator) + 0.5
+            weights[f"{number}.{name}"] = spread if value.is_floating_point() else value
+        weights = {**weights, f"{number}.kernel": torch.randn(layer.weight.shape, generator=generator)}
+    order = ("kernel", "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    published = {f"{n}.{part}": weights[f"{n}.{part}"] for n in range(len(layers)) for part in order}
+    file = tmp_path / "lite.pth"
+    torch.save({**published, "_fc.bias": torch.zeros(3)}, file)
+    encoder.load_imagenet(file)
+    for number, layer in enumerate(layers):
+        kernel, scale, shift, mean, variance, _ = (published[f"{number}.{part}"] for part in order)
+        x = torch.randn((1, layer.in_channels, 9, 9), generator=generator)
+        raw = torch.nn.functional.conv2d(x, kernel, None, layer.stride, layer.padding, 1, layer.groups)
+        expected = torch.nn.functional.batch_norm(raw, mean, variance, scale, shift, False, 0.0, 1e-3)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-3, atol=1e-3)
+    torch.save({"_fc.bias": torch.zeros(3)}, file)
+    with pytest.raises(ConfigError, match="EfficientNet-Lite0"):
+        encoder.load_imagenet(file)
+
+
+def test_frozen_stages_do_not_learn() -> None:
+    encoder = LiteEncoder()
+    encoder.freeze(2)
+    learning = {name.split(".")[0] + name.split(".")[1] for name, p in encoder.named_parameters() if p.requires_grad}
+    assert learning == {f"stages{number}" for number in range(2, 7)}
 
 
 def test_the_same_configuration_gives_the_same_weights(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from drive_seg.commands.options import AsJson, Debug
 from drive_seg.errors import MissingDependency
+from drive_seg.model import PRECISIONS
 
 TRAIN_EXAMPLES = """[bold]Examples[/bold]
 
@@ -18,7 +19,9 @@ drive_seg train --config config/train/first.yaml --steps 200 --out out/train/sho
 
 EXPORT_EXAMPLES = """[bold]Examples[/bold]
 
-drive_seg export out/train/first/checkpoint.pt --name mine -o models"""
+drive_seg export out/train/first/checkpoint.pt --name mine -o models
+
+drive_seg export out/train/first/checkpoint.pt --name mine --precision fp16 --precision int8 --calibration FOLDER"""
 
 INSTALL = "pip install 'drive_seg[train]'"
 
@@ -63,17 +66,27 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ONNX file and its sidecar.")] = Path("models"),
     width: Annotated[int, typer.Option("--width", min=32, help="Network width, a multiple of 32.")] = 640,
     height: Annotated[int, typer.Option("--height", min=32, help="Network height, a multiple of 32.")] = 384,
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", help="fp16 or int8 to write beside fp32; may be repeated.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="Folder of images that int8 takes its scales from.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write a checkpoint as ONNX with its sidecar: a model that every other command takes."""
     if width % 32 or height % 32:
         raise typer.BadParameter(f"--width and --height must be multiples of 32, got {width}x{height}")
+    unknown = sorted(set(precision or ()) - set(PRECISIONS))
+    if unknown:
+        raise typer.BadParameter(f"--precision must be one of {', '.join(PRECISIONS)}, got {', '.join(unknown)}")
     from drive_seg.commands.terminal import report
 
     try:
         from drive_seg.network.export import export_onnx
     except ImportError as error:
         raise MissingDependency("torch", "export", INSTALL) from error
-    sidecar = export_onnx(checkpoint, out, name, size=(width, height))
+    chosen = tuple(precision or ("fp32",))
+    sidecar = export_onnx(checkpoint, out, name, size=(width, height), precisions=chosen, calibration=calibration)
     report(as_json, {"model": str(sidecar)}, f"model {sidecar}; try it with: drive_seg demo --model {sidecar}")

@@ -60,7 +60,8 @@ class OpenVinoEngine:
         core = ov.Core()
         graph = "fp32" if options.precision == "auto" else options.precision
         path = model.graph(graph)
-        bf16 = options.precision == "auto" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        # Asked for fp32, it computes in fp32; every other graph may be rounded further where that is faster.
+        bf16 = options.precision != "fp32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -79,7 +80,7 @@ class OpenVinoEngine:
             raise EngineError(f"OpenVINO cannot compile {path}: {error}") from error
         self.slots: Sequence[OpenVinoSlot] = slots
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        precision = "bf16" if bf16 else graph
+        precision = "bf16" if bf16 and options.precision == "auto" else graph
         self.info = EngineInfo("openvino", precision, device, ov.__version__.split("-")[0])
 
     def close(self) -> None:

@@ -26,17 +26,22 @@ class DeployedNet(nn.Module):
     Input ``image``: uint8 (N, H, W, 3) RGB. Outputs in the order of ``OUTPUT_NAMES``: uint8 (N, H, W) class
     ids, uint8 (N, H, W) round(255 * probability of that class), float32 (N, T, H/4, W/4) heat of the peaks
     and 0 elsewhere, float32 (N, 2, H/4, W/4) offsets (dy, dx) in pixels.
+
+    Args:
+        half: float16 in between. The network itself is changed: pass a copy if it is needed in float32.
     """
 
-    def __init__(self, net: PanopticNet) -> None:
+    def __init__(self, net: PanopticNet, half: bool = False) -> None:
         super().__init__()
         self.normalise = Normalise()
         self.net = net
+        if half:
+            self.half()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         maps = self.net(self.normalise(image))
         semantic, confidence = decide(maps.semantic)
-        return semantic, confidence, peaks(torch.sigmoid(maps.centers)), maps.offsets
+        return semantic, confidence, peaks(torch.sigmoid(maps.centers)).float(), maps.offsets.float()
 
 
 def decide(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.network.deploy import INPUT_NAME, OUTPUT_NAMES, DeployedNet
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.precision import calibration_images, write_int8
 from drive_seg.network.sidecar import write_sidecar
 
 OPSET = 17
@@ -37,20 +40,26 @@ def export_onnx(
     name: str,
     card: ModelCard | None = None,
     size: tuple[int, int] = DEFAULT_SIZE,
+    precisions: Sequence[str] = ("fp32",),
+    calibration: Path | None = None,
 ) -> Path:
-    """Write ``out_dir/name.onnx`` (fp32, opset 17, dynamic N, H, W) and its sidecar ``out_dir/name.yaml``.
+    """Write ``out_dir/name.onnx`` (opset 17, dynamic N, H, W) and its sidecar ``out_dir/name.yaml``.
+
+    The other precisions go beside it as ``name.fp16.onnx`` and ``name.int8.onnx``.
 
     Args:
         checkpoint: file written by ``drive_seg.network.train``; its averaged weights are exported.
         card: the sidecar's statements. None takes those of the checkpoint; figures are added by
             ``drive_seg.network.validate --write``.
         size: width and height the sidecar proposes.
+        precisions: ``fp32`` (always written), ``fp16``, ``int8``.
+        calibration: folder of images that the scales of int8 are taken from.
 
     Returns:
         Path of the sidecar.
 
     Raises:
-        ModelError: the checkpoint is missing or is not one of ours.
+        ModelError: the checkpoint is missing or is not one of ours, or int8 has no images.
     """
     if not checkpoint.is_file():
         raise ModelError(f"checkpoint {checkpoint} does not exist; train one with: drive_seg train")
@@ -60,11 +69,20 @@ def export_onnx(
     net = PanopticNet(NetworkConfig(**state["network"]))
     net.load_state_dict(state["average"])
     sidecar = out_dir / f"{name}.yaml"
-    return write_model(net, sidecar, card or ModelCard(state["training_data"], state["license"]), DRIVING, size)
+    card = card or ModelCard(state["training_data"], state["license"])
+    return write_model(net, sidecar, card, DRIVING, size, precisions, calibration)
 
 
-def write_model(net: PanopticNet, sidecar: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> Path:
-    """Write the ONNX file beside ``sidecar`` and the sidecar itself; return the sidecar's path."""
+def write_model(
+    net: PanopticNet,
+    sidecar: Path,
+    card: ModelCard,
+    labels: LabelSet,
+    size: tuple[int, int],
+    precisions: Sequence[str] = ("fp32",),
+    calibration: Path | None = None,
+) -> Path:
+    """Write the ONNX files beside ``sidecar`` and the sidecar itself; return the sidecar's path."""
     things = tuple(label.id for label in labels.things)
     if net.config.classes != len(labels) or tuple(net.config.things) != things:
         raise ModelError(
@@ -72,14 +90,26 @@ def write_model(net: PanopticNet, sidecar: Path, card: ModelCard, labels: LabelS
             f"the label set {len(labels)} with things {things}"
         )
     sidecar.parent.mkdir(parents=True, exist_ok=True)
-    graph = sidecar.with_suffix(".onnx")
-    write_graph(net, graph, size)
-    write_sidecar(sidecar, _document(sidecar.stem, graph, card, labels, size))
+    graphs = {"fp32": sidecar.with_suffix(".onnx")}
+    write_graph(net, graphs["fp32"], size)
+    if "fp16" in precisions:
+        graphs["fp16"] = sidecar.with_suffix(".fp16.onnx")
+        write_graph(net, graphs["fp16"], size, half=True)
+    if "int8" in precisions:
+        if calibration is None:
+            raise ModelError("int8 needs a folder of calibration images; give one with --calibration")
+        graphs["int8"] = sidecar.with_suffix(".int8.onnx")
+        write_int8(graphs["fp32"], graphs["int8"], calibration_images(calibration, size))
+    write_sidecar(sidecar, _document(sidecar.stem, graphs, card, labels, size))
     return sidecar
 
 
-def write_graph(net: PanopticNet, path: Path, size: tuple[int, int]) -> None:
-    """Trace the deployed network, batch norms folded into the convolutions, and check the file."""
+def write_graph(net: PanopticNet, path: Path, size: tuple[int, int], half: bool = False) -> None:
+    """Trace the deployed network, batch norms folded into the convolutions, and check the file.
+
+    Args:
+        half: float16 tensors inside; inputs and outputs keep their types, so that the files are interchangeable.
+    """
     width, height = size
     example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     axes = {name: {0: "n", 1: "height", 2: "width"} for name in (INPUT_NAME, "semantic", "confidence")}
@@ -90,7 +120,7 @@ def write_graph(net: PanopticNet, path: Path, size: tuple[int, int]) -> None:
         warnings.filterwarnings("ignore", message="The shape inference of")
         warnings.filterwarnings("ignore", message="Constant folding")
         torch.onnx.export(
-            DeployedNet(net).eval(),
+            DeployedNet(copy.deepcopy(net), half).eval(),
             (example,),
             str(path),
             opset_version=OPSET,
@@ -102,11 +132,16 @@ def write_graph(net: PanopticNet, path: Path, size: tuple[int, int]) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def _document(name: str, graph: Path, card: ModelCard, labels: LabelSet, size: tuple[int, int]) -> dict[str, Any]:
+def _document(
+    name: str, graphs: Mapping[str, Path], card: ModelCard, labels: LabelSet, size: tuple[int, int]
+) -> dict[str, Any]:
     return {
         "name": name,
         "task": "panoptic",
-        "onnx": {"fp32": {"path": graph.name, "sha256": hashlib.sha256(graph.read_bytes()).hexdigest()}},
+        "onnx": {
+            precision: {"path": graph.name, "sha256": hashlib.sha256(graph.read_bytes()).hexdigest()}
+            for precision, graph in graphs.items()
+        },
         "input": {
             "name": INPUT_NAME,
             "width": size[0],

@@ -93,14 +93,17 @@ class LiteEncoder(nn.Module):
                 features.append(x)
         return features
 
-    def load_imagenet(self) -> None:
+    def load_imagenet(self, file: Path | None = None) -> None:
         """Start from ImageNet.
+
+        Args:
+            file: the published weights; None takes those of the installed package.
 
         Raises:
             MissingDependency: the package with the weights is not installed.
             ConfigError: the file has other layers than this encoder.
         """
-        self._load(torch.load(_weights_file(), map_location="cpu", weights_only=True))
+        self._load(torch.load(file or _weights_file(), map_location="cpu", weights_only=True))
 
     def freeze(self, stages: int) -> None:
         """Stop learning in the stem and the first ``stages`` stages; 0 leaves all of it free."""

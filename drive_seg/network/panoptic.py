@@ -166,7 +166,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 class Normalise(nn.Module):
-    """uint8 (N, H, W, 3) RGB -> float32 (N, 3, H, W), about zero mean and unit variance on photographs."""
+    """uint8 (N, H, W, 3) RGB -> (N, 3, H, W) of its buffers' type, -1..1, as the ImageNet weights expect it."""
 
     mean: Tensor
     scale: Tensor
@@ -177,4 +177,4 @@ class Normalise(nn.Module):
         self.register_buffer("scale", 1.0 / torch.tensor(RGB_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return (image.float().permute(0, 3, 1, 2) - self.mean) * self.scale
+        return (image.to(self.mean.dtype).permute(0, 3, 1, 2) - self.mean) * self.scale
