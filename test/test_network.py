@@ -23,6 +23,7 @@ from drive_seg.network.datasets import (
     ROAD_OR_MARKING,
     UNKNOWN_INSTANCE,
     VOID,
+    InMemory,
     Sample,
     load_set,
     sample_of_panoptic,
@@ -32,6 +33,7 @@ from drive_seg.network.export import ModelCard, export_onnx, write_model
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import LossConfig, PanopticLoss, focal
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.paste import cut_out, paste
 from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train import train
 from drive_seg.network.train_config import TrainConfig, load_train_config
@@ -342,6 +344,30 @@ def test_batch_norms_are_folded_exactly(tmp_path: Path) -> None:
     torch.save({"_fc.bias": torch.zeros(3)}, file)
     with pytest.raises(ConfigError, match="EfficientNet-Lite0"):
         encoder.load_imagenet(file)
+
+
+def test_pasted_things_are_whole_instances_of_their_own() -> None:
+    donor = scene(0, 128, 160)
+    grown = replace(donor, instances=np.zeros_like(donor.instances), classes=np.array([0, 4, 3], np.uint8))
+    grown.instances[20:80, 30:80] = 1
+    grown.instances[60:127, 100:160] = 2  # touches the border: cut off, so it is no cut-out
+    cutouts = cut_out(InMemory([grown]))
+    assert [(c.thing, c.mask.shape, bool(c.mask.all())) for c in cutouts] == [(4, (60, 50), True)]
+    sample = scene(3, 192, 256)
+    before = sample.instances.copy()
+    seen = set()
+    for seed in range(20):
+        result = paste(sample, cutouts, 3, np.random.default_rng(seed))
+        added = range(len(sample.classes), len(result.classes))
+        seen.add(len(added))
+        for instance in added:
+            mine = result.instances == instance
+            assert result.classes[instance] == 4 and (result.codes[mine] == 4).all()
+        untouched = np.isin(result.instances, added, invert=True)
+        for name in ("image", "codes", "instances"):
+            np.testing.assert_array_equal(getattr(result, name)[untouched], getattr(sample, name)[untouched])
+    assert {1, 2, 3} <= seen
+    np.testing.assert_array_equal(sample.instances, before)
 
 
 def test_frozen_stages_do_not_learn() -> None:

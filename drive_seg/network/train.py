@@ -23,6 +23,7 @@ from drive_seg.network.datasets import SampleSet, load_set
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
 from drive_seg.network.panoptic import SUBPIXELS, Normalise, PanopticNet
+from drive_seg.network.paste import cutouts_of, paste
 from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train_config import TrainConfig
 
@@ -40,6 +41,7 @@ class Progress:
     images_per_second: float
 
 
+_MOST_PASTED = 3
 REPORT_EVERY = 20
 """Steps between rows of losses.csv and calls of the progress callback."""
 
@@ -171,12 +173,18 @@ class _Mixture(Dataset[tuple[Any, ...]]):
         shares = np.array(list(config.sets.values()))
         self.shares = shares / shares.sum()
         self.possible = possible_classes(config.network.classes)
+        by_name = dict(zip(config.sets, self.sets, strict=True))
+        self.cutouts = cutouts_of(by_name[name] for name in config.paste_from)
+        self.pasted = [config.pasted if name in config.paste_into and self.cutouts else 0.0 for name in config.sets]
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         cv2.setNumThreads(0)
         rng = np.random.default_rng((self.config.seed, index))
-        chosen = self.sets[rng.choice(len(self.sets), p=self.shares)]
-        sample = view(chosen[int(rng.integers(len(chosen)))], self.config.augmentation, rng)
+        number = int(rng.choice(len(self.sets), p=self.shares))
+        sample = self.sets[number][int(rng.integers(len(self.sets[number])))]
+        if rng.random() < self.pasted[number]:
+            sample = paste(sample, self.cutouts, _MOST_PASTED, rng)
+        sample = view(sample, self.config.augmentation, rng)
         targets = make_targets(sample, self.config.network.things, self.possible)
         return sample.image, targets.codes, targets.heat, targets.known, targets.offsets, targets.member
 

@@ -23,6 +23,8 @@ class TrainConfig:
 
     out_dir: checkpoint.pt and losses.csv go there; a checkpoint that is there already is resumed.
     data_root: folder of the public data sets. sim_folder: frames rendered by ``drive_seg.network.render``.
+    paste_from, paste_into: sets whose things are cut out, and sets that they are pasted into; ``pasted``: share of
+    those images that get some.
     sets: data set name (see ``datasets.load_set``) -> share of the training images, relative to the others.
     steps, batch: optimiser steps and images per step. rate: peak learning rate, reached after ``warmup``
     steps, then a cosine to zero. average: decay of the averaged weights, which are what is exported.
@@ -36,6 +38,9 @@ class TrainConfig:
     data_root: Path = Path("data")
     sim_folder: Path = Path("out/sim_frames")
     sets: Mapping[str, float] = field(default_factory=lambda: {"sim": 1.0})
+    paste_from: tuple[str, ...] = ()
+    paste_into: tuple[str, ...] = ()
+    pasted: float = 0.4
     steps: int = 5000
     batch: int = 8
     rate: float = 2e-3
@@ -64,6 +69,9 @@ class TrainConfig:
             raise ConfigError(f"augmentation width and height must be multiples of 32, got {got}")
         if not self.sets or min(self.sets.values()) <= 0:
             raise ConfigError(f"sets must name at least one data set with a share above 0, got {dict(self.sets)}")
+        strangers = sorted({*self.paste_from, *self.paste_into} - set(self.sets))
+        if strangers:
+            raise ConfigError(f"paste_from and paste_into must be among sets, {', '.join(strangers)} is not")
         if len(self.loss.classes) != self.network.classes:
             raise ConfigError(
                 f"loss.classes needs a weight per class, {self.network.classes}, got {len(self.loss.classes)}"
