@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,13 @@ from drive_seg.offline.report_figures import INSTALL, distribution_plot, percent
 from drive_seg.offline.report_frames import FramePicture
 
 TEMPLATE = "report.html.j2"
+
+
+def require_report_packages() -> None:
+    """Raise MissingDependency where ``write_report`` would: before a long evaluation, not after it."""
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(package, "report.html", INSTALL)
 
 
 def write_report(
@@ -73,9 +81,9 @@ def render_report(
 
 def _title(environment: Mapping[str, Any]) -> str:
     """What was evaluated, in a few words."""
-    model, sources = environment.get("model"), environment.get("sources")
-    names = [Path(str(source)).name for source in (sources if isinstance(sources, (list, tuple)) else [sources])]
-    return " on ".join(part for part in (str(model or ""), ", ".join(names[:3]) if sources else "") if part)
+    source = environment.get("source")
+    parts = (environment.get("model"), Path(str(source)).name if source else None)
+    return " on ".join(str(part) for part in parts if part)
 
 
 def _environment() -> Any:

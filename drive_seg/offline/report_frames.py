@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import DriveSegError
-from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, LabelSet, mask_of
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED, LabelSet, mask_of
 from drive_seg.overlay import shade
+
+if TYPE_CHECKING:
+    from drive_seg.offline.evaluate import Scored
 
 PICTURE_WIDTH = 640
 """Width of a picture in pixels; narrower images keep theirs."""
@@ -35,6 +38,7 @@ class FramePicture:
     Attributes:
         name: of the frame, as in ``frames.jsonl``.
         score: what it was chosen for, 0..1.
+        measure: what the score is: ``PQ``, or ``mIoU`` where objects are not told apart.
         truth, prediction, errors: JPEG files; ``errors`` shows the wrong pixels in red on the grey image.
         wrong: share of the labelled pixels whose class is wrong, 0..1.
         size: (width, height) of the pictures.
@@ -42,6 +46,7 @@ class FramePicture:
 
     name: str
     score: float
+    measure: str
     truth: bytes = field(repr=False)
     prediction: bytes = field(repr=False)
     errors: bytes = field(repr=False)
@@ -55,12 +60,14 @@ class FramePicture:
 
 
 class WorstFrames:
-    """Keeps the ``keep`` frames of the lowest score. Mergeable: ``a += b`` is the worst of both."""
+    """Keeps the ``keep`` frames of the lowest score. Mergeable: ``a += b`` is the worst of both.
 
-    def __init__(self, labels: LabelSet, keep: int = 8) -> None:
+    ``see`` is an observer of an evaluation.
+    """
+
+    def __init__(self, keep: int = 8) -> None:
         if keep < 0:
             raise ValueError(f"keep must be >= 0, got {keep}")
-        self._labels = labels
         self._keep = keep
         self._kept: list[FramePicture] = []
 
@@ -69,33 +76,24 @@ class WorstFrames:
         """Worst first."""
         return tuple(self._kept)
 
-    def wants(self, name: str, score: float) -> bool:
-        """Whether a frame of this score would be kept; ask before reading an image only to show it."""
-        if math.isnan(score) or not self._keep:
-            return False
-        return len(self._kept) < self._keep or (score, name) < self._kept[-1].rank
-
-    def offer(
-        self,
-        name: str,
-        score: float,
-        truth: NDArray[Any],
-        prediction: NDArray[Any],
-        image: NDArray[np.uint8] | None = None,
-    ) -> None:
-        """Keep the frame if it is among the worst; never one whose score is NaN.
-
-        Args:
-            truth, prediction: (H, W), uint16 panoptic ids, or uint8 class ids where there are no instances.
-            image: uint8 (H, W, 3) RGB, or None where only the maps are known.
-        """
-        if self.wants(name, score):
-            self._insert(draw_frame(name, score, truth, prediction, image, self._labels))
+    def see(self, scored: Scored) -> None:
+        """Keep the frame if it is among the worst: by PQ, or by mIoU where truth or prediction has no instances."""
+        known, truth, prediction = scored.label_map, scored.truth.map, scored.prediction.map
+        segments = known.instances and truth.dtype == prediction.dtype == np.uint16
+        score, measure = (scored.score.pq, "PQ") if segments else (scored.score.miou, "mIoU")
+        name = scored.score.frame
+        if math.isnan(score) or not self._wants(score, name):
+            return
+        maps = (_scored_ids(truth, known.truth, known.labels), _scored_ids(prediction, known.predicted, known.labels))
+        self._insert(draw_frame(name, score, measure, *maps, scored.image, known.labels))
 
     def __iadd__(self, other: WorstFrames) -> WorstFrames:
         for picture in other._kept:
             self._insert(picture)
         return self
+
+    def _wants(self, score: float, name: str) -> bool:
+        return len(self._kept) < self._keep or (self._keep > 0 and (score, name) < self._kept[-1].rank)
 
     def _insert(self, picture: FramePicture) -> None:
         self._kept.append(picture)
@@ -106,13 +104,18 @@ class WorstFrames:
 def draw_frame(
     name: str,
     score: float,
-    truth: NDArray[Any],
-    prediction: NDArray[Any],
+    measure: str,
+    expected: NDArray[np.uint16],
+    found: NDArray[np.uint16],
     image: NDArray[np.uint8] | None,
     labels: LabelSet,
 ) -> FramePicture:
-    """Draw one frame; the arguments are those of ``WorstFrames.offer``."""
-    expected, found = _panoptic(truth), _panoptic(prediction)
+    """Draw one frame.
+
+    Args:
+        expected, found: uint16 (H, W) panoptic ids of truth and prediction, in the classes of ``labels``.
+        image: uint8 (H, W, 3) RGB, or None where only the maps are known.
+    """
     if expected.shape != found.shape or (image is not None and image.shape[:2] != expected.shape):
         shapes = f"truth {expected.shape}, prediction {found.shape}, image {image.shape if image is not None else None}"
         raise ValueError(f"frame '{name}': truth, prediction and image must have one size, got {shapes}")
@@ -131,6 +134,7 @@ def draw_frame(
     return FramePicture(
         name,
         score,
+        measure,
         truth=_jpeg(_paint(canvas, expected, labels, tint)),
         prediction=_jpeg(_paint(canvas, found, labels, tint)),
         errors=_jpeg(_paint_errors(canvas, share_wrong, expected == PANOPTIC_UNLABELLED)),
@@ -139,13 +143,23 @@ def draw_frame(
     )
 
 
-def _panoptic(ids: NDArray[Any]) -> NDArray[np.uint16]:
-    """Panoptic ids of a mask (uint8: its 255 is unlabelled) or of a panoptic map (uint16: unchanged)."""
-    if ids.dtype == np.uint16:
-        return ids
+def _scored_ids(ids: NDArray[Any], table: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint16]:
+    """Panoptic ids in the scored classes.
+
+    Args:
+        ids: (H, W), uint16 panoptic ids or uint8 class ids.
+        table: uint8 (256,) scored class by own class, 255 is void.
+    """
     if ids.dtype == np.uint8:
-        return np.where(ids == 255, np.uint16(PANOPTIC_UNLABELLED), ids.astype(np.uint16))
-    raise ValueError(f"expected a uint16 panoptic map or a uint8 mask, got {ids.dtype}")
+        own, number = ids, np.zeros(ids.shape, np.uint16)
+    else:
+        own = mask_of(ids)
+        number = np.where(ids >= PANOPTIC_DIVISOR, ids % PANOPTIC_DIVISOR, 0).astype(np.uint16)
+    scored: NDArray[np.uint16] = table[own].astype(np.uint16)
+    void, thing = scored == UNLABELLED, (number > 0) & labels.is_thing[scored]
+    scored[thing] = scored[thing] * PANOPTIC_DIVISOR + number[thing]
+    scored[void] = PANOPTIC_UNLABELLED
+    return scored
 
 
 def _shrink(ids: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:

@@ -1,0 +1,313 @@
+"""Two evaluations side by side: what changed, how sure that is, and whether it may pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import ConfigError, SourceError
+from drive_seg.offline.bootstrap import Array, FrameCounts, draws, intervals, scores
+from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+SHORT_NAMES = {
+    "pq": "panoptic.all.pq",
+    "sq": "panoptic.all.sq",
+    "rq": "panoptic.all.rq",
+    "miou": "semantic.miou",
+    "lane_f1": "lane.f1",
+    "lane_iou": "lane.iou",
+    "boundary_f1": "boundary.f1",
+    "ap": "instance.ap",
+    "flicker": "temporal.flicker",
+}
+"""What metrics may be called instead of their path in ``metrics.json``."""
+
+_SAME = 1e-9
+"""Scores from the frames and those of ``metrics.json`` differ by less: by rounding only."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A metric, by path or short name, and how much worse it may get in its own unit: a fraction of 1, ms, fps."""
+
+    metric: str
+    margin: float
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """``METRIC:MARGIN``, as ``miou:0.01``; raises ConfigError."""
+        metric, colon, number = text.rpartition(":")
+        try:
+            margin = float(number)
+        except ValueError:
+            margin = math.nan
+        if not colon or not metric or not (math.isfinite(margin) and margin >= 0):
+            raise ConfigError(f"expected METRIC:MARGIN with a margin >= 0, such as miou:0.01, got '{text}'")
+        return cls(metric, margin)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of both evaluations, None where undefined. ``interval`` is that of ``after - before``; None for
+    metrics that do not follow from counts of frames (latency, average precision)."""
+
+    metric: str
+    before: float | None
+    after: float | None
+    interval: tuple[float, float] | None
+
+    @property
+    def change(self) -> float | None:
+        """``after - before``."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Latency and flicker."""
+        return self.metric.startswith(("latency_ms.", "temporal."))
+
+    @property
+    def loss(self) -> float | None:
+        """How much worse it became; negative where it became better."""
+        return None if self.change is None else self.change if self.lower_is_better else -self.change
+
+    @property
+    def verdict(self) -> str:
+        """``better`` or ``worse`` where the interval excludes zero, ``unclear`` where not, ``same`` where it is zero
+        alone; empty without one."""
+        if self.interval is None:
+            return ""
+        low, high = self.interval
+        if low == high == self.change == 0:
+            return "same"
+        if low <= 0 <= high:
+            return "unclear"
+        return "better" if (high < 0) == self.lower_is_better else "worse"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "metric": self.metric,
+            "before": self.before,
+            "after": self.after,
+            "change": self.change,
+            "interval": None if self.interval is None else list(self.interval),
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``after`` against ``before``.
+
+    Attributes:
+        paired: both have the same frames, which were drawn together: the intervals are those of one set of frames.
+        frames: how many each has.
+        differences: by path in ``metrics.json``.
+        block, seed, resamples: of the bootstrap.
+    """
+
+    before: str
+    after: str
+    paired: bool
+    frames: tuple[int, int]
+    differences: Mapping[str, Difference]
+    block: int
+    seed: int
+    resamples: int
+
+    def difference(self, metric: str) -> Difference:
+        """By path (``.per_class`` may be left out), short name, or the path's end (``vehicle.pq``) if only one has it.
+
+        Raises:
+            ConfigError: there is none, or several.
+        """
+        path = SHORT_NAMES.get(metric, metric)
+        by_path = {name.replace(".per_class.", "."): name for name in self.differences}
+        if path in self.differences or path in by_path:
+            return self.differences[by_path.get(path, path)]
+        found = [name for name in self.differences if name.endswith("." + path)]
+        if len(found) == 1:
+            return self.differences[found[0]]
+        there = ", ".join(found or [*SHORT_NAMES, *self.differences])
+        raise ConfigError(f"metric '{metric}' is {'several' if found else 'unknown'}; expected one of {there}")
+
+    def regressions(self, limits: Sequence[Limit]) -> list[str]:
+        """A line for each limit that is not kept, or that cannot be judged; raises ConfigError for unknown metrics."""
+        lines = []
+        for limit, found in [(limit, self.difference(limit.metric)) for limit in limits]:
+            if found.loss is None:
+                values = f"{_text(found.before)} before, {_text(found.after)} after"
+                lines.append(f"{found.metric} cannot be judged: {values}")
+            elif found.loss > limit.margin:
+                change = f"{_text(found.before)} -> {_text(found.after)}"
+                lines.append(f"{found.metric} is worse by {found.loss:.6g}, more than {limit.margin:g} ({change})")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "paired": self.paired,
+            "frames": list(self.frames),
+            "bootstrap": {
+                "confidence": CONFIDENCE,
+                "resamples": self.resamples,
+                "seed": self.seed,
+                "block": self.block,
+            },
+            "differences": [difference.as_dict() for difference in self.differences.values()],
+        }
+
+
+def compare_files(
+    before: Path, after: Path, *, seed: int = 0, block: int = 1, resamples: int = RESAMPLES
+) -> Comparison:
+    """Compare two ``metrics.json`` (or their folders) with the ``frames.jsonl`` beside each.
+
+    Args:
+        seed: equal seeds give equal intervals.
+        block: consecutive frames that are drawn together, see ``bootstrap.draws``.
+
+    Raises:
+        SourceError: a file is missing, damaged or of another schema, or the two do not score the same thing.
+    """
+    (old, old_counts), (new, new_counts) = _read(before), _read(after)
+    classes = _same_classes(old, new)
+    _same_tolerances(old, new)
+    order = _pairing(old_counts.names, new_counts.names)
+    new_counts = new_counts if order is None else new_counts.take(order)
+    names, things = [name for name, _ in classes], [thing for _, thing in classes]
+    for path, evaluation, counts in ((before, old, old_counts), (after, new, new_counts)):
+        _check_totals(path, evaluation, scores(counts, np.ones((1, len(counts))), names, things))
+    old_seed, new_seed = [seed, 0], [seed, 0 if order is not None else 1]
+    old_drawn, new_drawn = (
+        _sample(counts, draws(len(counts), resamples, block, np.random.default_rng(stream)), names, things)
+        for counts, stream in ((old_counts, old_seed), (new_counts, new_seed))
+    )
+    found = intervals({name: values - old_drawn[name] for name, values in new_drawn.items()}, CONFIDENCE)
+    left, right = dict(_leaves(old)), dict(_leaves(new))
+    differences = {}
+    for metric in {**left, **right}:
+        was, now = left.get(metric), right.get(metric)
+        interval = None if was is None or now is None else found.get(metric)
+        differences[metric] = Difference(metric, was, now, interval)
+    frames = (len(old_counts), len(new_counts))
+    return Comparison(str(before), str(after), order is not None, frames, differences, block, seed, resamples)
+
+
+def _sample(
+    counts: FrameCounts, weights: Iterator[Array], classes: Sequence[str], things: Sequence[bool]
+) -> dict[str, Array]:
+    """Every score of every draw, by name."""
+    parts = [scores(counts, portion, classes, things) for portion in weights]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _read(path: Path) -> tuple[Evaluation, FrameCounts]:
+    """An evaluation and the counts of its frames; raises SourceError where one of the files will not do."""
+    path = path.expanduser()
+    try:
+        evaluation = Evaluation.read(path)
+        frames = evaluation.frames
+        try:
+            counts = FrameCounts.of(frames, [label["name"] for label in evaluation.metrics["labels"]])
+        finally:
+            if isinstance(frames, FrameLog):
+                frames.close()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SourceError(
+            f"{path} or {FRAMES_FILE} beside it is damaged ({type(error).__name__}: {error}); evaluate again"
+        ) from error
+    if not len(counts):
+        raise SourceError(f"no frames beside {path}: a comparison needs {FRAMES_FILE}, which evaluate writes there too")
+    return evaluation, counts
+
+
+def _same_classes(old: Evaluation, new: Evaluation) -> list[tuple[str, bool]]:
+    """Names of the scored classes and whether they are things; raises SourceError where the two differ."""
+    left, right = (
+        [(str(label["name"]), bool(label["thing"])) for label in evaluation.metrics["labels"]]
+        for evaluation in (old, new)
+    )
+    if sorted(left) != sorted(right):
+        lists = [", ".join(f"{name} (thing)" if thing else name for name, thing in side) for side in (left, right)]
+        raise SourceError(
+            f"the two score different classes, which cannot be compared: {lists[0]}; and {lists[1]}. "
+            "Evaluate both with the same label map"
+        )
+    return left
+
+
+def _same_tolerances(old: Evaluation, new: Evaluation) -> None:
+    for part in ("lane", "boundary"):
+        left, right = ((evaluation.metrics.get(part) or {}).get("tolerance_px") for evaluation in (old, new))
+        if left != right:
+            raise SourceError(
+                f"{part}.tolerance_px is {left} in one and {right} in the other; evaluate both with the same tolerance"
+            )
+
+
+def _pairing(old: Sequence[str], new: Sequence[str]) -> NDArray[np.intp] | None:
+    """Where each of the old frames is among the new ones; None where they are not the same frames.
+
+    Names may occur twice, as those of several recordings do: then the order has to be the same too.
+    """
+    if list(old) == list(new):
+        return np.arange(len(old))
+    places = {name: number for number, name in enumerate(new)}
+    if len(old) == len(new) == len(places) and set(old) == places.keys():
+        return np.array([places[name] for name in old], np.intp)
+    return None
+
+
+def _check_totals(path: Path, evaluation: Evaluation, totals: Mapping[str, Array]) -> None:
+    """Raise SourceError where the frames do not come to what ``metrics.json`` says."""
+    stated = dict(_leaves(evaluation))
+    for metric, value in totals.items():
+        expected = stated.get(metric)
+        if expected is not None and not abs(float(value[0]) - expected) < _SAME:
+            raise SourceError(
+                f"{metric} is {expected} in {path}, but the frames beside it come to {float(value[0])}: "
+                f"{FRAMES_FILE} is of another evaluation"
+            )
+
+
+def _leaves(evaluation: Evaluation) -> Iterator[tuple[str, float | None]]:
+    """Every comparable figure by its path."""
+    metrics = evaluation.metrics
+    panoptic = metrics.get("panoptic") or {}
+    for group in ("all", "things", "stuff"):
+        yield from _pick(panoptic.get(group), f"panoptic.{group}", ("pq", "sq", "rq"))
+    yield from _pick(metrics.get("semantic"), "semantic", ("miou",))
+    yield from _pick(metrics.get("boundary"), "boundary", ("f1",))
+    yield from _pick(metrics.get("lane"), "lane", ("f1", "iou"))
+    yield from _pick(metrics.get("instance"), "instance", ("ap", "ap50", "ap75"))
+    yield from _pick(metrics.get("temporal"), "temporal", ("flicker",))
+    yield from _pick(metrics, "", ("fps",))
+    for stage, values in evaluation.latency.items():
+        yield from _pick(values, f"latency_ms.{stage}", ("p50", "p95", "p99", "max"))
+    for part, keys in (("panoptic", ("pq", "sq", "rq")), ("boundary", ("f1",)), ("instance", ("ap", "ap50", "ap75"))):
+        for name, values in ((metrics.get(part) or {}).get("per_class") or {}).items():
+            yield from _pick(values, f"{part}.per_class.{name}", keys)
+    per_class = (metrics.get("semantic") or {}).get("per_class") or {}
+    yield from _pick(per_class, "semantic.per_class", tuple(per_class))
+
+
+def _pick(tree: Mapping[str, Any] | None, path: str, keys: Sequence[str]) -> Iterator[tuple[str, float | None]]:
+    for key in keys:
+        value = (tree or {}).get(key)
+        yield f"{path}.{key}" if path else key, None if value is None else float(value)
+
+
+def _text(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.6g}"
