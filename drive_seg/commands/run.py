@@ -32,6 +32,8 @@ drive_seg run images/ -o out/masks
 
 drive_seg run recording.mcap --topic /front/image_raw -o segmented.mcap
 
+drive_seg run old.bag --copy-inputs -o everything.bag2
+
 drive_seg run sim --frames 300 -o out/sim.bag2"""
 
 SIM_FRAMES = 300
@@ -54,6 +56,9 @@ def run(
     score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
     min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also put JPEG overlays into an output bag.")] = False,
+    copy_inputs: Annotated[
+        bool, typer.Option("--copy-inputs", help="Of a bag, put all its messages into the output bag as well.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -65,6 +70,7 @@ def run(
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
     from drive_seg.model import load_model
+    from drive_seg.offline.bags import BagCopy, BagSource
     from drive_seg.offline.runner import run as run_all
     from drive_seg.offline.sinks import open_sink
     from drive_seg.offline.sources import open_source
@@ -73,6 +79,8 @@ def run(
     from drive_seg.resources import find_model
 
     opened = open_source(source, topic or None, seed, None if weather is Weather.any else weather.value)
+    if copy_inputs and not (isinstance(opened, BagSource) and out.suffix in (".mcap", ".bag2")):
+        raise typer.BadParameter("it takes a bag as source and a bag (.mcap, .bag2) as OUT", param_hint="--copy-inputs")
     limit = frames or (SIM_FRAMES if source == "sim" else None)
     total = min((n for n in (limit, opened.count) if n is not None), default=None)
     card = load_model(find_model(model))
@@ -80,7 +88,8 @@ def run(
     with open_pipeline(str(card.path), backend.value, precision.value, options=options) as pipeline:
         sink = open_sink(out, card.labels, opened.fps, overwrite, overlay)
         with progress_bar(f"segmenting {Path(source).name}", total) as progress:
-            outcome = run_all(opened, sink, pipeline, card.name, limit, progress, warn)
+            entries = BagCopy(opened) if copy_inputs and isinstance(opened, BagSource) else opened
+            outcome = run_all(entries, sink, pipeline, card.name, limit, progress, warn)
     summary = outcome.summary
     if outcome.error is not None and summary.counts.published == 0:
         raise outcome.error

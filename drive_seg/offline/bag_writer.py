@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import DriveSegError, MissingDependency
 from drive_seg.frame import CameraImage, Instance, PanopticResult
 from drive_seg.labels import LabelSet
+from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.vision_msgs import DEFINITIONS
 from drive_seg.overlay import draw_overlay
@@ -47,19 +48,32 @@ class BagFile:
         self.types: Any = self._store.types
         self._scratch: Path | None = None
         self._writer: Any = None
-        self._connections: dict[str, Any] = {}
+        self._channels: dict[str, Channel] = {}
+        self._connections: dict[Channel, Any] = {}
 
     def write(self, topic: str, msgtype: str, message: Any, recorded_ns: int, latched: bool = False) -> None:
         """Append one message of ``types``; raises DriveSegError where that fails."""
-        data = self._store.serialize_cdr(message, msgtype)
+        if topic not in self._channels:
+            definition, _ = self._store.generate_msgdef(msgtype, ros_version=2)
+            digest = self._store.hash_rihs01(msgtype)
+            self._channels[topic] = Channel(topic, msgtype, definition, digest, [self._profile(latched)])
+        self.carry(Passage(self._channels[topic], recorded_ns, self._store.serialize_cdr(message, msgtype)))
+
+    def carry(self, passage: Passage) -> None:
+        """Append a serialised message; raises DriveSegError where that fails."""
+        channel = passage.channel
         try:
             if self._writer is None:
                 self._writer = self._open()
-            if topic not in self._connections:
-                self._connections[topic] = self._writer.add_connection(
-                    topic, msgtype, typestore=self._store, offered_qos_profiles=[self._profile(latched)]
+            if channel not in self._connections:
+                self._connections[channel] = self._writer.add_connection(
+                    channel.topic,
+                    channel.msgtype,
+                    msgdef=channel.definition,
+                    rihs01=channel.digest,
+                    offered_qos_profiles=channel.qos,
                 )
-            self._writer.write(self._connections[topic], recorded_ns, data)
+            self._writer.write(self._connections[channel], passage.recorded_ns, passage.data)
         except Exception as error:  # of SQLite, the system or rosbags, by what fails
             raise DriveSegError(f"cannot write bag {self.path}: {error}") from error
 
@@ -173,6 +187,10 @@ class BagSink:
         hypothesis = types["vision_msgs/msg/ObjectHypothesis"](instance.class_name, float(instance.score))
         result = types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis, pose)
         return types["vision_msgs/msg/Detection2D"](header, [result], bbox, str(instance.panoptic_id))
+
+    def carry(self, passage: Passage) -> None:
+        """Append a message of the source as it is."""
+        self._bag.carry(passage)
 
     def close(self) -> None:
         """Finish the bag."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 
 from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import CameraImage, CompressedImage, Frame
+from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.salvage import salvage_messages
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 
@@ -25,10 +29,16 @@ def is_bag(path: Path) -> bool:
     return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
 
 
+@dataclass(frozen=True)
+class _Image:
+    recorded_ns: int
+    decode: Callable[[], Any]
+
+
 class BagSource:
     """The images of one topic, with their headers' stamps and frame ids.
 
-    A bag that was cut off is read as far as it goes; then iterating raises SourceError.
+    Of a bag that is damaged or was cut off, all that can be read is; then iterating raises SourceError.
 
     Args:
         topic: None takes the only image topic, or the only one called ``image_raw`` (``.../compressed``).
@@ -68,35 +78,72 @@ class BagSource:
         return counts, (max(times) - min(times)) / 1e9 if times else 0.0
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
-        messages = self._salvaged() if self._damage else self._messages()
+        return (entry for entry in self.entries() if not isinstance(entry, Passage))
+
+    def entries(self, copying: bool = False) -> Iterator[Frame | Unreadable | Passage]:
+        """What iterating yields; with ``copying`` also every message of the bag, each in its place."""
         number = 0
-        while True:
-            try:
-                recorded, message = next(messages)
-            except StopIteration:
-                break
-            except Exception as error:  # see __init__
-                raise SourceError(f"bag {self.name} is damaged after {number} images: {error}") from error
-            yield _entry(number, recorded, message)
-            number += 1
-        if self._damage:
-            raise SourceError(
-                f"bag {self.name} is cut short: {number} images of {self.topic} could be read ({self._damage})"
-            )
+        damage = self._damage
+        for item in self._salvaged(copying) if damage else self._messages(copying):
+            if isinstance(item, str):
+                damage = item
+            elif isinstance(item, Passage):
+                yield item
+            else:
+                yield _entry(number, item)
+                number += 1
+        if damage:
+            what = "is cut short" if self._damage else "is damaged"
+            raise SourceError(f"bag {self.name} {what}: {number} images of {self.topic} could be read ({damage})")
 
-    def _messages(self) -> Iterator[tuple[int, Any]]:
-        with _open(self._path) as reader:
-            wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
-            for connection, recorded, raw in reader.messages(wanted):
-                yield recorded, reader.deserialize(raw, connection.msgtype)
+    def _messages(self, copying: bool) -> Iterator[_Image | Passage | str]:
+        """What is asked for, in order of recording; where that fails, why, and then what is left."""
+        read = 0
+        try:
+            with _open(self._path) as reader:
+                copier = Copier(reader) if copying else None
+                wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
+                for connection, recorded, raw in reader.messages(() if copier else wanted):
+                    passage = copier and copier.copied(connection, recorded, raw)
+                    if passage:
+                        yield passage
+                    if connection in wanted:
+                        yield _Image(recorded, partial(reader.deserialize, raw, connection.msgtype))
+                    read += 1
+                return
+        except Exception as error:  # noqa: BLE001 - see __init__
+            yield str(error) or type(error).__name__
+        yield from self._salvaged(copying, read)
 
-    def _salvaged(self) -> Iterator[tuple[int, Any]]:
+    def _salvaged(self, copying: bool, skip: int = 0) -> Iterator[_Image | Passage]:
+        """As ``_messages``, in the order of the file and without its index, but for the first ``skip``."""
         from rosbags.typesys import Stores, get_typestore
 
         store = get_typestore(Stores.ROS2_HUMBLE)
-        for message in salvage_messages(_storage_files(self._path)):
-            if message.topic == self.topic:
-                yield message.recorded_ns, store.deserialize_cdr(message.data, message.msgtype)
+        copier = Copier() if copying else None
+        messages = (m for m in salvage_messages(_storage_files(self._path)) if copier or m.topic == self.topic)
+        for message in islice(messages, skip, None):
+            passage = copier and copier.salvaged(message)
+            if passage:
+                yield passage
+            if message.topic == self.topic and message.msgtype in IMAGE_TYPES:
+                yield _Image(message.recorded_ns, partial(store.deserialize_cdr, message.data, message.msgtype))
+
+
+class BagCopy:
+    """A bag's images as of its ``BagSource``, and every message of the bag beside them: for an output bag that has all.
+
+    Results of an earlier run are left out, and so are topics whose type neither the bag nor ROS defines.
+    """
+
+    live = False
+
+    def __init__(self, bag: BagSource) -> None:
+        self.name, self.fps, self.count = bag.name, bag.fps, bag.count
+        self._bag = bag
+
+    def __iter__(self) -> Iterator[Frame | Unreadable | Passage]:
+        return self._bag.entries(copying=True)
 
 
 def _require_rosbags() -> None:
@@ -138,8 +185,12 @@ def _choose(path: Path, counts: dict[str, int], topic: str | None, damage: str) 
     return candidates[0]
 
 
-def _entry(number: int, recorded: int, message: Any) -> Frame | Unreadable:
+def _entry(number: int, item: _Image) -> Frame | Unreadable:
     stem = f"{number:06d}"
+    try:
+        message = item.decode()
+    except Exception as error:  # noqa: BLE001 - a damaged message raises whatever its bytes lead to
+        return Unreadable(stem, MalformedImage(f"no message: {error}"))
     stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
     data = np.asarray(message.data).view(np.uint8)
     image: CameraImage | CompressedImage
@@ -152,5 +203,5 @@ def _entry(number: int, recorded: int, message: Any) -> Frame | Unreadable:
             )
         except MalformedImage as error:
             return Unreadable(stem, error)
-    origin = Origin(stem, message.header.frame_id, recorded)
+    origin = Origin(stem, message.header.frame_id, item.recorded_ns)
     return Frame(image, stamp_ns=stamp, received_ns=time.monotonic_ns(), token=origin)

@@ -6,15 +6,20 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from drive_seg.errors import DriveSegError, EngineError, MalformedImage
 from drive_seg.frame import CompressedImage, Frame, PanopticResult
-from drive_seg.offline.sinks import Sink
+from drive_seg.offline.passage import Passage
+from drive_seg.offline.sinks import Carrier, Sink
 from drive_seg.offline.sources import Source, Unreadable, origin_of
 from drive_seg.offline.summary import Summary, versions
 from drive_seg.pipeline import Pipeline, decode
 from drive_seg.telemetry import FrameLedger, LatencyLog, Stopwatch
+
+if TYPE_CHECKING:
+    from drive_seg.offline.bags import BagCopy
 
 _AHEAD = 4
 """Frames that may wait between two of the three threads: memory stays bounded, stalls are evened out."""
@@ -22,7 +27,7 @@ _AHEAD = 4
 _LATENCIES = 1 << 17
 """Most frames whose latencies are kept; of a longer run the last ones."""
 
-Entry: TypeAlias = "Frame | Unreadable"
+Entry: TypeAlias = "Frame | Unreadable | Passage"
 Progress = Callable[[int], None]
 Warn = Callable[[str], None]
 
@@ -37,7 +42,7 @@ class Outcome:
 
 
 def run(
-    source: Source,
+    source: Source | BagCopy,
     sink: Sink,
     pipeline: Pipeline,
     model_name: str,
@@ -51,7 +56,7 @@ def run(
 
     Args:
         model_name: for the summary.
-        limit: stop after so many entries of the source.
+        limit: stop after so many images of the source.
         progress: called with the number of frames written, on the writer's thread.
         warn: called with a line about each image that is left out.
     """
@@ -64,6 +69,10 @@ def run(
     interrupted = False
     try:
         for entry in reader:
+            if isinstance(entry, Passage):
+                if not writer.put(entry):
+                    break
+                continue
             ledger.receive()
             if isinstance(entry, Unreadable):
                 ledger.drop("malformed")
@@ -101,7 +110,7 @@ def run(
 class _Reader:
     """Iterates the source on its own thread, decoding on the way."""
 
-    def __init__(self, source: Source, limit: int | None) -> None:
+    def __init__(self, source: Source | BagCopy, limit: int | None) -> None:
         self._source = source
         self._limit = limit
         self._queue: queue.Queue[Entry | Exception | None] = queue.Queue(_AHEAD)
@@ -123,8 +132,10 @@ class _Reader:
     def _read(self) -> None:
         end: Exception | None = None
         try:
-            for number, entry in enumerate(self._source, start=1):
-                if not self._hand_over(_decoded(entry)) or number == self._limit:
+            images = 0
+            for entry in self._source:
+                images += not isinstance(entry, Passage)
+                if not self._hand_over(_decoded(entry)) or images == self._limit:
                     break
         except Exception as error:  # noqa: BLE001 - raised again where the entries are taken
             end = error
@@ -146,7 +157,7 @@ class _Reader:
 
 
 def _decoded(entry: Entry) -> Entry:
-    if isinstance(entry, Unreadable) or not isinstance(entry.image, CompressedImage):
+    if not isinstance(entry, Frame) or not isinstance(entry.image, CompressedImage):
         return entry
     watch = Stopwatch()
     try:
@@ -163,13 +174,13 @@ class _Writer:
         self._ledger = ledger
         self._log = log
         self._progress = progress
-        self._queue: queue.Queue[PanopticResult | None] = queue.Queue(_AHEAD)
+        self._queue: queue.Queue[PanopticResult | Passage | None] = queue.Queue(_AHEAD)
         self.error: DriveSegError | None = None
         self._thread = threading.Thread(target=self._write, name="drive_seg_writer", daemon=True)
         self._thread.start()
 
-    def put(self, result: PanopticResult) -> bool:
-        """Hand over a result; False, and not taken, once the sink has failed."""
+    def put(self, result: PanopticResult | Passage) -> bool:
+        """Hand over a result or a message to copy; False, and not taken, once the sink has failed."""
         if self.error is not None:
             return False
         self._queue.put(result)
@@ -178,7 +189,10 @@ class _Writer:
     def _write(self) -> None:
         done = 0
         while (result := self._queue.get()) is not None:
-            if self.error is None and self._attempt(lambda: self._store(result)):
+            if isinstance(result, Passage):
+                if self.error is None:
+                    self._attempt(partial(self._carry, result))
+            elif self.error is None and self._attempt(partial(self._store, result)):
                 self._ledger.publish()
                 done += 1
                 self._progress(done)
@@ -196,6 +210,11 @@ class _Writer:
             self.error = self.error or DriveSegError(f"cannot write: {type(error).__name__}: {error}")
             return False
         return True
+
+    def _carry(self, passage: Passage) -> None:
+        if not isinstance(self._sink, Carrier):
+            raise DriveSegError(f"only a bag can take the messages of {passage.channel.topic}")
+        self._sink.carry(passage)
 
     def _store(self, result: PanopticResult) -> None:
         times = result.times

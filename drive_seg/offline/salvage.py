@@ -1,7 +1,7 @@
-"""Messages of bags that were never closed: a recorder that was killed, a copy that was cut off.
+"""Messages of bags that were never closed or lost some bytes: a recorder that was killed, a copy cut off, a bad disk.
 
-Both formats are read front to back until the bytes end, without the index that a proper close would have written.
-MCAP: https://mcap.dev/spec. SQLite: the tables of rosbag2_storage_sqlite3.
+All formats are read front to back until the bytes end, without the index that a proper close would have written.
+MCAP: https://mcap.dev/spec. SQLite: the tables of rosbag2_storage_sqlite3. ROS 1: ``salvage_ros1``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import sqlite3
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ def salvage_messages(files: Sequence[Path]) -> Iterator[SalvagedMessage]:
             yield from _mcap(file)
         elif file.suffix == ".db3":
             yield from _sqlite(file)
+        elif file.suffix == ".bag":
+            from drive_seg.offline.salvage_ros1 import ros1_messages
+
+            for topic, msgtype, recorded, data in ros1_messages(file):
+                yield SalvagedMessage(topic, msgtype, recorded, data)
 
 
 def _mcap(path: Path) -> Iterator[SalvagedMessage]:
@@ -44,14 +50,16 @@ def _mcap(path: Path) -> Iterator[SalvagedMessage]:
         if stream.read(len(_MAGIC)) != _MAGIC:
             return
         for code, body in _records(stream, path.stat().st_size):
-            if code == _SCHEMA:
-                schemas[_u16(body, 0)] = _text(body, 2)[0]
-            elif code == _CHANNEL:
-                topic, _ = _text(body, 4)
-                channels[_u16(body, 0)] = (topic, schemas.get(_u16(body, 2), ""))
-            elif code == _MESSAGE and _u16(body, 0) in channels:
-                topic, msgtype = channels[_u16(body, 0)]
-                yield SalvagedMessage(topic, msgtype, struct.unpack_from("<Q", body, 6)[0], body[22:])
+            try:
+                if code == _SCHEMA:
+                    schemas[_u16(body, 0)] = _text(body, 2)[0]
+                elif code == _CHANNEL:
+                    channels[_u16(body, 0)] = (_text(body, 4)[0], schemas.get(_u16(body, 2), ""))
+                elif code == _MESSAGE and _u16(body, 0) in channels:
+                    recorded = struct.unpack_from("<Q", body, 6)[0]
+                    yield SalvagedMessage(*channels[_u16(body, 0)], recorded, body[22:])
+            except (struct.error, UnicodeDecodeError):
+                continue  # bytes that are no record; the next may be one
 
 
 def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
@@ -66,22 +74,29 @@ def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
         body = stream.read(length)
         if head[0] == _CHUNK:
             content = _unpack_chunk(body)
-            yield from _records(io.BytesIO(content), len(content))
+            if content is not None:
+                yield from _records(io.BytesIO(content), len(content))
         else:
             yield head[0], body
 
 
-def _unpack_chunk(body: bytes) -> bytes:
-    compression, start = _text(body, 28)
-    packed = body[start + 8 :]
-    if compression == "lz4":
-        import lz4.frame
+def _unpack_chunk(body: bytes) -> bytes | None:
+    """The records of a chunk; None where its bytes are not those that were written."""
+    try:
+        compression, start = _text(body, 28)
+        packed, checksum = body[start + 8 :], struct.unpack_from("<I", body, 24)[0]
+        if compression == "lz4":
+            import lz4.frame
 
-        unpacked: bytes = lz4.frame.decompress(packed)
-        return unpacked
-    if compression == "zstd":
-        return bytes(_zstd().decompress(packed))
-    return packed
+            content = bytes(lz4.frame.decompress(packed))
+        elif compression == "zstd":
+            content = bytes(_zstd().decompress(packed))
+        else:
+            content = packed
+    except Exception:  # noqa: BLE001 - each decompressor has its own
+        return None
+    # Uncompressed, what lies before and behind the damage can still be read.
+    return content if not checksum or not compression or zlib.crc32(content) == checksum else None
 
 
 def _zstd() -> Any:
@@ -109,12 +124,30 @@ def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
         # Lets SQLite open a file that is shorter than its header says.
         connection.execute("PRAGMA writable_schema = ON")
         topics = {row[0]: (row[1], row[2]) for row in connection.execute("SELECT id, name, type FROM topics")}
-        rows = connection.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED")
-        for topic_id, recorded, data in rows:
-            if topic_id in topics:
-                topic, msgtype = topics[topic_id]
-                yield SalvagedMessage(topic, msgtype, recorded, data)
+        for topic_id, recorded, data in _rows(connection):
+            if topic_id in topics and isinstance(data, bytes):
+                yield SalvagedMessage(*topics[topic_id], recorded, data)
     except sqlite3.DatabaseError:
-        return  # where the bytes end; the caller knows that the bag is cut short
+        return  # not even the list of topics; the caller knows that the bag is damaged
     finally:
         connection.close()
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
+    """The messages in order of their ids, without those that lie in damaged pages."""
+    try:
+        last = connection.execute("SELECT max(id) FROM messages NOT INDEXED").fetchone()[0] or 0
+    except sqlite3.DatabaseError:
+        last = 0  # the end is gone: behind the first page that is lost comes nothing more
+    done = 0
+    while True:
+        query = "SELECT id, topic_id, timestamp, data FROM messages NOT INDEXED WHERE id > ? ORDER BY id"
+        try:
+            for number, topic_id, recorded, data in connection.execute(query, (done,)):
+                done = number
+                yield topic_id, recorded, data
+            return
+        except sqlite3.DatabaseError:
+            done += 1
+            if done >= last:
+                return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.frame import CameraImage, PanopticResult
 from drive_seg.labels import LabelSet
+from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.video import VideoWriter
 from drive_seg.overlay import draw_overlay
@@ -31,6 +32,15 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Finish the files, so that what was written is readable; raises DriveSegError where that fails."""
+        ...
+
+
+@runtime_checkable
+class Carrier(Protocol):
+    """A sink that is a bag: it takes other messages too."""
+
+    def carry(self, passage: Passage) -> None:
+        """Store a message of the source as it is; raises DriveSegError where that fails."""
         ...
 
 

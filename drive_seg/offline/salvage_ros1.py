@@ -1,0 +1,95 @@
+"""Image messages of ROS 1 bags that were never closed (``.bag.active``) or cut off, as ROS 2 would have written them.
+
+Format: https://wiki.ros.org/Bags/Format/2.0, records of a header of named fields and data.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_MAGIC = b"#ROSBAG V2.0\n"
+_MESSAGE, _CHUNK, _CONNECTION = 0x02, 0x05, 0x07
+
+
+def ros1_messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
+    """(topic, ROS 2 type, recorded ns, CDR data) of every whole message of ROS' own types, in file order."""
+    from rosbags.convert.converter import migrate_bytes
+    from rosbags.typesys import Stores, get_typestore
+
+    theirs, ours = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_HUMBLE)
+    defaults: dict[str, object] = {}
+    topics: dict[int, tuple[str, str]] = {}
+    with path.open("rb") as stream:
+        if stream.read(len(_MAGIC)) != _MAGIC:
+            return
+        for fields, data in _records(stream, path.stat().st_size):
+            try:
+                code = fields[b"op"][0]
+                if code == _CONNECTION:
+                    named = dict(_fields(data))
+                    msgtype = named[b"type"].decode().replace("/", "/msg/")
+                    topics[_u32(fields[b"conn"])] = (fields[b"topic"].decode(), msgtype)
+                elif code == _MESSAGE:
+                    topic, msgtype = topics[_u32(fields[b"conn"])]
+                    seconds, nanoseconds = struct.unpack("<II", fields[b"time"])
+                    if msgtype in theirs.fielddefs and msgtype in ours.fielddefs:
+                        cdr = migrate_bytes(theirs, ours, msgtype, msgtype, defaults, data, src_is2=False, dst_is2=True)
+                        yield topic, msgtype, seconds * 1_000_000_000 + nanoseconds, bytes(cdr)
+            except Exception:  # noqa: BLE001 - a damaged record raises whatever its bytes lead to
+                continue
+
+
+def _records(stream: BinaryIO, size: int) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
+    """(header, data) of every whole record, those inside chunks in their place."""
+    while True:
+        header = _block(stream, size)
+        data = None if header is None else _block(stream, size)
+        if header is None or data is None:
+            return
+        fields = dict(_fields(header))
+        if fields.get(b"op", b"\0")[0] != _CHUNK:
+            yield fields, data
+            continue
+        try:
+            content = _unpack(fields.get(b"compression", b"none"), data)
+        except Exception:  # noqa: BLE001 - each decompressor has its own
+            continue
+        yield from _records(io.BytesIO(content), len(content))
+
+
+def _block(stream: BinaryIO, size: int) -> bytes | None:
+    """What is preceded by its length; None where the bytes end before it does."""
+    prefix = stream.read(4)
+    if len(prefix) < 4 or _u32(prefix) > size - stream.tell():
+        return None
+    return stream.read(_u32(prefix))
+
+
+def _fields(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at + 4 <= len(block):
+        end = at + 4 + _u32(block[at : at + 4])
+        name, _, value = block[at + 4 : end].partition(b"=")
+        yield name, value
+        at = end
+
+
+def _unpack(compression: bytes, data: bytes) -> bytes:
+    if compression == b"bz2":
+        return bz2.decompress(data)
+    if compression == b"lz4":
+        import lz4.frame
+
+        unpacked: Any = lz4.frame.decompress(data)
+        return bytes(unpacked)
+    return data
+
+
+def _u32(block: bytes) -> int:
+    value: int = struct.unpack("<I", block)[0]
+    return value
