@@ -1,74 +1,45 @@
-"""The scores of the sidecar against definitions written out; torch is not needed."""
+"""What validation writes down; its scores are those of the offline metrics. Torch is not needed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 
+from drive_seg.labels import DRIVING
 from drive_seg.network.sidecar import write_metrics, write_sidecar
-from drive_seg.network.validate import Confusion, PanopticCounts, count_segments
-
-IDS = (0, 1, 3001, 3002, 4001, 65535)
-
-
-def blocks(seed: int) -> np.ndarray:
-    """A random panoptic map of 4x4-pixel blocks, (24, 32)."""
-    rng = np.random.default_rng(seed)
-    return np.kron(rng.choice(IDS, (6, 8)), np.ones((4, 4), int)).astype(np.uint16)
-
-
-def by_definition(truth: np.ndarray, prediction: np.ndarray) -> dict[int, tuple[int, int, int]]:
-    """TP, FP, FN per class: every pair of segments tried, void pixels of the truth left out of unions."""
-    void = truth == 65535
-    hits: dict[int, list[int]] = {c: [0, 0, 0] for c in (0, 1, 3, 4)}
-    matched, found = set(), set()
-    for t in np.unique(truth[~void]):
-        for p in np.unique(prediction[prediction != 65535]):
-            class_t, class_p = (int(i) // 1000 if i >= 1000 else int(i) for i in (t, p))
-            mine, theirs = truth == t, (prediction == p) & ~void
-            if class_t == class_p and (mine & theirs).sum() > 0.5 * (mine | theirs).sum():
-                matched.add(int(t))
-                found.add(int(p))
-                hits[class_t][0] += 1
-    for p in set(np.unique(prediction).tolist()) - found - {65535}:
-        if void[prediction == p].mean() <= 0.5:
-            hits[p // 1000 if p >= 1000 else p][1] += 1
-    for t in set(np.unique(truth).tolist()) - matched - {65535}:
-        hits[t // 1000 if t >= 1000 else t][2] += 1
-    return {c: (v[0], v[1], v[2]) for c, v in hits.items()}
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_segment_matches_follow_the_definition(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    truth = blocks(seed)
-    prediction = np.where(rng.random(truth.shape) < 0.25, blocks(seed + 1000), truth).astype(np.uint16)
-    counts = {c: PanopticCounts() for c in (0, 1, 3, 4)}
-    count_segments(truth, prediction, counts)
-    got = {c: (v.true_positive, v.false_positive, v.false_negative) for c, v in counts.items()}
-    assert got == by_definition(truth, prediction)
-
-
-def test_a_perfect_answer_scores_one() -> None:
-    truth = blocks(3)
-    counts = {c: PanopticCounts() for c in (0, 1, 3, 4)}
-    count_segments(truth, truth, counts)
-    assert all(c.quality == 1.0 for c in counts.values())
-    assert np.isnan(PanopticCounts().quality)
+from drive_seg.network.validate import _joint_ious, validate_folder
+from drive_seg.offline.metrics import Confusion
 
 
 def test_iou_counts_unlabelled_predictions_as_missed_and_skips_unlabelled_truth() -> None:
     truth = np.array([[1, 1, 1, 1, 2, 2, 255, 0]], np.uint8)
     answer = np.array([[1, 1, 2, 255, 2, 0, 1, 0]], np.uint8)
     confusion = Confusion(3)
-    confusion.add(truth, answer)
+    confusion.add_masks(truth, answer)
     assert confusion.iou((1,)) == pytest.approx(2 / 4)
     assert confusion.iou((2,)) == pytest.approx(1 / 3)
     assert confusion.iou((1, 2)) == pytest.approx(4 / 6)
     assert np.isnan(Confusion(3).iou((1,)))
+
+
+def test_people_are_one_class_where_nobody_says_who_rides() -> None:
+    confusion = Confusion(len(DRIVING))
+    confusion.add_masks(np.array([[4, 4, 4, 1]], np.uint8), np.array([[4, 5, 0, 1]], np.uint8))
+    ious = _joint_ious(confusion, DRIVING)
+    assert ious["pedestrian_or_cyclist"] == pytest.approx(2 / 3) and ious["road"] == 1.0
+
+
+def test_a_folder_is_measured_through_the_whole_pipeline(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), np.full((48, 80, 3), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / "labels/a.png"), np.where(np.arange(80) < 40, 0, 255).astype(np.uint8).repeat(48).reshape(80, 48).T)
+    report = validate_folder("default", "auto", tmp_path)
+    assert report["frames"] == 1 and 0.0 <= report["iou"]["background"] <= 1.0
 
 
 def test_metrics_replace_only_themselves(tmp_path: Path) -> None:

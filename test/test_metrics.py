@@ -1,0 +1,433 @@
+"""Every score against its definition written out over single pixels and segments, and against published examples."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drive_seg.frame import StageTimes
+from drive_seg.labels import DRIVING, Label, LabelSet, mask_of
+from drive_seg.offline.label_map import LabelMap
+from drive_seg.offline.metrics import (
+    Confusion,
+    MatchCounts,
+    OutlineCounts,
+    PrecisionCounts,
+    StageSamples,
+    overlaps,
+)
+from drive_seg.offline.metrics.dilation import dilate
+from drive_seg.offline.metrics.temporal import Moment, compare
+from drive_seg.offline.scoring import Prediction, Scorer, Totals, Truth
+
+VOID = 65535
+IDS = (0, 1, 2, 3001, 3002, 4001, 5001, VOID)
+CLASSES = len(DRIVING)
+IDENTITY = LabelMap.identity(DRIVING)
+
+
+def class_of(panoptic_id: int) -> int:
+    return panoptic_id // 1000 if panoptic_id >= 1000 else panoptic_id
+
+
+def blocks(seed: int, side: int = 4, shape: tuple[int, int] = (6, 8), ids: tuple[int, ...] = IDS) -> np.ndarray:
+    """A random panoptic map of square blocks."""
+    rng = np.random.default_rng(seed)
+    return np.kron(rng.choice(ids, shape), np.ones((side, side), int)).astype(np.uint16)
+
+
+def disturbed(truth: np.ndarray, seed: int, share: float) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    other = blocks(seed + 1000, 1, truth.shape)
+    return np.where(rng.random(truth.shape) < share, other, truth).astype(np.uint16)
+
+
+def found(truth: np.ndarray, prediction: np.ndarray, label_map: LabelMap = IDENTITY):
+    return overlaps(truth, prediction, label_map.labels.is_thing, label_map.truth, label_map.predicted)
+
+
+def matches(truth: np.ndarray, prediction: np.ndarray, crowds: tuple[int, ...] = ()) -> MatchCounts:
+    counts = MatchCounts(CLASSES)
+    counts.add(found(truth, prediction), crowds)
+    return counts
+
+
+def by_definition(truth: np.ndarray, prediction: np.ndarray, crowds: tuple[int, ...] = ()) -> dict:
+    """[TP, FP, FN, sum of IoUs as a fraction] per class: every pair of segments tried, pixel by pixel."""
+    void = truth == VOID
+    counts = {c: [0, 0, 0, Fraction(0)] for c in range(CLASSES)}
+    matched, answered = set(), set()
+    for t in set(truth[~void].tolist()) - set(crowds):
+        for p in set(prediction[prediction != VOID].tolist()):
+            mine, theirs = truth == t, (prediction == p) & ~void
+            iou = Fraction(int((mine & theirs).sum()), int((mine | theirs).sum()))
+            if class_of(t) == class_of(p) and iou > Fraction(1, 2):
+                matched.add(t)
+                answered.add(p)
+                counts[class_of(t)][0] += 1
+                counts[class_of(t)][3] += iou
+    for p in set(prediction.tolist() if prediction.ndim == 1 else np.unique(prediction).tolist()) - answered - {VOID}:
+        excused = void | np.isin(truth, [c for c in crowds if class_of(c) == class_of(p)])
+        if 2 * (excused & (prediction == p)).sum() <= (prediction == p).sum():
+            counts[class_of(p)][1] += 1
+    for t in set(np.unique(truth).tolist()) - matched - {VOID} - set(crowds):
+        counts[class_of(t)][2] += 1
+    return counts
+
+
+def as_table(counts: MatchCounts) -> dict:
+    return {c: [int(counts.tp[c]), int(counts.fp[c]), int(counts.fn[c])] for c in range(counts.classes)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.7, 1.0]), st.booleans())
+def test_segment_matches_follow_the_definition_exactly(seed: int, share: float, with_crowds: bool) -> None:
+    truth = blocks(seed)
+    prediction = disturbed(truth, seed, share)
+    crowds = (3002, 4001) if with_crowds else ()
+    counts, expected = matches(truth, prediction, crowds), by_definition(truth, prediction, crowds)
+    assert as_table(counts) == {c: row[:3] for c, row in expected.items()}
+    for c, row in expected.items():
+        assert abs(Fraction(counts.iou_units[c], 2**52) - row[3]) <= Fraction(row[0], 2**53)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_confusion_counts_every_pixel(seed: int) -> None:
+    truth = blocks(seed)
+    prediction = disturbed(truth, seed, 0.3)
+    confusion = Confusion(CLASSES)
+    confusion.add(found(truth, prediction))
+    expected = np.zeros((CLASSES, CLASSES + 1), int)
+    for t, p in zip(mask_of(truth).ravel().tolist(), mask_of(prediction).ravel().tolist(), strict=True):
+        if t != 255:
+            expected[t, min(p, CLASSES)] += 1
+    assert np.array_equal(confusion.pixels, expected)
+    masks = Confusion(CLASSES)
+    masks.add_masks(mask_of(truth), mask_of(prediction))
+    assert np.array_equal(masks.pixels, expected)
+
+
+def test_void_pixels_of_the_truth_shrink_unions_and_excuse_predictions() -> None:
+    truth = np.full((10, 10), VOID, np.uint16)
+    truth[:4] = 3001
+    truth[9] = 0
+    prediction = np.full((10, 10), VOID, np.uint16)
+    prediction[:9] = 3001
+    prediction[9] = 4001
+    counts = matches(truth, prediction)
+    # 40 pixels shared; the 50 others of the prediction lie on void, so the union is 40.
+    assert as_table(counts)[3] == [1, 0, 0] and counts.iou_sum(3) == 1.0
+    assert as_table(counts)[4] == [0, 1, 0] and as_table(counts)[0] == [0, 0, 1]
+    nothing = matches(np.full((10, 10), VOID, np.uint16), prediction)
+    assert not nothing.tp.any() and not nothing.fp.any() and not nothing.fn.any()
+
+
+def test_one_half_is_no_match() -> None:
+    truth, prediction = np.zeros((1, 30), np.uint16), np.zeros((1, 30), np.uint16)
+    truth[0, :20] = 3001
+    prediction[0, 10:20] = 3001
+    assert as_table(matches(truth, prediction))[3] == [0, 1, 1]
+    prediction[0, 9] = 3001
+    assert as_table(matches(truth, prediction))[3] == [1, 0, 0]
+
+
+def test_the_papers_example() -> None:
+    """Fig. 2 of Kirillov et al.: of people two match, one is missed, one is wrong: RQ 2/3, PQ = SQ * RQ."""
+    truth, prediction = np.zeros((12, 40), np.uint16), np.zeros((12, 40), np.uint16)
+    truth[:, 2:8], truth[:, 10:16], truth[:, 20:26] = 4001, 4002, 4003
+    prediction[:, 3:8], prediction[:, 10:15], prediction[:, 30:36] = 4007, 4002, 4001
+    counts = matches(truth, prediction)
+    pq, sq, rq = counts.qualities(4)
+    assert as_table(counts)[4] == [2, 1, 1]
+    assert rq == pytest.approx(2 / 3, abs=1e-15) and sq == pytest.approx(5 / 6, abs=1e-15)
+    assert pq == pytest.approx(sq * rq, abs=1e-15)
+
+
+def test_worked_example_of_torchmetrics() -> None:
+    """The example in the documentation of torchmetrics' PanopticQuality: things 0 and 1, stuff 6 and 7, PQ 0.5463."""
+    prediction = [
+        [[6, 0], [0, 0], [6, 0], [6, 0]],
+        [[0, 0], [0, 0], [6, 0], [0, 1]],
+        [[0, 0], [0, 0], [6, 0], [0, 1]],
+        [[0, 0], [7, 0], [6, 0], [1, 0]],
+        [[0, 0], [7, 0], [7, 0], [7, 0]],
+    ]
+    truth = [
+        [[6, 0], [0, 1], [6, 0], [0, 1]],
+        [[0, 1], [0, 1], [6, 0], [0, 1]],
+        [[0, 1], [0, 1], [6, 0], [1, 0]],
+        [[0, 1], [7, 0], [1, 0], [1, 0]],
+        [[0, 1], [7, 0], [7, 0], [7, 0]],
+    ]
+    labels = LabelSet(tuple(Label(n, f"c{n}", n < 2, (0, 0, 0)) for n in range(8)))
+    # Things of class 0 get the id of a class that is free: a thing's id must reach 1000.
+    table = IDENTITY.truth.copy()
+    table[:8], table[9] = np.arange(8), 0
+    label_map = LabelMap(labels, table, table)
+
+    def ids(pixels: list) -> np.ndarray:
+        numbers = {0: 9000, 1: 1000}
+        return np.array([[numbers[c] + k + 1 if c < 2 else c for c, k in row] for row in pixels], np.uint16)
+
+    counts = MatchCounts(8)
+    counts.add(found(ids(truth), ids(prediction), label_map))
+    pq, _, _, n = counts.mean(range(8))
+    assert n == 4 and pq == pytest.approx(0.5463, abs=5e-5)
+
+
+def test_random_maps_agree_with_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    detection = pytest.importorskip("torchmetrics.detection", reason="torchmetrics is not installed")
+    ids = tuple(i for i in IDS if i != VOID)
+    metric = detection.PanopticQuality(things={3, 4, 5}, stuffs={0, 1, 2}, return_per_class=True, return_sq_and_rq=True)
+    counts = MatchCounts(CLASSES)
+    for seed in range(30):
+        truth = blocks(seed, ids=ids)
+        prediction = np.where(np.random.default_rng(seed).random(truth.shape) < 0.2, blocks(seed + 99, ids=ids), truth)
+        prediction = prediction.astype(np.uint16)
+        counts.add(found(truth, prediction))
+        pairs = [np.stack([mask_of(m).astype(int), m.astype(int)], -1)[None] for m in (prediction, truth)]
+        metric.update(*(torch.from_numpy(pair) for pair in pairs))
+    # torchmetrics orders things first, then stuff.
+    theirs = {c: metric.compute()[i].tolist() for i, c in enumerate((3, 4, 5, 0, 1, 2))}
+    for mine, name in ((counts.tp, "true_positives"), (counts.fp, "false_positives"), (counts.fn, "false_negatives")):
+        assert getattr(metric, name).tolist() == [int(mine[c]) for c in (3, 4, 5, 0, 1, 2)]
+    for c in range(CLASSES):
+        assert counts.qualities(c) == pytest.approx(theirs[c], abs=1e-6)
+
+
+def near(pixels: np.ndarray, radius: int) -> np.ndarray:
+    """Pixels with one of ``pixels`` within ``radius``, by trying every pair."""
+    ys, xs = np.nonzero(pixels)
+    grid_y, grid_x = np.indices(pixels.shape)
+    hit = np.zeros(pixels.shape, bool)
+    for y, x in zip(ys.tolist(), xs.tolist(), strict=True):
+        hit |= (grid_y - y) ** 2 + (grid_x - x) ** 2 <= radius * radius
+    return hit
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 3, 5, 11])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint64])
+def test_dilation_is_by_a_disk(radius: int, kind: type) -> None:
+    rng = np.random.default_rng(radius)
+    planes = np.where(rng.random((13, 17)) < 0.03, rng.integers(1, 256, (13, 17)), 0).astype(kind)
+    grown = dilate(planes, radius)
+    assert grown.dtype == kind
+    for bit in range(8):
+        assert np.array_equal(grown >> kind(bit) & kind(1), near(planes >> kind(bit) & kind(1), radius))
+
+
+def edges(classes: np.ndarray, number: int) -> np.ndarray:
+    """Pixels of a class with one of the four neighbours of another class."""
+    edge = np.zeros(classes.shape, bool)
+    for y, x in np.argwhere(classes == number).tolist():
+        for y2, x2 in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            inside = 0 <= y2 < classes.shape[0] and 0 <= x2 < classes.shape[1]
+            edge[y, x] |= inside and classes[y2, x2] != number
+    return edge
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, 3])
+@pytest.mark.parametrize("classes", [6, 20, 70], ids=["8 bits", "32 bits", "two blocks"])
+def test_outlines_and_markings_follow_the_definition(tolerance: int, classes: int) -> None:
+    rng = np.random.default_rng(classes + tolerance)
+    shape = (6, 8)
+    truth = np.kron(rng.choice([0, 2, classes - 1, 255], shape, p=[0.4, 0.3, 0.25, 0.05]), np.ones((6, 6), int))
+    truth = truth.astype(np.uint8)
+    prediction = np.roll(truth, 2, axis=1)
+    prediction[rng.random(truth.shape) < 0.05] = 2
+    counts = OutlineCounts(classes, 2, tolerance)
+    counts.add(truth, prediction)
+    known = ~near(truth == 255, tolerance)
+    for number in range(classes):
+        true, answer = edges(truth, number) & known, edges(prediction, number) & known
+        expected = [
+            (answer & near(true, tolerance)).sum(),
+            answer.sum(),
+            (true & near(answer, tolerance)).sum(),
+            true.sum(),
+        ]
+        assert counts.pixels[number].tolist() == expected, number
+    true, answer = (truth == 2) & known, (prediction == 2) & known
+    expected = [
+        (answer & near(true, tolerance)).sum(),
+        answer.sum(),
+        (true & near(answer, tolerance)).sum(),
+        true.sum(),
+    ]
+    assert counts.pixels[-1].tolist() == expected
+
+
+def average_by_definition(frames: list, level: int, c: int = 3) -> float:
+    """COCO's AP at IoU .50 + .05 * level, from the definition, with exact IoUs; scores must differ."""
+    threshold = Fraction(50 + 5 * level, 100)
+    rows, truths = [], 0
+    for truth, prediction, scores in frames:
+        own = [t for t in np.unique(truth).tolist() if class_of(t) == c]
+        truths += len(own)
+        free = set(own)
+        for p in sorted((p for p in np.unique(prediction).tolist() if class_of(p) == c), key=lambda p: -scores[p]):
+            ious = {
+                t: Fraction(
+                    int(((truth == t) & (prediction == p)).sum()),
+                    int(((truth == t) | (prediction == p) & (truth != VOID)).sum()),
+                )
+                for t in free
+            }
+            best = max(ious, key=lambda t: ious[t], default=None)
+            hit = best is not None and ious[best] >= threshold
+            if hit:
+                free.remove(best)
+            elif 2 * ((prediction == p) & (truth == VOID)).sum() >= (prediction == p).sum():
+                continue
+            rows.append((scores[p], hit))
+    rows.sort(key=lambda row: -row[0])
+    precision, recall, hits = [], [], 0
+    for number, (_, hit) in enumerate(rows, start=1):
+        hits += hit
+        precision.append(hits / number)
+        recall.append(hits / truths)
+    points = [
+        max((p for p, r in zip(precision, recall, strict=True) if r >= at), default=0.0)
+        for at in np.linspace(0, 1, 101)
+    ]
+    return math.fsum(points) / 101
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_average_precision_follows_cocos_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    numbers = iter(rng.permutation(1000).tolist())
+    ids = (0, 3001, 3002, 3003, 3004, VOID)
+    counts, frames = PrecisionCounts(CLASSES), []
+    for frame in range(6):
+        truth = blocks(seed * 50 + frame, 5, (4, 5), ids)
+        noise = blocks(seed * 50 + frame + 7, 1, truth.shape, (0, 3001, 3005))
+        prediction = np.where(rng.random(truth.shape) < 0.03 * frame + 0.02, noise, truth).astype(np.uint16)
+        scores = {p: next(numbers) / 1000 for p in np.unique(prediction).tolist()}
+        frames.append((truth, prediction, scores))
+        counts.add(found(truth, prediction), scores, IDENTITY.countable & DRIVING.is_thing[:CLASSES])
+    average = counts.average(3)
+    for level in range(10):
+        assert average[level] == pytest.approx(average_by_definition(frames, level), abs=1e-12), level
+    assert np.isnan(counts.average(0)).all()
+
+
+def test_static_pixels_are_those_where_neither_image_nor_truth_changed() -> None:
+    truth = np.array([[1, 1, 1, 1, 255]], np.uint8)
+    grey = np.array([[10, 10, 10, 10, 10]], np.uint8)
+    before = Moment(truth, np.array([[1, 1, 1, 1, 1]], np.uint8), grey)
+    moved = Moment(np.array([[1, 1, 1, 0, 255]], np.uint8), np.array([[1, 0, 0, 0, 0]], np.uint8), grey.copy())
+    moved.grey[0, 2] += 7
+    counts = compare(before, moved)
+    assert (counts.changed, counts.static, counts.pairs) == (1, 2, 1)
+    without = compare(Moment(truth, before.prediction, None), moved)
+    assert (without.changed, without.static) == (2, 3)
+
+
+def frames_of(count: int) -> list[tuple[str, int, Truth, Prediction, np.ndarray]]:
+    made = []
+    for number in range(count):
+        truth = blocks(number // 2, 5, (6, 8))
+        prediction = disturbed(truth, number, 0.1)
+        scores = {p: (p * 7919 + number) % 1000 / 1000 for p in np.unique(prediction).tolist()}
+        image = np.full((*truth.shape, 3), 80 + number % 5, np.uint8)
+        made.append(
+            (f"{number:06d}", number * 33_333_333, Truth(truth, (3002,)), Prediction(prediction, scores), image)
+        )
+    return made
+
+
+@pytest.mark.parametrize("cuts", [(0, 7), (0, 1, 2, 19, 24), (0, 12, 13)])
+def test_chunks_in_any_order_add_up_to_the_whole_to_the_last_bit(cuts: tuple[int, ...]) -> None:
+    frames = frames_of(25)
+    whole = Scorer(IDENTITY)
+    for frame in frames:
+        whole.score(*frame)
+    parts = []
+    for first, last in zip(cuts, (*cuts[1:], len(frames)), strict=True):
+        scorer = Scorer(IDENTITY)
+        if first:
+            scorer.prime(*frames[first - 1][1:])
+        for frame in frames[first:last]:
+            scorer.score(*frame)
+        parts.append(pickle.loads(pickle.dumps(scorer.totals)))
+    parts.reverse()
+    total: Totals = copy.deepcopy(parts[0])
+    for part in parts[1:]:
+        total += part
+    assert total.figures() == whole.totals.figures()
+    assert total.matches.iou_units == whole.totals.matches.iou_units and total.temporal.pairs == 24
+
+
+def test_records_of_frames_add_up_to_the_figures() -> None:
+    scorer = Scorer(IDENTITY)
+    records = [scorer.score(*frame) for frame in frames_of(12)]
+    figures = scorer.totals.figures()
+    for name, row in figures["panoptic"]["per_class"].items():
+        mine = [record.per_class[name] for record in records]
+        assert [sum(getattr(m, key) for m in mine) for key in ("tp", "fp", "fn")] == [
+            row[k] for k in ("tp", "fp", "fn")
+        ]
+        assert math.fsum(m.iou_sum for m in mine) == pytest.approx(row["iou_sum"], rel=1e-15)
+        ratio = sum(m.intersection for m in mine) / sum(m.union for m in mine)
+        assert ratio == figures["semantic"]["per_class"][name]
+    assert np.array_equal(np.sum([record.confusion for record in records], axis=0), figures["semantic"]["confusion"])
+    assert sum(record.changed for record in records) == figures["temporal"]["changed"]
+    assert records[3].from_dict(records[3].to_dict()) == records[3]
+
+
+def test_a_perfect_prediction_scores_one_everywhere() -> None:
+    scorer = Scorer(IDENTITY)
+    for seed in range(5):
+        truth = blocks(seed)
+        record = scorer.score(str(seed), seed * 10**8, Truth(truth), Prediction(truth.copy()))
+        assert record.pq == record.miou == 1.0
+    figures = scorer.totals.figures()
+    for kind in ("all", "things", "stuff"):
+        assert [figures["panoptic"][kind][key] for key in ("pq", "sq", "rq")] == [1.0, 1.0, 1.0]
+    assert figures["semantic"]["miou"] == figures["boundary"]["f1"] == figures["lane"]["f1"] == 1.0
+    assert figures["lane"]["iou"] == figures["instance"]["ap"] == 1.0
+
+
+def test_what_nobody_has_is_undefined_not_zero() -> None:
+    scorer = Scorer(IDENTITY)
+    road = np.ones((8, 8), np.uint16)
+    scorer.score("a", 0, Truth(road), Prediction(road))
+    figures = scorer.totals.figures()
+    assert figures["panoptic"]["per_class"]["cyclist"]["pq"] is None
+    assert figures["panoptic"]["things"] == {"pq": None, "sq": None, "rq": None, "n": 0}
+    assert figures["panoptic"]["all"]["n"] == 1 and figures["semantic"]["miou"] == 1.0
+    assert figures["lane"]["f1"] is None and figures["instance"]["ap"] is None
+
+
+def test_masks_without_instances_score_stuff_and_pixels_only() -> None:
+    truth = blocks(4)
+    scorer = Scorer(LabelMap.identity(DRIVING, instances=False))
+    scorer.score("a", 0, Truth(mask_of(truth)), Prediction(truth))
+    figures = scorer.totals.figures()
+    assert figures["panoptic"]["things"]["n"] == 0 and figures["panoptic"]["stuff"]["pq"] == 1.0
+    assert figures["panoptic"]["per_class"]["vehicle"]["tp"] == 0
+    assert figures["semantic"]["per_class"]["vehicle"] == 1.0 and figures["instance"]["per_class"] == {}
+
+
+def test_latencies_merge_and_stay_bounded() -> None:
+    whole, left, right = StageSamples(), StageSamples(), StageSamples()
+    for number in range(1, 101):
+        for one in (whole, left if number <= 40 else right):
+            one.add(StageTimes(inference=float(number), decode=None))
+    left += right
+    assert left.percentiles() == whole.percentiles()
+    found_ = whole.percentiles()["inference"]
+    assert (found_.p50, found_.p95, found_.p99, found_.max) == (50.0, 95.0, 99.0, 100.0)
+    for number in range(600_000):
+        whole.add(StageTimes(inference=number % 10.0))
+    assert len(whole.samples["inference"]) <= 2**18 and whole.highest["inference"] == 100.0
