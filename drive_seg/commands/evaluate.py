@@ -39,7 +39,9 @@ drive_seg run out/drive.mcap -o out/masks && drive_seg evaluate out/masks --grou
 
 drive_seg evaluate leftImg8bit/val/lindau --ground-truth gtFine/val/lindau --format cityscapes
 
-drive_seg evaluate images/ --ground-truth truth/ --label-map my_map.yaml --json"""
+drive_seg evaluate images/ --ground-truth truth/ --label-map my_map.yaml --json
+
+drive_seg evaluate --compare before/metrics.json after/metrics.json --fail-if miou:0.01 --fail-if pq:0.01"""
 
 SIM_FRAMES = 300
 
@@ -65,7 +67,7 @@ def evaluate(
             help="What drive_seg run wrote (folder or bag), or what to run first: sim, bag, folder, image, video.",
             show_default=False,
         ),
-    ],
+    ] = "",
     ground_truth: Annotated[
         str,
         typer.Option(
@@ -73,7 +75,8 @@ def evaluate(
         ),
     ] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for metrics.json and frames.jsonl.", show_default=False)
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for metrics.json, frames.jsonl and report.html.", show_default=False),
     ] = None,
     kind: Annotated[Format, typer.Option("--format", help="Format of the ground truth.")] = Format.auto,
     truth_topic: Annotated[
@@ -97,6 +100,18 @@ def evaluate(
     weather: SimWeather = Weather.clear,
     score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
     min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
+    worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Pictures of worst frames in the report.")] = 8,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="BEFORE AFTER", help="Two metrics.json, or their folders; nothing is run."),
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", metavar="METRIC:MARGIN", help="Exit 1 if the metric is worse by more than this."),
+    ] = None,
+    block: Annotated[
+        int, typer.Option("--block", min=1, help="Frames that --compare draws together: 30 or so for video.")
+    ] = 1,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -106,6 +121,13 @@ def evaluate(
     Ground truth is a folder like those of [bold]run[/bold] and [bold]sim[/bold] (panoptic/, mask/), a bag with a truth
     topic, or a data set named by --format. Classes the truth does not tell apart are scored together: see --label-map.
     """
+    if compare is not None and not source:
+        from drive_seg.commands.compare import compare as compare_two
+
+        compare_two(*compare, fail_if or (), seed, block, as_json)
+        return
+    if compare is not None or fail_if or not source:
+        raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
     from drive_seg.commands.terminal import progress_bar, report, warn
     from drive_seg.machine import hardware
     from drive_seg.model import load_model
@@ -117,6 +139,8 @@ def evaluate(
         evaluate_source,
     )
     from drive_seg.offline.predictions import open_predictions
+    from drive_seg.offline.report import require_report_packages, write_report
+    from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.sinks import make_room
     from drive_seg.offline.sources import open_source
     from drive_seg.offline.truth import open_truth
@@ -126,6 +150,7 @@ def evaluate(
 
     card = load_model(find_model(model))
     if out is not None:
+        require_report_packages()
         make_room(out, overwrite, {"metrics.json", "frames.jsonl", "summary.json", "report.html"})
     simulated = None
     if source == "sim":
@@ -135,11 +160,14 @@ def evaluate(
         raise ConfigError(f"{source} holds predictions only; name their truth with --ground-truth")
     truth: TruthSource = simulated or open_truth(ground_truth or source, card.labels, kind.value, truth_topic or None)
     options = EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None)
+    gallery = WorstFrames(worst if out is not None else 0)
     environment = {"hardware": hardware(), "source": source, "ground_truth": ground_truth or source}
     try:
         if predictions is not None:
             with progress_bar(f"scoring {Path(source).name}", frames or predictions.count) as progress:
-                found = evaluate_predictions(predictions, truth, card.labels, options, environment, progress)
+                found = evaluate_predictions(
+                    predictions, truth, card.labels, options, environment, progress, gallery.see
+                )
             outcome = Judged(found)
         else:
             opened = simulated or open_source(source, topic or None)
@@ -149,12 +177,15 @@ def evaluate(
                 open_pipeline(str(card.path), backend.value, precision.value, options=fusion) as pipeline,
                 progress_bar(f"evaluating {Path(source).name}", total) as progress,
             ):
-                outcome = evaluate_source(opened, truth, pipeline, card.name, options, environment, progress, warn)
+                outcome = evaluate_source(
+                    opened, truth, pipeline, card.name, options, environment, progress, warn, gallery.see
+                )
     finally:
         truth.close()
     evaluation = outcome.evaluation
     if out is not None:
         evaluation.write(out)
+        write_report(out / "report.html", evaluation, gallery.frames, outcome.times_ms)
     document = evaluation.to_dict()
     report(as_json, document, *tables(document), *([f"figures in {out}"] if out else []))
     if outcome.error is not None:

@@ -7,7 +7,7 @@ files of its own, one more reads that. ``evaluate_predictions`` scores what ``dr
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -204,11 +204,15 @@ def evaluate_predictions(
 
 @dataclass(frozen=True)
 class Judged:
-    """An evaluation that ran the pipeline. ``error`` is what ended it early; the figures hold what came before."""
+    """An evaluation that ran the pipeline. ``error`` is what ended it early; the figures hold what came before.
+
+    ``times_ms`` are the milliseconds of every frame by stage.
+    """
 
     evaluation: Evaluation
     error: DriveSegError | None = None
     interrupted: bool = False
+    times_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def evaluate_source(
@@ -242,7 +246,8 @@ def evaluate_source(
         "versions": dict(summary.versions),
         **(environment or {}),
     }
-    return Judged(judge.evaluation(around, options.command, summary.fps), outcome.error, outcome.interrupted)
+    evaluation = judge.evaluation(around, options.command, summary.fps)
+    return Judged(evaluation, outcome.error, outcome.interrupted, judge.tally.latency.samples)
 
 
 class _ScoringSink:

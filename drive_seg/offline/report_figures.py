@@ -144,7 +144,7 @@ def _log_milliseconds(axes: Any) -> None:
 
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    dense = high / max(low, 1e-9) < 300
+    dense = high / max(low, 1e-9) < 1000
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if dense else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
