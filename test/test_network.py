@@ -17,23 +17,15 @@ from drive_seg.errors import ConfigError, ModelError
 from drive_seg.labels import DRIVING
 from drive_seg.model import PRECISIONS, load_model
 from drive_seg.network.augment import Augmentation, view
-from drive_seg.network.datasets import (
-    NOT_ROAD,
-    PEDESTRIAN_OR_CYCLIST,
-    ROAD_OR_MARKING,
-    UNKNOWN_INSTANCE,
-    VOID,
-    InMemory,
-    Sample,
-    load_set,
-    sample_of_panoptic,
-)
+from drive_seg.network.codes import NOT_ROAD, PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
+from drive_seg.network.datasets import load_set
 from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
 from drive_seg.network.export import ModelCard, export_onnx, write_model
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import LossConfig, PanopticLoss, focal
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.paste import cut_out, paste
+from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, sample_of_panoptic
 from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train import train
 from drive_seg.network.train_config import TrainConfig, load_train_config

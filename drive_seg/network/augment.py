@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.network.datasets import VOID, Sample
+from drive_seg.network.codes import VOID
+from drive_seg.network.samples import Sample
 
 PAD_GREY = 114
 """Value of pixels outside of the image, as the letterbox of inference draws them."""

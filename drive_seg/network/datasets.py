@@ -1,17 +1,11 @@
 """What the network learns from: labelled folders and the built-in simulator, brought to one form.
 
-Public data sets do not agree on what they label: some paint the markings into the road, some do not tell a
-cyclist from a pedestrian, some label only the road. A pixel's label is therefore a *code*: either one class,
-or a set of classes of which one is right ("road or lane_marking"). The loss then asks only for what the data
-set knows.
-
 A data folder has ``images/`` and ``labels/`` (8-bit PNG of ids 0 background, 1 road, 2 lane_marking, 3
-vehicle, 4 people with riders, 255 void); file stems agree.
+vehicle, 4 people with riders, 255 void); file stems agree. What a set does not know is said by ``codes``.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,95 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
-from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED
+from drive_seg.network.codes import (
+    NO_THING,
+    NOT_PEDESTRIAN,
+    NOT_ROAD,
+    PEDESTRIAN_OR_CYCLIST,
+    ROAD_OR_MARKING,
+    VOID,
+)
 from drive_seg.network.components import single_cyclists, unknown_instances, upright_people, whole_vehicles
+from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, RenderedSet, Sample, SampleSet
 
-VOID = 255
-ROAD_OR_MARKING, PEDESTRIAN_OR_CYCLIST, NOT_ROAD, NOT_PEDESTRIAN, NO_THING = 6, 7, 8, 9, 10
-"""Codes above the six class ids of ``labels.DRIVING``: pixels of which only a set of classes is known."""
-SETS = {
-    ROAD_OR_MARKING: (1, 2),
-    PEDESTRIAN_OR_CYCLIST: (4, 5),
-    NOT_ROAD: (0, 3, 4, 5),
-    NOT_PEDESTRIAN: (0, 1, 2, 3, 5),
-    NO_THING: (0, 1, 2),
-}
 _THINGS = (3, 4, 5, PEDESTRIAN_OR_CYCLIST)
-UNKNOWN_INSTANCE = 65535
-"""Value in ``Sample.instances``: a thing, but nobody says which pixels belong to the same one."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image.
-
-    image: uint8 (H, W, 3) RGB. codes: uint8 (H, W), class ids, keys of ``SETS`` or ``VOID``.
-    instances: uint16 (H, W), 0 no thing, 1.. instance, ``UNKNOWN_INSTANCE``.
-    classes: uint8 (K + 1,), thing class of instance k at index k; entry 0 is unused.
-    """
-
-    image: NDArray[np.uint8]
-    codes: NDArray[np.uint8]
-    instances: NDArray[np.uint16]
-    classes: NDArray[np.uint8]
-
-
-class SampleSet(ABC):
-    """Labelled images by number."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> Sample: ...
-
-
-class InMemory(SampleSet):
-    """Decoded once, shared by forked loader processes."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
-
-
-class RenderedSet(SampleSet):
-    """Frames of the simulator, rendered before (see ``render.py``) into ``images.npy`` and ``panoptic.npy``.
-
-    images: uint8 (K, H, W, 3) RGB; panoptic: uint16 (K, H, W). Memory-mapped, so any size is cheap to open.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._images = np.load(folder / "images.npy", mmap_mode="r")
-        self._panoptic = np.load(folder / "panoptic.npy", mmap_mode="r")
-        if len(self._images) != len(self._panoptic):
-            raise ConfigError(f"{folder} has {len(self._images)} images and {len(self._panoptic)} panoptic maps")
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Sample:
-        return sample_of_panoptic(np.asarray(self._images[index]), np.asarray(self._panoptic[index]))
-
-
-def sample_of_panoptic(image: NDArray[np.uint8], panoptic: NDArray[np.uint16]) -> Sample:
-    """A sample with exact instances from a panoptic map, uint16 (H, W) (ids as in ``labels``)."""
-    ids, number = np.unique(panoptic, return_inverse=True)
-    is_thing = (ids >= PANOPTIC_DIVISOR) & (ids != PANOPTIC_UNLABELLED)
-    code = np.where(is_thing, ids // PANOPTIC_DIVISOR, ids)
-    code[ids == PANOPTIC_UNLABELLED] = VOID
-    instance = np.where(is_thing, np.cumsum(is_thing), 0)
-    number = number.reshape(panoptic.shape)
-    return Sample(
-        image,
-        code.astype(np.uint8)[number],
-        instance.astype(np.uint16)[number],
-        np.concatenate(([0], code[is_thing])).astype(np.uint8),
-    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.network.datasets import Sample, SampleSet
+from drive_seg.network.samples import Sample, SampleSet
 
 _HEIGHTS = {3: 1.5, 4: 1.7, 5: 1.7}
 """Metres, by class."""

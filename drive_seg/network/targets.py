@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.network.datasets import SETS, UNKNOWN_INSTANCE, VOID, Sample
+from drive_seg.network.codes import SETS, VOID
+from drive_seg.network.samples import UNKNOWN_INSTANCE, Sample
 
 CELL = 4
 MIN_PIXELS = 24

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from drive_seg.network.augment import view
-from drive_seg.network.datasets import SampleSet, load_set
+from drive_seg.network.datasets import load_set
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
 from drive_seg.network.panoptic import SUBPIXELS, Normalise, PanopticNet
 from drive_seg.network.paste import cutouts_of, paste
+from drive_seg.network.samples import SampleSet
 from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train_config import TrainConfig
 

@@ -1,0 +1,90 @@
+"""Labelled images in the one form that training takes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import ConfigError
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED
+from drive_seg.network.codes import VOID
+
+UNKNOWN_INSTANCE = 65535
+"""Value in ``Sample.instances``: a thing, but nobody says which pixels belong to the same one."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    image: uint8 (H, W, 3) RGB. codes: uint8 (H, W), class ids, keys of ``SETS`` or ``VOID``.
+    instances: uint16 (H, W), 0 no thing, 1.. instance, ``UNKNOWN_INSTANCE``.
+    classes: uint8 (K + 1,), thing class of instance k at index k; entry 0 is unused.
+    """
+
+    image: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
+    instances: NDArray[np.uint16]
+    classes: NDArray[np.uint8]
+
+
+class SampleSet(ABC):
+    """Labelled images by number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class InMemory(SampleSet):
+    """Decoded once, shared by forked loader processes."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+
+class RenderedSet(SampleSet):
+    """Frames of the simulator, rendered before (see ``render.py``) into ``images.npy`` and ``panoptic.npy``.
+
+    images: uint8 (K, H, W, 3) RGB; panoptic: uint16 (K, H, W). Memory-mapped, so any size is cheap to open.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._images = np.load(folder / "images.npy", mmap_mode="r")
+        self._panoptic = np.load(folder / "panoptic.npy", mmap_mode="r")
+        if len(self._images) != len(self._panoptic):
+            raise ConfigError(f"{folder} has {len(self._images)} images and {len(self._panoptic)} panoptic maps")
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        return sample_of_panoptic(np.asarray(self._images[index]), np.asarray(self._panoptic[index]))
+
+
+def sample_of_panoptic(image: NDArray[np.uint8], panoptic: NDArray[np.uint16]) -> Sample:
+    """A sample with exact instances from a panoptic map, uint16 (H, W) (ids as in ``labels``)."""
+    ids, number = np.unique(panoptic, return_inverse=True)
+    is_thing = (ids >= PANOPTIC_DIVISOR) & (ids != PANOPTIC_UNLABELLED)
+    code = np.where(is_thing, ids // PANOPTIC_DIVISOR, ids)
+    code[ids == PANOPTIC_UNLABELLED] = VOID
+    instance = np.where(is_thing, np.cumsum(is_thing), 0)
+    number = number.reshape(panoptic.shape)
+    return Sample(
+        image,
+        code.astype(np.uint8)[number],
+        instance.astype(np.uint16)[number],
+        np.concatenate(([0], code[is_thing])).astype(np.uint8),
+    )
