@@ -50,7 +50,7 @@ def disturbed(truth: np.ndarray, seed: int, share: float) -> np.ndarray:
 
 
 def found(truth: np.ndarray, prediction: np.ndarray, label_map: LabelMap = IDENTITY):
-    return overlaps(truth, prediction, label_map.labels.is_thing, label_map.truth, label_map.predicted)
+    return overlaps(truth, prediction, label_map.labels.is_thing, label_map.truth_table, label_map.predicted_table)
 
 
 def matches(truth: np.ndarray, prediction: np.ndarray, crowds: tuple[int, ...] = ()) -> MatchCounts:

@@ -85,7 +85,7 @@ def validate_simulator(model: str, backend: str, drives: Iterable[int], width: i
         for seed in drives:
             shot = Simulator(seed, width, height).frame(HELD_OUT_FRAME)
             result = pipeline(shot.image)
-            found = overlaps(shot.panoptic, result.panoptic, labels.is_thing, same.truth, same.predicted)
+            found = overlaps(shot.panoptic, result.panoptic, labels.is_thing, same.truth_table, same.predicted_table)
             confusion.add(found)
             counts.add(found)
             frames += 1

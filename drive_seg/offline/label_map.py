@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,16 @@ import yaml
 from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
-from drive_seg.labels import UNLABELLED, Label, LabelSet
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED, Label, LabelSet
 from drive_seg.resources import share_dir
 
 LANE = "lane_marking"
 """The scored class whose pixels are the lane markings."""
+
+
+_IDS = np.arange(1 << 16)
+_CLASS_OF_ID = np.where(_IDS >= PANOPTIC_DIVISOR, _IDS // PANOPTIC_DIVISOR, np.minimum(_IDS, UNLABELLED))
+_CLASS_OF_ID[PANOPTIC_UNLABELLED] = UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,16 @@ class LabelMap:
     truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
     instances: bool = True
+
+    @cached_property
+    def truth_table(self) -> NDArray[np.uint8]:
+        """uint8 (65536,): scored class by panoptic or class id of the truth."""
+        return self.truth[_CLASS_OF_ID]
+
+    @cached_property
+    def predicted_table(self) -> NDArray[np.uint8]:
+        """uint8 (65536,): scored class by panoptic or class id of the prediction."""
+        return self.predicted[_CLASS_OF_ID]
 
     @property
     def lane(self) -> int | None:

@@ -23,7 +23,6 @@ from drive_seg.offline.metrics import (
     TemporalCounts,
     overlaps,
 )
-from drive_seg.offline.metrics.overlaps import classes_of
 from drive_seg.offline.metrics.temporal import Moment, compare
 
 TOLERANCE = 3
@@ -40,11 +39,13 @@ class Truth:
     Attributes:
         map: (H, W), panoptic ids (uint16; class * 1000 + k for an object, else the class, 65535 void) or class ids
             (uint8; 255 void), in the truth's own classes.
-        crowds: panoptic ids that stand for several objects.
+        crowds: values of ``map`` that stand for several objects.
+        classes: uint8 (N,) class id by value of ``map``, where the values are no panoptic ids; N is above all of them.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     crowds: tuple[int, ...] = ()
+    classes: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,6 @@ class Scorer:
         self._tolerance = tolerance
         self._countable = countable
         self._things = label_map.labels.is_thing
-        self._tables = (_mask_table(label_map.truth), _mask_table(label_map.predicted))
         self._before: tuple[int, Moment] | None = None
         self.totals = self._empty()
 
@@ -217,7 +217,7 @@ class Scorer:
         now = self._moment(truth, prediction, image)
         one = self._empty()
         one.frames = 1
-        found = overlaps(truth.map, prediction.map, self._things, self.map.truth, self.map.predicted)
+        found = overlaps(truth.map, prediction.map, self._things, *self._tables(truth))
         one.confusion.add(found)
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
@@ -235,17 +235,19 @@ class Scorer:
         grey = None
         if image is not None and image.shape[:2] == truth.map.shape:
             grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-        return Moment(self._mask(truth.map, 0), self._mask(prediction.map, 1), grey)
+        true_classes, predicted_classes = self._tables(truth)
+        return Moment(_look_up(true_classes, truth.map), _look_up(predicted_classes, prediction.map), grey)
 
-    def _mask(self, ids: NDArray[np.uint16] | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-        if ids.dtype == np.uint8:
-            own = (self.map.truth, self.map.predicted)[side]
-            return np.asarray(cv2.LUT(ids, own), np.uint8)
-        return np.take(self._tables[side], ids)
+    def _tables(self, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        own = self.map.truth_table if truth.classes is None else self.map.truth[truth.classes]
+        return own, self.map.predicted_table
 
 
-def _mask_table(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return classes[classes_of(np.arange(1 << 16, dtype=np.int64))]
+def _look_up(classes: NDArray[np.uint8], ids: NDArray[np.uint16] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (H, W): scored classes of a map."""
+    if ids.dtype == np.uint8 and classes.size >= 256:
+        return np.asarray(cv2.LUT(ids, classes[:256]), np.uint8)
+    return np.take(classes, ids)
 
 
 def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:

@@ -13,7 +13,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
 from drive_seg.offline.scoring import Truth
-from drive_seg.offline.truth_sets import CARLA_CLASSES, carla_truth
+from drive_seg.offline.truth_carla import CARLA, carla_truth
 from drive_seg.preprocess import decode_rgb
 
 TOPICS = ("truth/panoptic", "truth/mask", "ground_truth/panoptic", "ground_truth/mask")
@@ -35,7 +35,7 @@ class BagTruth:
     def __init__(self, path: Path, labels: LabelSet, topic: str | None = None, carla: bool = False) -> None:
         self.name = str(path)
         self.topic, self._carla = _choose(path, topic, carla)
-        self.classes: Mapping[str, int] = CARLA_CLASSES if self._carla else {label.name: label.id for label in labels}
+        self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         self.count: int | None = None
@@ -65,7 +65,7 @@ class BagTruth:
             image = CameraImage(
                 message.encoding, message.width, message.height, message.step, message.data, bool(message.is_bigendian)
             )
-            return carla_truth(decode_rgb(image), self.instances)
+            return carla_truth(self.topic, decode_rgb(image), self.instances)
         except MalformedImage as error:
             raise SourceError(f"ground truth {self.topic} of {self.name} at {stamp_of(message)}: {error}") from error
 

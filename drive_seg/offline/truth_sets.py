@@ -1,16 +1,26 @@
-"""Ground truth of public data sets and simulators, in their own files and encodings."""
+"""Ground truth of public data sets and simulators, in their own files and encodings.
+
+Cityscapes: https://github.com/mcordts/cityscapesScripts (labels.py). KITTI: the semantic benchmark's development kit.
+COCO: https://cocodataset.org/#format-data, Panoptic Segmentation. CamVid: label_colors.txt, and SegNet's 11 classes.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.labels import PANOPTIC_DIVISOR
+from drive_seg.errors import SourceError
+from drive_seg.labels import UNLABELLED
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
+from drive_seg.offline.truth_carla import open_carla
+from drive_seg.offline.truth_colors import Palette
 from drive_seg.offline.truth_files import FolderTruth, mask_truth, panoptic_truth, png_files
 
 CITYSCAPES_NAMES = (
@@ -19,50 +29,155 @@ CITYSCAPES_NAMES = (
     "person,rider,car,truck,bus,caravan,trailer,train,motorcycle,bicycle"
 )
 CITYSCAPES = {name: number for number, name in enumerate(CITYSCAPES_NAMES.split(","))}
-"""Label ids (not train ids) of gtFine, which KITTI's semantic benchmark shares."""
-_CITYSCAPES_THINGS = range(24, 34)
+"""Label ids (not train ids), which KITTI's semantic benchmark shares."""
+_THINGS = range(24, 34)
 
-CARLA_NAMES = (
-    "unlabeled,road,sidewalk,building,wall,fence,pole,traffic light,traffic sign,vegetation,terrain,sky,pedestrian,"
-    "rider,car,truck,bus,train,motorcycle,bicycle,static,dynamic,other,water,road line,ground,bridge,rail track,"
-    "guard rail"
-)
-CARLA_CLASSES = {name: number for number, name in enumerate(CARLA_NAMES.split(","))}
-"""Tags of CARLA 0.9.14 and later, the red channel of its semantic and instance cameras."""
-_CARLA_THINGS = range(12, 20)
+CAMVID = {
+    "Animal": (64, 128, 64),
+    "Archway": (192, 0, 128),
+    "Bicyclist": (0, 128, 192),
+    "Bridge": (0, 128, 64),
+    "Building": (128, 0, 0),
+    "Car": (64, 0, 128),
+    "CartLuggagePram": (64, 0, 192),
+    "Child": (192, 128, 64),
+    "Column_Pole": (192, 192, 128),
+    "Fence": (64, 64, 128),
+    "LaneMkgsDriv": (128, 0, 192),
+    "LaneMkgsNonDriv": (192, 0, 64),
+    "Misc_Text": (128, 128, 64),
+    "MotorcycleScooter": (192, 0, 192),
+    "OtherMoving": (128, 64, 64),
+    "ParkingBlock": (64, 192, 128),
+    "Pedestrian": (64, 64, 0),
+    "Road": (128, 64, 128),
+    "RoadShoulder": (128, 128, 192),
+    "Sidewalk": (0, 0, 192),
+    "SignSymbol": (192, 128, 128),
+    "Sky": (128, 128, 128),
+    "SUVPickupTruck": (64, 128, 192),
+    "TrafficCone": (0, 0, 64),
+    "TrafficLight": (0, 64, 64),
+    "Train": (192, 64, 128),
+    "Tree": (128, 128, 0),
+    "Truck_Bus": (192, 128, 192),
+    "Tunnel": (64, 0, 64),
+    "VegetationMisc": (192, 192, 0),
+    "Void": (0, 0, 0),
+    "Wall": (64, 192, 0),
+}
+CAMVID_11_NAMES = "Sky,Building,Pole,Road,Pavement,Tree,SignSymbol,Fence,Car,Pedestrian,Bicyclist,Unlabelled"
+CAMVID_11 = {name: number for number, name in enumerate(CAMVID_11_NAMES.split(","))}
 
 
 def open_cityscapes(path: Path) -> TruthSource:
     """``*_gtFine_instanceIds.png`` (or ``gtCoarse``), else ``*_labelIds.png``, in any folders below."""
-    endings = ("_gtFine_instanceIds", "_gtCoarse_instanceIds", "_instanceIds")
     if next(path.rglob("*_instanceIds.png"), None):
-        files = png_files(path, endings)
+        files = png_files(path, ("_gtFine_instanceIds", "_gtCoarse_instanceIds", "_instanceIds"))
         return FolderTruth(str(path), files, _cityscapes, CITYSCAPES, "cityscapes", True, "_leftImg8bit")
     files = png_files(path, ("_gtFine_labelIds", "_gtCoarse_labelIds", "_labelIds"))
     return FolderTruth(str(path), files, mask_truth, CITYSCAPES, "cityscapes", False, "_leftImg8bit")
 
 
-def _cityscapes(path: Path, pixels: NDArray[np.generic]) -> Truth:
+def _cityscapes(path: Path, pixels: NDArray[Any]) -> Truth:
     truth = panoptic_truth(path, pixels)
     # An object's class without a number: a group that was not taken apart.
-    present = np.flatnonzero(np.bincount(truth.map.reshape(-1), minlength=PANOPTIC_DIVISOR)[:PANOPTIC_DIVISOR])
-    return Truth(truth.map, tuple(number for number in present.tolist() if number in _CITYSCAPES_THINGS))
+    return Truth(truth.map, tuple(number for number in _THINGS if bool((truth.map == number).any())))
 
 
-def carla_truth(rgb: NDArray[np.uint8], instances: bool) -> Truth:
-    """An image of CARLA's semantic or instance camera, uint8 (H, W, 3) RGB: red is the class, green and blue name
-    the object."""
-    classes = np.ascontiguousarray(rgb[..., 0])
-    if not instances:
-        return Truth(classes)
-    key = classes.astype(np.uint32) << 16 | rgb[..., 1].astype(np.uint32) << 8 | rgb[..., 2]
-    objects, number = np.unique(key, return_inverse=True)
-    kind = (objects >> 16).astype(np.int64)
-    ids = kind.copy()
-    for thing in _CARLA_THINGS:
-        mine = np.flatnonzero(kind == thing)
-        ids[mine] = thing * PANOPTIC_DIVISOR + 1 + np.arange(mine.size)
-    return Truth(ids.astype(np.uint16)[number.reshape(classes.shape)])
+def open_kitti(path: Path) -> TruthSource:
+    """``instance/`` (16-bit, class * 256 + number) or ``semantic/`` (8-bit label ids), or a folder of the latter."""
+    if (path / "instance").is_dir():
+        return FolderTruth(
+            str(path), png_files(path / "instance"), _kitti_instances, CITYSCAPES, "cityscapes", instances=True
+        )
+    inner = next((path / name for name in ("semantic", "labels_orig") if (path / name).is_dir()), path)
+    return FolderTruth(str(path), png_files(inner), mask_truth, CITYSCAPES, "cityscapes", instances=False)
 
 
-OPENERS: dict[str, Callable[[Path], TruthSource]] = {"cityscapes": open_cityscapes}
+_KITTI_CLASSES = (np.arange(1 << 16) >> 8).astype(np.uint8)
+
+
+def _kitti_instances(path: Path, pixels: NDArray[Any]) -> Truth:
+    ids = panoptic_truth(path, pixels).map
+    groups = (number << 8 for number in _THINGS)
+    return Truth(ids, tuple(number for number in groups if bool((ids == number).any())), _KITTI_CLASSES)
+
+
+def open_camvid(path: Path) -> TruthSource:
+    """Colour PNGs (``*_L.png``, 32 classes), or grey ones of class ids: SegNet's 11, or 32 in alphabetical order."""
+    inner = path / "labels_orig" if (path / "labels_orig").is_dir() else path
+    files = png_files(inner, ("_L", ""))
+    first = _first_image(files.values().__iter__().__next__())
+    if first.ndim == 3:
+        palette = Palette(dict(zip(CAMVID, range(len(CAMVID)), strict=True)), CAMVID)
+        return FolderTruth(str(path), files, palette.decode, palette.classes, "camvid", instances=False)
+    shown = first[first != UNLABELLED]
+    if shown.size and shown.max() >= len(CAMVID_11):
+        classes = {name: number for number, name in enumerate(CAMVID)}
+        return FolderTruth(str(path), files, mask_truth, classes, "camvid", instances=False)
+    return FolderTruth(str(path), files, mask_truth, CAMVID_11, "camvid11", instances=False)
+
+
+def _first_image(path: Path) -> NDArray[Any]:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise SourceError(f"ground truth {path} is no image that can be read")
+    return pixels
+
+
+def open_coco(path: Path) -> TruthSource:
+    """A panoptic ``.json`` with its folder of PNGs, which has the same name; or the folder that holds both.
+
+    Raises:
+        SourceError: no such file, several, or not of COCO's panoptic form.
+    """
+    file = path
+    if path.is_dir():
+        found = sorted(path.glob("*.json"))
+        if len(found) != 1:
+            raise SourceError(f"folder {path} must hold one COCO panoptic .json, it has {len(found)}; name the file")
+        file = found[0]
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        classes = {row["name"]: int(row["id"]) for row in document["categories"]}
+        names = {row["id"]: Path(row["file_name"]).stem for row in document["images"]}
+        segments = {Path(row["file_name"]).name: row["segments_info"] for row in document["annotations"]}
+        stems = {names[row["image_id"]]: Path(row["file_name"]).name for row in document["annotations"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{file} is no COCO panoptic file ({type(error).__name__}: {error})") from error
+    if max(classes.values(), default=0) >= UNLABELLED:
+        raise SourceError(f"{file} has category ids up to {max(classes.values())}; expected at most {UNLABELLED - 1}")
+    folder = next((f for f in (file.with_suffix(""), file.parent / "panoptic") if f.is_dir()), file.parent)
+
+    def decode(where: Path, pixels: NDArray[Any]) -> Truth:
+        return coco_truth(where, pixels, segments[where.name])
+
+    files = {stem: folder / name for stem, name in stems.items()}
+    return FolderTruth(str(path), files, decode, classes, "coco", instances=True)
+
+
+def coco_truth(path: Path, pixels: NDArray[Any], segments: list[dict[str, Any]]) -> Truth:
+    """A COCO panoptic PNG, (H, W, 3) BGR: a segment's id is R + 256 G + 65536 B; what is not listed is void."""
+    if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
+        raise SourceError(f"{path} must be an 8-bit colour PNG of segment ids, got {pixels.dtype} {pixels.shape}")
+    key = pixels[..., 0].astype(np.uint32) << 16 | pixels[..., 1].astype(np.uint32) << 8 | pixels[..., 2]
+    ids, rows = np.unique(key, return_inverse=True)
+    classes = np.full(ids.size, UNLABELLED, np.uint8)
+    crowds = []
+    for segment in segments:
+        row = int(np.searchsorted(ids, int(segment["id"])))
+        if row < ids.size and ids[row] == segment["id"]:
+            classes[row] = segment["category_id"]
+            if segment.get("iscrowd"):
+                crowds.append(row)
+    return Truth(rows.astype(np.uint16).reshape(key.shape), tuple(crowds), classes)
+
+
+OPENERS: dict[str, Callable[[Path], TruthSource]] = {
+    "cityscapes": open_cityscapes,
+    "coco": open_coco,
+    "camvid": open_camvid,
+    "kitti": open_kitti,
+    "carla": open_carla,
+}

@@ -11,15 +11,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED
+from drive_seg.labels import UNLABELLED
 
 VOID = -1
 """The segment of pixels without a label."""
 _CLASS_SHIFT = 32
-"""A segment is ``class << 32 | panoptic id`` for a thing and ``class << 32`` for stuff: one per class and frame."""
+"""A segment is ``class << 32 | id in its map`` for a thing and ``class << 32`` for stuff: one per class and frame."""
 
 ClassTable = NDArray[np.uint8]
-"""uint8 (256,): class id of a map -> scored class, 255 where it is none of them."""
+"""uint8 (N,): value of a map -> scored class, 255 where it is none of them; N is above every value."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Side:
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
-        """int64 (S,) panoptic id of each segment in its map; 0 for stuff."""
+        """int64 (S,) value of each segment in its map; 0 for stuff."""
         return self.codes & ((1 << _CLASS_SHIFT) - 1)
 
 
@@ -96,9 +96,9 @@ def overlaps(
     """Count the pixels that every pair of segments shares.
 
     Args:
-        truth, prediction: (H, W) panoptic ids (uint16) or class ids (uint8), of one shape.
+        truth, prediction: (H, W) ids of segments or of classes, of one shape.
         things: bool (256,): which scored classes are things, whose segments stay apart.
-        truth_classes, prediction_classes: from the class ids of each map to the scored ones.
+        truth_classes, prediction_classes: from the ids of each map to scored classes.
 
     Raises:
         ValueError: the shapes differ.
@@ -106,8 +106,8 @@ def overlaps(
     if truth.shape != prediction.shape:
         raise ValueError(f"truth and prediction must have one shape, got {truth.shape} and {prediction.shape}")
     pairs, areas = _count_pairs(truth, prediction)
-    true = _segments(pairs >> 16, truth.dtype == np.uint8, truth_classes, things)
-    predicted = _segments(pairs & 0xFFFF, prediction.dtype == np.uint8, prediction_classes, things)
+    true = _segments(pairs >> 16, truth_classes, things)
+    predicted = _segments(pairs & 0xFFFF, prediction_classes, things)
     true_codes, true_rows = np.unique(true, return_inverse=True)
     predicted_codes, predicted_rows = np.unique(predicted, return_inverse=True)
     # Several ids may have become one segment: stuff, and classes scored jointly.
@@ -144,23 +144,12 @@ def _count_pairs(
     return pairs[first], np.add.reduceat((runs & np.uint64(0xFFFFFFFF)).astype(np.int64), first)
 
 
-def _segments(
-    ids: NDArray[np.int64], is_mask: bool, classes: ClassTable, things: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    source = classes_of(ids)
-    if is_mask:
-        source = np.where(ids == UNLABELLED, UNLABELLED, ids)
-    scored = classes[source].astype(np.int64)
+def _segments(ids: NDArray[np.int64], classes: ClassTable, things: NDArray[np.bool_]) -> NDArray[np.int64]:
+    scored = classes[ids].astype(np.int64)
     codes = scored << _CLASS_SHIFT
     codes += np.where(things[scored], ids, 0)
     codes[scored == UNLABELLED] = VOID
     return codes
-
-
-def classes_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Class ids of panoptic ids, any shape; ``UNLABELLED`` for the unlabelled and for what is no id."""
-    found = np.where(ids >= PANOPTIC_DIVISOR, ids // PANOPTIC_DIVISOR, ids)
-    return np.where((ids == PANOPTIC_UNLABELLED) | (found > UNLABELLED), UNLABELLED, found)
 
 
 def _has_void(codes: NDArray[np.int64]) -> int:
