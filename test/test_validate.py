@@ -37,7 +37,10 @@ def test_a_folder_is_measured_through_the_whole_pipeline(tmp_path: Path) -> None
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()
     cv2.imwrite(str(tmp_path / "images/a.png"), np.full((48, 80, 3), 90, np.uint8))
-    cv2.imwrite(str(tmp_path / "labels/a.png"), np.where(np.arange(80) < 40, 0, 255).astype(np.uint8).repeat(48).reshape(80, 48).T)
+    cv2.imwrite(
+        str(tmp_path / "labels/a.png"),
+        np.where(np.arange(80) < 40, 0, 255).astype(np.uint8).repeat(48).reshape(80, 48).T,
+    )
     report = validate_folder("default", "auto", tmp_path)
     assert report["frames"] == 1 and 0.0 <= report["iou"]["background"] <= 1.0
 
