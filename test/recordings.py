@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,6 +51,7 @@ def write_bag(
     compressed: bool = False,
     broken: int | None = None,
     others: tuple[str, ...] = (),
+    packed: str = "none",
 ) -> Path:
     """A rosbag2 folder of the pictures; returns its storage file.
 
@@ -58,27 +60,59 @@ def write_bag(
         compressed: PNG in CompressedImage instead of raw images.
         broken: this frame's data is one byte short.
         others: further image topics with the same content.
+        packed: what zstd compresses: ``none``, ``file``, ``message``, or ``storage`` (the chunks of MCAP).
     """
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS2_HUMBLE)
     kind = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
     plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
-    with Writer(path, version=8, storage_plugin=plugin) as writer:
+    writer = Writer(path, version=8, storage_plugin=plugin)
+    writer.set_compression(CompressionMode[packed.upper()], CompressionFormat.ZSTD)
+    with writer:
         connections = [writer.add_connection(name, kind, typestore=store) for name in (topic, *others)]
         for number in range(count):
-            seconds, nanoseconds = divmod(stamp_of(number), 10**9)
-            time = store.types["builtin_interfaces/msg/Time"](seconds, nanoseconds)
-            header = store.types["std_msgs/msg/Header"](time, "front_optical")
-            image = picture(number)
-            if compressed:
-                data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].reshape(-1)
-                message = store.types[kind](header, "png", data)
-            else:
-                data = image.reshape(-1)[: -1 if number == broken else None]
-                message = store.types[kind](header, HEIGHT, WIDTH, "rgb8", 0, WIDTH * 3, data)
+            message = image_message(store, kind, number, cut=number == broken)
             for connection in connections:
                 writer.write(connection, stamp_of(number) + 5_000_000, store.serialize_cdr(message, kind))
-    (file,) = [file for file in path.iterdir() if file.suffix in (".mcap", ".db3")]
+    (file,) = [file for file in path.iterdir() if file.suffix != ".yaml"]
     return file
+
+
+def image_message(store: Any, kind: str, number: int, cut: bool = False) -> Any:
+    """Picture ``number`` as a message of ``kind``, of ROS 1 or ROS 2 by the ``store``; ``cut``: one byte is missing."""
+    seconds, nanoseconds = divmod(stamp_of(number), 10**9)
+    time = store.types["builtin_interfaces/msg/Time"](seconds, nanoseconds)
+    ros1 = [number] if "seq" in dict(store.fielddefs["std_msgs/msg/Header"][1]) else []
+    header = store.types["std_msgs/msg/Header"](*ros1, time, "front_optical")
+    image = picture(number)
+    if kind.endswith("CompressedImage"):
+        data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].reshape(-1)
+        return store.types[kind](header, "png", data)
+    data = image.reshape(-1)[: -1 if cut else None]
+    return store.types[kind](header, HEIGHT, WIDTH, "rgb8", 0, WIDTH * 3, data)
+
+
+def write_ros1_bag(path: Path, count: int, topic: str = "/front/image_raw", compression: str = "") -> None:
+    """A ROS 1 bag of the pictures, and a latched String ``/note``; PNG messages where the topic ends in /compressed.
+
+    Args:
+        compression: of its chunks: ``bz2``, ``lz4`` or none.
+    """
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    kind = f"sensor_msgs/msg/{'CompressedImage' if topic.endswith('/compressed') else 'Image'}"
+    writer = Writer(path)
+    if compression:
+        writer.set_compression(Writer.CompressionFormat[compression.upper()])
+    with writer:
+        images = writer.add_connection(topic, kind, typestore=store)
+        notes = writer.add_connection("/note", "std_msgs/msg/String", typestore=store, latching=1)
+        note = store.types["std_msgs/msg/String"]("rain")
+        writer.write(notes, stamp_of(0), store.serialize_ros1(note, "std_msgs/msg/String"))
+        for number in range(count):
+            data = store.serialize_ros1(image_message(store, kind, number), kind)
+            writer.write(images, stamp_of(number) + 5_000_000, data)

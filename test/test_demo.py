@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recordings import HEIGHT, WIDTH, write_bag, write_video
+from recordings import HEIGHT, WIDTH, write_bag, write_ros1_bag, write_video
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("rclpy", reason="rclpy is not installed")
@@ -140,6 +140,14 @@ def test_a_bag_with_a_chosen_topic_goes_round_until_the_time_is_up(demo: Demo, t
     printed, _ = demo.run(*source, "--loop", "--rate", 20, "--seconds", 2)
     check_results(demo.out, (WIDTH, HEIGHT))
     assert printed["camera_sent"] > 20
+
+
+def test_a_ros1_bag_is_played_as_a_camera(demo: Demo, tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_ros1_bag(tmp_path / "in.bag", 20, "/front/image_raw/compressed", "lz4")
+    printed, _ = demo.run("--source", tmp_path / "in.bag", "--seconds", 60)
+    check_results(demo.out, (WIDTH, HEIGHT))
+    assert printed["camera_sent"] == 20
 
 
 def test_what_the_node_complains_about_is_the_error(demo: Demo, tmp_path: Path) -> None:

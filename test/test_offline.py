@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from recordings import FPS, HEIGHT, WIDTH, picture, stamp_of, write_bag, write_images, write_video
+from tiny_model import network
 
 from drive_seg.engines import FunctionEngine
 from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, SourceError
@@ -25,14 +26,6 @@ from drive_seg.pipeline import Pipeline
 NAMES = ["b_2.png", "b_10.png", "a.png"]
 IN_ORDER = ["a", "b_2", "b_10"]
 SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "versions"}
-
-
-def network(batch: np.ndarray) -> RawOutputs:
-    """The tiny model in NumPy: red is the class, green the confidence, blue the heat of centres."""
-    semantic = np.minimum(batch[..., 0] // 40, 5).astype(np.uint8)
-    cells = np.stack([batch[:, 1::4, 1::4, 2] / 255.0 * (semantic[:, 1::4, 1::4] == c) for c in (3, 4, 5)], axis=1)
-    offsets = np.zeros((len(batch), 2, batch.shape[1] // 4, batch.shape[2] // 4), np.float32)
-    return RawOutputs(semantic, batch[..., 1].copy(), cells.astype(np.float32), offsets)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING, LabelSet
 
 RED_PER_CLASS = 40
@@ -34,6 +35,15 @@ def paint(
     for class_id, x, y, w, h in things:
         picture[y : y + h, x : x + w, 0] = red_of(class_id)
     return picture
+
+
+def network(batch: NDArray[np.uint8]) -> RawOutputs:
+    """The same in NumPy, for a FunctionEngine."""
+    semantic = np.minimum(batch[..., 0] // RED_PER_CLASS, len(DRIVING) - 1).astype(np.uint8)
+    heat = batch[:, 1::STRIDE, 1::STRIDE, 2] / 255.0
+    cells = [heat * (semantic[:, 1::STRIDE, 1::STRIDE] == label.id) for label in DRIVING.things]
+    offsets = np.zeros((len(batch), 2, batch.shape[1] // STRIDE, batch.shape[2] // STRIDE), np.float32)
+    return RawOutputs(semantic, batch[..., 1].copy(), np.stack(cells, axis=1).astype(np.float32), offsets)
 
 
 def write_tiny_model(

@@ -49,7 +49,7 @@ class BagFile:
         self._scratch: Path | None = None
         self._writer: Any = None
         self._channels: dict[str, Channel] = {}
-        self._connections: dict[Channel, Any] = {}
+        self._connections: dict[tuple[str, str], Any] = {}
 
     def write(self, topic: str, msgtype: str, message: Any, recorded_ns: int, latched: bool = False) -> None:
         """Append one message of ``types``; raises DriveSegError where that fails."""
@@ -65,15 +65,16 @@ class BagFile:
         try:
             if self._writer is None:
                 self._writer = self._open()
-            if channel not in self._connections:
-                self._connections[channel] = self._writer.add_connection(
+            key = (channel.topic, channel.msgtype)
+            if key not in self._connections:
+                self._connections[key] = self._writer.add_connection(
                     channel.topic,
                     channel.msgtype,
                     msgdef=channel.definition,
                     rihs01=channel.digest,
                     offered_qos_profiles=channel.qos,
                 )
-            self._writer.write(self._connections[channel], passage.recorded_ns, passage.data)
+            self._writer.write(self._connections[key], passage.recorded_ns, passage.data)
         except Exception as error:  # of SQLite, the system or rosbags, by what fails
             raise DriveSegError(f"cannot write bag {self.path}: {error}") from error
 

@@ -12,7 +12,7 @@ RESULTS = "/segmentation/"
 """Topics that are not copied: those of an earlier run, which the new ones replace."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Channel:
     """A topic of a bag with all that another bag must know of it.
 
@@ -76,8 +76,10 @@ class Copier:
             latched = [_latched()] if connection.ext.latching else []
             return self._from_store(connection.topic, self._adopt(connection.msgtype), latched)
         qos = connection.ext.offered_qos_profiles
-        if connection.msgdef.data and connection.digest and not connection.topic.startswith(RESULTS):
-            return Channel(connection.topic, connection.msgtype, connection.msgdef.data, connection.digest, qos)
+        if connection.msgdef.data and not connection.topic.startswith(RESULTS):
+            # A single MCAP file has no hashes where rosbags looks for them.
+            digest = connection.digest or self._reader.typestore.hash_rihs01(connection.msgtype)
+            return Channel(connection.topic, connection.msgtype, connection.msgdef.data, digest, qos)
         return self._from_store(connection.topic, connection.msgtype, qos)
 
     def _from_store(self, topic: str, msgtype: str, qos: Sequence[Any] = ()) -> Channel | None:

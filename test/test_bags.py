@@ -1,0 +1,252 @@
+"""Bags of every kind as a source, damaged ones, and copies of a bag with the results in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recordings import HEIGHT, WIDTH, image_message, picture, stamp_of, write_bag, write_ros1_bag
+from tiny_model import network, write_tiny_model
+
+pytest.importorskip("rosbags", reason="rosbags is not installed")
+
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import SourceError
+from drive_seg.labels import DRIVING
+from drive_seg.offline.bags import BagCopy, BagSource
+from drive_seg.offline.runner import Outcome, run
+from drive_seg.offline.sinks import open_sink
+from drive_seg.pipeline import Pipeline
+
+RECORDED_LATER = 5_000_000
+RESULTS = {f"/segmentation/{name}" for name in ("label_info", "mask", "panoptic", "instances")}
+
+
+@pytest.fixture
+def pipeline() -> Iterator[Pipeline]:
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
+        yield made
+
+
+def go(source: Path, out: Path, pipeline: Pipeline, copying: bool = False) -> Outcome:
+    bag = BagSource(source)
+    return run(BagCopy(bag) if copying else bag, open_sink(out, DRIVING, bag.fps), pipeline, "tiny")
+
+
+def read(path: Path) -> dict[str, list[tuple[int, Any]]]:
+    """(recorded, message) by topic, in the order of the bag."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    with AnyReader([path]) as reader:
+        for connection, recorded, raw in reader.messages():
+            message = reader.deserialize(raw, connection.msgtype)
+            found.setdefault(connection.topic, []).append((recorded, message))
+    return found
+
+
+def check_masks(found: dict[str, list[tuple[int, Any]]], numbers: list[int], pipeline: Pipeline) -> None:
+    """The masks are those of these pictures, with their headers."""
+    masks = found["/segmentation/mask"]
+    assert len(masks) == len(found["/segmentation/panoptic"]) == len(found["/segmentation/instances"]) == len(numbers)
+    for number, (recorded, mask) in zip(numbers, masks, strict=True):
+        assert mask.header.stamp.sec * 10**9 + mask.header.stamp.nanosec == stamp_of(number)
+        assert mask.header.frame_id == "front_optical"
+        assert recorded == stamp_of(number) + RECORDED_LATER
+        np.testing.assert_array_equal(mask.data.reshape(HEIGHT, WIDTH), pipeline(picture(number)).mask)
+
+
+@pytest.mark.parametrize("compression", ["", "bz2", "lz4"])
+@pytest.mark.parametrize("topic", ["/front/image_raw", "/front/image_raw/compressed"])
+def test_ros1_bags_are_read_like_others(tmp_path: Path, pipeline: Pipeline, topic: str, compression: str) -> None:
+    write_ros1_bag(tmp_path / "in.bag", 4, topic, compression)
+    assert go(tmp_path / "in.bag", tmp_path / "out.mcap", pipeline).error is None
+    found = read(tmp_path / "out.mcap")
+    assert set(found) == RESULTS
+    check_masks(found, [0, 1, 2, 3], pipeline)
+
+
+@pytest.mark.parametrize(
+    ("storage", "packed"),
+    [("mcap", "storage"), ("mcap", "message"), ("sqlite3", "message"), ("sqlite3", "file"), ("mcap", "file")],
+)
+def test_compressed_ros2_bags_are_read_like_others(
+    tmp_path: Path, pipeline: Pipeline, storage: str, packed: str
+) -> None:
+    plain, small = (write_bag(tmp_path / name, 4, storage, packed=how) for name, how in (("a", "none"), ("b", packed)))
+    assert small.stat().st_size < plain.stat().st_size / 2
+    assert go(tmp_path / "b", tmp_path / "out.mcap", pipeline).error is None
+    check_masks(read(tmp_path / "out.mcap"), [0, 1, 2, 3], pipeline)
+
+
+def write_rich_bag(path: Path, storage: str) -> Path:
+    """Four pictures, a latched transform, a type of its own, masks of an earlier run; returns the storage file."""
+    write_bag(path.with_name("pictures"), 4, storage)
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg("float64 volts\nstring[] cells\n", "truck_msgs/msg/Battery"))
+    battery = store.types["truck_msgs/msg/Battery"](24.5, ["a", "b"])
+    transforms = store.types["tf2_msgs/msg/TFMessage"]([])
+    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+    with AnyReader([path.with_name("pictures")]) as reader, Writer(path, version=8, storage_plugin=plugin) as writer:
+        from drive_seg.offline.bag_writer import BagFile
+
+        latched = BagFile(path)._profile(latched=True)
+        kinds = {"/tf_static": "tf2_msgs/msg/TFMessage", "/battery": "truck_msgs/msg/Battery"}
+        kinds |= {"/front/image_raw": "sensor_msgs/msg/Image", "/segmentation/mask": "sensor_msgs/msg/Image"}
+        into = {
+            topic: writer.add_connection(
+                topic, kind, typestore=store, offered_qos_profiles=[latched] if topic == "/tf_static" else []
+            )
+            for topic, kind in kinds.items()
+        }
+        writer.write(into["/tf_static"], stamp_of(0), store.serialize_cdr(transforms, kinds["/tf_static"]))
+        for _, recorded, raw in reader.messages():
+            writer.write(into["/front/image_raw"], recorded, raw)
+            writer.write(into["/segmentation/mask"], recorded, raw)
+            writer.write(into["/battery"], recorded + 50, store.serialize_cdr(battery, kinds["/battery"]))
+    (file,) = [file for file in path.iterdir() if file.suffix != ".yaml"]
+    return file
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("as_folder", [False, True], ids=["file", "folder"])
+@pytest.mark.parametrize("ending", [".mcap", ".bag2"])
+def test_a_copy_has_every_message_as_it_was_and_the_results_beside_them(
+    tmp_path: Path, pipeline: Pipeline, storage: str, as_folder: bool, ending: str
+) -> None:
+    file = write_rich_bag(tmp_path / "in", storage)
+    out = tmp_path / f"out{ending}"
+    outcome = go(tmp_path / "in" if as_folder else file, out, pipeline, copying=True)
+    assert outcome.error is None and outcome.summary.counts.received == 4
+    kept = ("/tf_static", "/battery", "/front/image_raw")
+
+    def raw_messages(path: Path) -> list[tuple[str, int, bytes]]:
+        with AnyReader([path]) as reader:
+            return [(c.topic, recorded, bytes(raw)) for c, recorded, raw in reader.messages() if c.topic in kept]
+
+    assert raw_messages(out) == raw_messages(tmp_path / "in")
+    found = read(out)
+    assert set(found) == RESULTS | set(kept)
+    check_masks(found, [0, 1, 2, 3], pipeline)
+    assert found["/battery"][0][1].cells == ["a", "b"]
+    with AnyReader([tmp_path / "in"]) as before, AnyReader([out]) as after:
+        types = [
+            {c.topic: reader.typestore.hash_rihs01(c.msgtype) for c in reader.connections if c.topic in kept}
+            for reader in (before, after)
+        ]
+        assert types[0] == types[1]
+        assert all(c.digest == types[0].get(c.topic, c.digest) for c in after.connections if ending == ".bag2")
+        (transforms,) = [c for c in after.connections if c.topic == "/tf_static"]
+        assert transforms.ext.offered_qos_profiles[0].durability is QosDurability.TRANSIENT_LOCAL
+
+
+def test_a_copy_of_a_ros1_bag_is_a_ros2_bag(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_ros1_bag(tmp_path / "in.bag", 4, compression="lz4")
+    assert go(tmp_path / "in.bag", tmp_path / "out.mcap", pipeline, copying=True).error is None
+    found = read(tmp_path / "out.mcap")
+    assert set(found) == RESULTS | {"/note", "/front/image_raw"}
+    check_masks(found, [0, 1, 2, 3], pipeline)
+    ((recorded, note),) = found["/note"]
+    assert (recorded, note.data) == (stamp_of(0), "rain")
+    for number, (recorded, image) in enumerate(found["/front/image_raw"]):
+        assert recorded == stamp_of(number) + RECORDED_LATER
+        assert not hasattr(image.header, "seq")
+        np.testing.assert_array_equal(image.data.reshape(HEIGHT, WIDTH, 3), picture(number))
+
+
+def test_a_copy_with_a_limit_ends_with_its_last_image(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_rich_bag(tmp_path / "in", "mcap")
+    bag = BagSource(tmp_path / "in")
+    outcome = run(BagCopy(bag), open_sink(tmp_path / "out.mcap", DRIVING, bag.fps), pipeline, "tiny", limit=2)
+    assert outcome.summary.counts.published == 2
+    found = read(tmp_path / "out.mcap")
+    assert len(found["/front/image_raw"]) == len(found["/segmentation/mask"]) == 2
+
+
+COUNT = 20
+
+
+def cut(data: bytearray) -> None:
+    del data[len(data) * 6 // 10 :]
+
+
+def garbage(data: bytearray) -> None:
+    middle, size = len(data) // 2, len(data) // 20
+    data[middle : middle + size] = np.random.default_rng(0).bytes(size)
+
+
+@pytest.mark.parametrize("damage", [cut, garbage])
+@pytest.mark.parametrize("kind", ["mcap", "mcap zstd", "sqlite3", "ros1", "ros1 lz4"])
+@pytest.mark.parametrize("copying", [False, True], ids=["", "copying"])
+def test_damaged_bags_give_all_that_can_be_read_then_one_error(
+    tmp_path: Path, pipeline: Pipeline, kind: str, damage: Any, copying: bool
+) -> None:
+    storage, _, packed = kind.partition(" ")
+    if storage == "ros1":
+        file = tmp_path / "in.bag"
+        write_ros1_bag(file, COUNT, compression=packed)
+    else:
+        file = write_bag(tmp_path / "in", COUNT, storage, packed="storage" if packed else "none")
+    data = bytearray(file.read_bytes())
+    damage(data)
+    file.write_bytes(data)
+    outcome = go(file, tmp_path / "out.mcap", pipeline, copying)
+    published = outcome.summary.counts.published
+    assert outcome.summary.counts.in_flight == 0
+    assert isinstance(outcome.error, SourceError)
+    assert ("cut short" if damage is cut else "damaged") in str(outcome.error)
+    assert f"{published} images of /front/image_raw could be read" in str(outcome.error)
+    if damage is cut:
+        check_masks(read(tmp_path / "out.mcap"), list(range(published)), pipeline)
+    found = read(tmp_path / "out.mcap")
+    stamps = [mask.header.stamp.sec * 10**9 + mask.header.stamp.nanosec for _, mask in found["/segmentation/mask"]]
+    assert len(stamps) == len(set(stamps)) == published >= COUNT // 3
+    assert set(stamps) <= {stamp_of(number) for number in range(COUNT)}
+    if copying:
+        assert len(found["/front/image_raw"]) == published
+
+
+def test_a_message_that_is_none_is_left_out_and_counted(tmp_path: Path, pipeline: Pipeline) -> None:
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        images = writer.add_connection("/front/image_raw", "sensor_msgs/msg/Image", typestore=store)
+        for number in range(4):
+            data = store.serialize_cdr(image_message(store, images.msgtype, number), images.msgtype)
+            writer.write(images, stamp_of(number) + RECORDED_LATER, data[:30] if number == 2 else data)
+    outcome = go(tmp_path / "in", tmp_path / "out.mcap", pipeline)
+    assert outcome.error is None
+    assert dict(outcome.summary.counts.dropped) == {"malformed": 1}
+    check_masks(read(tmp_path / "out.mcap"), [0, 1, 3], pipeline)
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    given = [sys.executable, "-m", "drive_seg", "run", "--backend", "onnxruntime", *map(str, arguments)]
+    return subprocess.run(given, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_ends_with_one_error_and_a_readable_bag(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    model = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
+    file = write_bag(tmp_path / "in", COUNT)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    done = command(file, "-o", tmp_path / "out.mcap", "--model", model, "--copy-inputs")
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1 and "cut short" in done.stderr and "Traceback" not in done.stderr
+    found = read(tmp_path / "out.mcap")
+    check_masks(found, list(range(len(found["/front/image_raw"]))), pipeline)
+
+
+def test_inputs_are_copied_from_a_bag_into_a_bag_only(tmp_path: Path) -> None:
+    write_bag(tmp_path / "in", 1)
+    done = command(tmp_path / "in", "-o", tmp_path / "out.mp4", "--copy-inputs")
+    assert done.returncode == 2
+    assert "--copy-inputs" in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
