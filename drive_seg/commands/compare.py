@@ -82,11 +82,15 @@ def _number(value: float | None, scale: int, sign: str = "") -> str:
 
 
 def _method(found: Comparison) -> str:
+    from drive_seg.offline.compare import LEAST_BLOCKS
+
     old, new = found.frames
     frames = f"the same {old} frames, paired" if found.paired else f"different frames ({old} and {new}), not paired"
     drawn = f"blocks of {found.block} frames" if found.block > 1 else "single frames"
+    method = f"intervals from {found.resamples} bootstrap draws of {drawn}, seed {found.seed}"
+    if min(old, new) < LEAST_BLOCKS * found.block:
+        method = f"too few frames for intervals (at least {LEAST_BLOCKS * found.block})"
     return (
         f"{found.before} -> {found.after}: {frames}; scores in per cent, latency in ms; "
-        f"intervals from {found.resamples} bootstrap draws of {drawn}, seed {found.seed}; "
-        "--json has all metrics"
+        f"{method}; --json has all metrics"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ SHORT_NAMES = {
 }
 """What metrics may be called instead of their path in ``metrics.json``."""
 
+LEAST_BLOCKS = 10
+"""Below so many blocks of frames there are no intervals: drawn from a handful, they would promise too much."""
+
 _SAME = 1e-9
 """Scores from the frames and those of ``metrics.json`` differ by less: by rounding only."""
 
@@ -57,7 +61,7 @@ class Limit:
 @dataclass(frozen=True)
 class Difference:
     """One metric of both evaluations, None where undefined. ``interval`` is that of ``after - before``; None for
-    metrics that do not follow from counts of frames (latency, average precision)."""
+    metrics that do not follow from counts of frames (latency, average precision), and with too few frames."""
 
     metric: str
     before: float | None
@@ -137,8 +141,11 @@ class Comparison:
         found = [name for name in self.differences if name.endswith("." + path)]
         if len(found) == 1:
             return self.differences[found[0]]
-        there = ", ".join(found or [*SHORT_NAMES, *self.differences])
-        raise ConfigError(f"metric '{metric}' is {'several' if found else 'unknown'}; expected one of {there}")
+        if found:
+            raise ConfigError(f"metric '{metric}' may be {', '.join(found)}; give one of these")
+        near = difflib.get_close_matches(path, [*self.differences, *by_path], 4, cutoff=0.4)
+        hint = f", or a path of metrics.json such as {', '.join(near)}" if near else ", or a path of metrics.json"
+        raise ConfigError(f"there is no metric '{metric}'; expected one of {', '.join(SHORT_NAMES)}{hint}")
 
     def regressions(self, limits: Sequence[Limit]) -> list[str]:
         """A line for each limit that is not kept, or that cannot be judged; raises ConfigError for unknown metrics."""
@@ -189,12 +196,9 @@ def compare_files(
     names, things = [name for name, _ in classes], [thing for _, thing in classes]
     for path, evaluation, counts in ((before, old, old_counts), (after, new, new_counts)):
         _check_totals(path, evaluation, scores(counts, np.ones((1, len(counts))), names, things))
-    old_seed, new_seed = [seed, 0], [seed, 0 if order is not None else 1]
-    old_drawn, new_drawn = (
-        _sample(counts, draws(len(counts), resamples, block, np.random.default_rng(stream)), names, things)
-        for counts, stream in ((old_counts, old_seed), (new_counts, new_seed))
-    )
-    found = intervals({name: values - old_drawn[name] for name, values in new_drawn.items()}, CONFIDENCE)
+    found: dict[str, tuple[float, float] | None] = {}
+    if min(len(old_counts), len(new_counts)) >= LEAST_BLOCKS * block:
+        found = _intervals(old_counts, new_counts, order is not None, names, things, resamples, block, seed)
     left, right = dict(_leaves(old)), dict(_leaves(new))
     differences = {}
     for metric in {**left, **right}:
@@ -203,6 +207,24 @@ def compare_files(
         differences[metric] = Difference(metric, was, now, interval)
     frames = (len(old_counts), len(new_counts))
     return Comparison(str(before), str(after), order is not None, frames, differences, block, seed, resamples)
+
+
+def _intervals(
+    old: FrameCounts,
+    new: FrameCounts,
+    paired: bool,
+    classes: Sequence[str],
+    things: Sequence[bool],
+    resamples: int,
+    block: int,
+    seed: int,
+) -> dict[str, tuple[float, float] | None]:
+    """Intervals of the changes. Paired frames are drawn by the same random numbers, so that each draw has both."""
+    drawn = [
+        _sample(counts, draws(len(counts), resamples, block, np.random.default_rng([seed, stream])), classes, things)
+        for counts, stream in ((old, 0), (new, 0 if paired else 1))
+    ]
+    return intervals({name: values - drawn[0][name] for name, values in drawn[1].items()}, CONFIDENCE)
 
 
 def _sample(
