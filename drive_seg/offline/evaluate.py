@@ -24,7 +24,7 @@ from drive_seg.offline.metrics import StageSamples
 from drive_seg.offline.predictions import PredictionSource
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.runner import run
-from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth
+from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, scored_ids, tables_of
 from drive_seg.offline.sources import Origin, Source, Unreadable, origin_of
 from drive_seg.offline.summary import percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
@@ -41,7 +41,7 @@ class Scored:
     """One scored frame, shown to whoever wants to look: a report keeps the worst.
 
     Attributes:
-        truth, prediction: uint16 (H, W) panoptic ids, or uint8 class ids, each in its own classes.
+        truth, prediction: each in its own classes; ``maps`` has them in those that are scored.
         label_map: brings both to the scored classes.
         image: uint8 (H, W, 3) RGB, None where only the maps are known.
     """
@@ -51,6 +51,15 @@ class Scored:
     prediction: Prediction
     label_map: LabelMap
     image: NDArray[np.uint8] | None
+
+    def maps(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """uint16 (H, W) panoptic ids of truth and prediction in the scored classes, objects numbered anew."""
+        true_classes, predicted_classes = tables_of(self.label_map, self.truth)
+        labels = self.label_map.labels
+        return (
+            scored_ids(self.truth.map, true_classes, labels),
+            scored_ids(self.prediction.map, predicted_classes, labels),
+        )
 
 
 Observer = Callable[[Scored], None]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import DriveSegError
-from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED, LabelSet, mask_of
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, LabelSet, mask_of
 from drive_seg.overlay import shade
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ class WorstFrames:
         name = scored.score.frame
         if math.isnan(score) or not self._wants(score, name):
             return
-        maps = (_scored_ids(truth, known.truth, known.labels), _scored_ids(prediction, known.predicted, known.labels))
-        self._insert(draw_frame(name, score, measure, *maps, scored.image, known.labels))
+        self._insert(draw_frame(name, score, measure, *scored.maps(), scored.image, known.labels))
 
     def __iadd__(self, other: WorstFrames) -> WorstFrames:
         for picture in other._kept:
@@ -141,25 +140,6 @@ def draw_frame(
         wrong=share,
         size=size,
     )
-
-
-def _scored_ids(ids: NDArray[Any], table: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint16]:
-    """Panoptic ids in the scored classes.
-
-    Args:
-        ids: (H, W), uint16 panoptic ids or uint8 class ids.
-        table: uint8 (256,) scored class by own class, 255 is void.
-    """
-    if ids.dtype == np.uint8:
-        own, number = ids, np.zeros(ids.shape, np.uint16)
-    else:
-        own = mask_of(ids)
-        number = np.where(ids >= PANOPTIC_DIVISOR, ids % PANOPTIC_DIVISOR, 0).astype(np.uint16)
-    scored: NDArray[np.uint16] = table[own].astype(np.uint16)
-    void, thing = scored == UNLABELLED, (number > 0) & labels.is_thing[scored]
-    scored[thing] = scored[thing] * PANOPTIC_DIVISOR + number[thing]
-    scored[void] = PANOPTIC_UNLABELLED
-    return scored
 
 
 def _shrink(ids: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:

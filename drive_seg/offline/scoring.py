@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
-from drive_seg.labels import LabelSet
+from drive_seg.labels import (
+    MAX_INSTANCES_PER_CLASS,
+    PANOPTIC_DIVISOR,
+    PANOPTIC_UNLABELLED,
+    UNLABELLED,
+    LabelSet,
+)
 from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, none_if_nan
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
@@ -217,7 +223,7 @@ class Scorer:
         now = self._moment(truth, prediction, image)
         one = self._empty()
         one.frames = 1
-        found = overlaps(truth.map, prediction.map, self._things, *self._tables(truth))
+        found = overlaps(truth.map, prediction.map, self._things, *tables_of(self.map, truth))
         one.confusion.add(found)
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
@@ -235,12 +241,35 @@ class Scorer:
         grey = None
         if image is not None and image.shape[:2] == truth.map.shape:
             grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-        true_classes, predicted_classes = self._tables(truth)
+        true_classes, predicted_classes = tables_of(self.map, truth)
         return Moment(_look_up(true_classes, truth.map), _look_up(predicted_classes, prediction.map), grey)
 
-    def _tables(self, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        own = self.map.truth_table if truth.classes is None else self.map.truth[truth.classes]
-        return own, self.map.predicted_table
+
+def tables_of(label_map: LabelMap, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """uint8 (N,) scored classes by the values of a truth and of predictions."""
+    own = label_map.truth_table if truth.classes is None else label_map.truth[truth.classes]
+    return own, label_map.predicted_table
+
+
+def scored_ids(
+    ids: NDArray[np.uint16] | NDArray[np.uint8], classes: NDArray[np.uint8], labels: LabelSet
+) -> NDArray[np.uint16]:
+    """uint16 (H, W): a map's segments as panoptic ids of the scored classes, numbered anew.
+
+    Args:
+        classes: uint8 (N,) scored class by value of the map, 255 is void.
+    """
+    table = np.full(1 << 16, PANOPTIC_UNLABELLED, np.uint16)
+    numbers = dict.fromkeys(range(len(labels)), 0)
+    for value in np.flatnonzero(np.bincount(ids.reshape(-1), minlength=1)).tolist():
+        scored = int(classes[value])
+        if scored == UNLABELLED:
+            continue
+        table[value] = scored
+        if ids.dtype == np.uint16 and labels[scored].thing and numbers[scored] < MAX_INSTANCES_PER_CLASS:
+            numbers[scored] += 1
+            table[value] = scored * PANOPTIC_DIVISOR + numbers[scored]
+    return np.take(table, ids)
 
 
 def _look_up(classes: NDArray[np.uint8], ids: NDArray[np.uint16] | NDArray[np.uint8]) -> NDArray[np.uint8]:
