@@ -31,6 +31,8 @@ _POINTS = 160
 _STRETCHES = 400
 """Most points of a score over the frames."""
 
+_LONGEST_NAME = 24
+
 _LEAST_MS = 0.001
 """What a shorter time is drawn as: a logarithmic axis has no zero."""
 
@@ -72,7 +74,7 @@ def percentile_plot(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
         marks = (("p50", "o", 36, 0), ("p95", "D", 26, 0), ("p99", "D", 26, 1), ("max", "|", 60, 3))
         for name, marker, size, series in marks:
             axes.scatter(columns[name], rows, s=size, marker=marker, color=_series(series), label=name, zorder=3)
-        axes.set_yticks(rows, stages)
+        axes.set_yticks(rows, [_short(stage) for stage in stages])
         axes.set_ylim(-0.6, len(stages) - 0.4)
         _log_milliseconds(axes)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handletextpad=0.2, columnspacing=1.6)
@@ -90,7 +92,12 @@ def distribution_plot(times_ms: Mapping[str, Sequence[float]]) -> str:
             milliseconds, share = _steps(np.sort(np.maximum(np.asarray(values, np.float64), _LEAST_MS)))
             width = 2.4 if stage in ("processing", "end_to_end") else 1.5
             axes.step(
-                milliseconds, share * 100, where="post", color=_series(number % SERIES), linewidth=width, label=stage
+                milliseconds,
+                share * 100,
+                where="post",
+                color=_series(number % SERIES),
+                linewidth=width,
+                label=_short(stage),
             )
         axes.set(ylim=(0, 101), ylabel="frames, %")
         axes.tick_params(axis="y", labelcolor=_MUTED)
@@ -172,6 +179,11 @@ class _figure:  # noqa: N801 - reads as the function it stands for
 
     def __exit__(self, *error: object) -> None:
         self._style.__exit__(None, None, None)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the plot."""
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def _series(number: int) -> str:
