@@ -273,11 +273,16 @@ def launch_modules(monkeypatch: pytest.MonkeyPatch) -> None:
         "launch": ["LaunchDescription"],
         "launch.actions": [
             "DeclareLaunchArgument",
+            "ExecuteProcess",
             "IncludeLaunchDescription",
             "OpaqueFunction",
+            "RegisterEventHandler",
             "SetEnvironmentVariable",
+            "Shutdown",
+            "TimerAction",
         ],
         "launch.conditions": ["IfCondition"],
+        "launch.event_handlers": ["OnProcessExit"],
         "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
         "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution", "PythonExpression"],
         "launch_ros": [],
@@ -315,7 +320,7 @@ def arguments(actions: list[Any]) -> dict[str, str]:
 class TestLaunchFiles:
     def test_every_launch_file_is_tested_here(self) -> None:
         names = {path.name for path in (ROOT / "launch").glob("*.launch.py")}
-        assert names == {"drive_seg.launch.py", "demo.launch.py"}
+        assert names == {"drive_seg.launch.py", "demo.launch.py", "replay.launch.py"}
 
     def test_arguments_of_the_node(self) -> None:
         described = arguments(describe("drive_seg.launch.py"))
@@ -374,6 +379,31 @@ class TestLaunchFiles:
         kinds = [type(action).__name__ for action in actions if type(action).__name__ != "DeclareLaunchArgument"]
         assert kinds == ["Node", "IncludeLaunchDescription", "Node"]
         assert actions[-3].kwargs["executable"] == "sim_camera"
+
+    def test_replay_plays_the_bag_and_ends_with_it(self) -> None:
+        actions = describe("replay.launch.py")
+        described = arguments(actions)
+        assert set(described) == {"bag", "out", "rate", "delay", "record"}
+        assert all(described.values())
+        required = [
+            action.args[0]
+            for action in actions
+            if type(action).__name__ == "DeclareLaunchArgument" and "default_value" not in action.kwargs
+        ]
+        assert required == ["bag"]
+        segmentation, record, play, end = actions[-4:]
+        assert dict(segmentation.kwargs["launch_arguments"]) == {"use_sim_time": "true"}
+        assert record.kwargs["cmd"][:3] == ["ros2", "bag", "record"] and "condition" in record.kwargs
+        assert play.kwargs["cmd"][:3] == ["ros2", "bag", "play"] and "--clock" in play.kwargs["cmd"]
+        handler = end.args[0]
+        assert handler.kwargs["target_action"] is play
+        (timer,) = handler.kwargs["on_exit"]
+        assert [type(action).__name__ for action in timer.kwargs["actions"]] == ["Shutdown"]
+
+    def test_no_argument_of_an_including_file_hides_one_of_the_node(self) -> None:
+        node = set(arguments(describe("drive_seg.launch.py")))
+        for name in ("demo.launch.py", "replay.launch.py"):
+            assert not node & set(arguments(describe(name))), name
 
     def test_demo_arguments_have_the_defaults_of_the_camera(self) -> None:
         pytest.importorskip("rclpy")

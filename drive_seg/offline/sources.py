@@ -15,7 +15,7 @@ DEFAULT_FPS = 30.0
 """Frame rate of sources that do not know theirs: image folders, some cameras."""
 
 EXPECTED = (
-    "'sim', a video file, a folder of images, an image, a bag (.mcap, .db3, a rosbag2 folder), "
+    "'sim', a video file, a folder of images, an image, a bag (.mcap, .db3, .bag, a rosbag2 folder), "
     "a device (0, /dev/video0) or a URL (rtsp://, http://)"
 )
 
