@@ -205,28 +205,27 @@ def tables(document: dict[str, Any]) -> list[Table | str]:
 
 
 def _class_table(document: dict[str, Any]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"{document['frames']} frames, percent", title_justify="left")
-    for column in ("class", "PQ", "SQ", "RQ", "TP", "FP", "FN", "IoU", "outline F1", "AP", "AP50"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    table = Table(title=f"{document['frames']} frames, percent", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("class", "PQ", "SQ", "RQ", "TP", "FP", "FN", "IoU", "edge F1", "AP"):
+        table.add_column(column, justify="left" if column == "class" else "right", no_wrap=True)
     panoptic, boundary = document["panoptic"], document["boundary"]["per_class"]
     instance = document["instance"]["per_class"]
     for name, row in panoptic["per_class"].items():
-        found = instance.get(name, {})
         table.add_row(
             name,
             *(_percent(row[key]) for key in ("pq", "sq", "rq")),
             *(str(row[key]) for key in ("tp", "fp", "fn")),
             *map(_percent, (document["semantic"]["per_class"][name], boundary[name]["f1"])),
-            *(_percent(found.get(key)) for key in ("ap", "ap50")),
+            _percent(instance.get(name, {}).get("ap")),
         )
     table.add_section()
-    whole = (document["semantic"]["miou"], document["boundary"]["f1"])
+    whole = (document["semantic"]["miou"], document["boundary"]["f1"], document["instance"]["ap"])
     for kind in ("things", "stuff", "all"):
         row = panoptic[kind]
-        rest = [*map(_percent, whole)] if kind == "all" else ["", ""]
-        rest += [_percent(document["instance"][key]) for key in ("ap", "ap50")] if kind == "things" else []
+        rest = map(_percent, whole) if kind == "all" else ()
         table.add_row(kind, *(_percent(row[key]) for key in ("pq", "sq", "rq")), "", "", "", *rest)
     return table
 

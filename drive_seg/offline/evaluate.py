@@ -145,6 +145,7 @@ class Judge:
             SourceError: not one frame found its truth.
         """
         tally = self.tally
+        self.log.flush()
         if not tally.totals.frames:
             raise SourceError(
                 f"none of {tally.unmatched_predictions} frames has a truth in {self._truth.name}; "

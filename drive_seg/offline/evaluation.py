@@ -154,6 +154,13 @@ class FrameLog(Sequence[FrameScore]):
         for number in range(len(self)):
             yield self[number]
 
+    def flush(self) -> None:
+        """See that other readers of the file find every frame; raises DriveSegError where that fails."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise DriveSegError(f"cannot write {self._file.name}: {error}") from error
+
     def close(self) -> None:
         """Close the file; the frames can no longer be read."""
         self._file.close()

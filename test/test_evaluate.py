@@ -1,0 +1,503 @@
+"""``drive_seg evaluate`` on files written by the tests: where truth is found, what is counted, what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from recordings import HEIGHT, WIDTH, picture, stamp_of, write_bag, write_images
+from tiny_model import network
+
+from drive_seg import cli
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import ConfigError, SourceError
+from drive_seg.frame import RawOutputs
+from drive_seg.labels import DRIVING
+from drive_seg.offline.evaluate import EvaluationOptions, TruthfulSim, evaluate_predictions, evaluate_source
+from drive_seg.offline.evaluation import Evaluation, FrameScore
+from drive_seg.offline.label_map import bind, load_map
+from drive_seg.offline.predictions import open_predictions
+from drive_seg.offline.runner import run
+from drive_seg.offline.sinks import open_sink
+from drive_seg.offline.sources import open_source
+from drive_seg.offline.truth import open_truth
+from drive_seg.offline.truth_files import open_folder
+from drive_seg.pipeline import Pipeline
+
+NAMES = ["a.png", "b_2.png", "b_10.png"]
+
+
+@pytest.fixture
+def pipeline() -> Iterator[Pipeline]:
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
+        yield made
+
+
+def truth_of(number: int) -> np.ndarray:
+    """What ``picture(number)`` shows, from the numbers it is painted with."""
+    truth = np.ones((HEIGHT, WIDTH), np.uint16)
+    left = 16 + 8 * (number % 20)
+    truth[80:120, left : left + 48] = 3001
+    return truth
+
+
+def write_truth(folder: Path, names: list[str], kind: str = "panoptic") -> None:
+    (folder / kind).mkdir(parents=True)
+    for number, name in enumerate(names):
+        truth = truth_of(number)
+        image = truth if kind == "panoptic" else np.where(truth >= 1000, 3, truth).astype(np.uint8)
+        assert cv2.imwrite(str(folder / kind / name), image)
+
+
+def write_truth_bag(path: Path, count: int, *, camera: bool, shift: int = 0, encoding: str = "16UC1") -> None:
+    """A bag with ``/camera/truth/panoptic`` (or mask), stamps as ``write_bag``'s, plus ``shift`` ns."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    kind = "sensor_msgs/msg/Image"
+    topic = "/camera/truth/panoptic" if encoding == "16UC1" else "/camera/truth/mask"
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics = ["/camera/image_raw", topic] if camera else [topic]
+        connections = [writer.add_connection(name, kind, typestore=store) for name in topics]
+        for number in range(count):
+            seconds, nanoseconds = divmod(stamp_of(number) + shift, 10**9)
+            header = store.types["std_msgs/msg/Header"](
+                store.types["builtin_interfaces/msg/Time"](seconds, nanoseconds), "optical"
+            )
+            truth = truth_of(number)
+            if encoding != "16UC1":
+                truth = np.where(truth >= 1000, 3, truth).astype(np.uint8)
+            images = [("rgb8", picture(number))] if camera else []
+            for connection, (name, pixels) in zip(connections, [*images, (encoding, truth)], strict=True):
+                data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+                message = store.types[kind](header, HEIGHT, WIDTH, name, 0, data.size // HEIGHT, data)
+                writer.write(connection, stamp_of(number), store.serialize_cdr(message, kind))
+
+
+def perfect(document: dict[str, Any], frames: int) -> None:
+    assert document["frames"] == frames
+    assert document["panoptic"]["all"] == {"pq": 1.0, "sq": 1.0, "rq": 1.0, "n": 2}
+    assert document["panoptic"]["per_class"]["vehicle"]["tp"] == frames
+    assert document["semantic"]["miou"] == document["instance"]["ap"] == 1.0
+
+
+def judge(source: Path, truth: Path, pipeline: Pipeline, **options: Any) -> Evaluation:
+    kind = options.pop("kind", "auto")
+    opened = open_truth(str(truth), DRIVING, kind)
+    outcome = evaluate_source(open_source(str(source)), opened, pipeline, "tiny", EvaluationOptions(**options))
+    assert outcome.error is None
+    return outcome.evaluation
+
+
+def test_images_and_truth_are_matched_by_name(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", NAMES)
+    found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
+    perfect(found.to_dict(), 3)
+    assert found.metrics["unmatched"] == {"predictions": 0, "truths": 0}
+    assert [frame.frame for frame in found.frames] == ["a", "b_2", "b_10"]
+    assert set(found.latency) >= {"decode", "preprocess", "inference", "postprocess"}
+
+
+def test_a_wrong_frame_is_found_and_counted(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", NAMES)
+    nothing = np.ones((HEIGHT, WIDTH), np.uint16)
+    cv2.imwrite(str(tmp_path / "truth/panoptic/b_2.png"), nothing)
+    found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
+    row = found.metrics["panoptic"]["per_class"]["vehicle"]
+    assert (row["tp"], row["fp"], row["fn"]) == (2, 1, 0) and row["rq"] == 2 / 2.5
+    assert min(found.frames, key=lambda frame: frame.pq).frame == "b_2"
+    assert found.metrics["semantic"]["confusion"][1][3] == 48 * 40
+
+
+def test_frames_without_truth_and_truth_without_frames_are_counted(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", [NAMES[0], NAMES[1], "x.png", "y.png"])
+    found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
+    assert found.metrics["frames"] == 2 and found.metrics["unmatched"] == {"predictions": 1, "truths": 2}
+
+
+def test_nothing_in_common_is_an_error(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", ["x.png"])
+    with pytest.raises(
+        SourceError, match=r"none of 3 frames has a truth in .*; frames and truth must have equal names"
+    ):
+        judge(tmp_path / "in", tmp_path / "truth", pipeline)
+
+
+def test_sizes_must_agree(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    (tmp_path / "truth/panoptic").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "truth/panoptic/a.png"), np.ones((10, 20), np.uint16))
+    with pytest.raises(SourceError, match="frame a: the truth has 20x10 pixels, the prediction 320x192"):
+        judge(tmp_path / "in", tmp_path / "truth", pipeline)
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "mono8"])
+def test_a_bag_brings_its_own_truth(tmp_path: Path, pipeline: Pipeline, encoding: str) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", 5, camera=True, encoding=encoding)
+    found = judge(tmp_path / "in", tmp_path / "in", pipeline)
+    if encoding == "16UC1":
+        perfect(found.to_dict(), 5)
+    else:
+        assert found.metrics["semantic"]["miou"] == 1.0 and found.metrics["panoptic"]["things"]["n"] == 0
+    assert found.metrics["temporal"]["pairs"] == 4
+
+
+def test_bags_are_matched_by_stamp(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_bag(tmp_path / "in", 5)
+    write_truth_bag(tmp_path / "truth", 3, camera=False)
+    found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
+    perfect(found.to_dict(), 3)
+    assert found.metrics["unmatched"]["predictions"] == 2
+    write_truth_bag(tmp_path / "late", 5, camera=False, shift=1)
+    with pytest.raises(SourceError, match="none of 5 frames has a truth"):
+        judge(tmp_path / "in", tmp_path / "late", pipeline)
+
+
+def test_a_bag_without_truth_lists_its_topics(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_bag(tmp_path / "in", 1)
+    with pytest.raises(SourceError, match=r"has no ground truth topic .*truth/panoptic.*it has /front/image_raw"):
+        open_truth(str(tmp_path / "in"), DRIVING)
+
+
+@pytest.mark.parametrize("ending", ["", ".mcap", ".bag2"], ids=["folder", "mcap", "sqlite"])
+def test_predictions_of_run_score_as_the_run_itself(tmp_path: Path, pipeline: Pipeline, ending: str) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", 6, camera=True)
+    made = tmp_path / f"out{ending}"
+    opened = open_source(str(tmp_path / "in"))
+    assert run(opened, open_sink(made, DRIVING, 30.0), pipeline, "tiny").error is None
+    predictions = open_predictions(str(made), DRIVING)
+    assert predictions is not None and predictions.instances
+    later = evaluate_predictions(predictions, open_truth(str(tmp_path / "in"), DRIVING), DRIVING)
+    at_once = judge(tmp_path / "in", tmp_path / "in", pipeline)
+    for key in ("frames", "panoptic", "semantic", "boundary", "lane", "instance"):
+        assert later.metrics[key] == at_once.metrics[key], key
+    assert later.metrics["fps"] is None and later.environment["model"] == "tiny"
+    assert set(later.latency) == set(at_once.latency) | {"publish"} - {"processing"} | {"processing"}
+
+
+def test_a_source_is_not_taken_for_predictions(tmp_path: Path) -> None:
+    write_images(tmp_path / "in/image", NAMES)
+    write_truth(tmp_path / "in", NAMES)
+    assert open_predictions(str(tmp_path / "in"), DRIVING) is None
+    assert open_predictions("sim", DRIVING) is None
+
+
+def test_files_hold_what_the_evaluation_holds(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", NAMES)
+    found = judge(
+        tmp_path / "in", tmp_path / "truth", pipeline, out=tmp_path / "report", command="drive_seg evaluate x"
+    )
+    found.write(tmp_path / "report")
+    document = json.loads((tmp_path / "report/metrics.json").read_text())
+    assert document == json.loads(json.dumps(found.to_dict()))
+    keys = "schema frames unmatched labels panoptic semantic boundary lane instance temporal fps latency_ms environment"
+    assert list(document) == [*keys.split(), "command"]
+    assert document["schema"] == 1 and document["command"] == "drive_seg evaluate x"
+    lines = (tmp_path / "report/frames.jsonl").read_text().splitlines()
+    assert [FrameScore.from_dict(json.loads(line)) for line in lines] == list(found.frames)
+    again = Evaluation.read(tmp_path / "report")
+    assert again.to_dict() == document and list(again.frames) == list(found.frames)
+    assert again.frames[-1].frame == "b_10" and [f.frame for f in again.frames[:2]] == ["a", "b_2"]
+
+
+def test_other_schemas_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"schema": 2}')
+    with pytest.raises(SourceError, match="has schema 2, expected 1"):
+        Evaluation.read(tmp_path)
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(SourceError, match="has schema None"):
+        Evaluation.read(tmp_path / "metrics.json")
+
+
+def test_the_simulator_is_its_own_truth(pipeline: Pipeline) -> None:
+    sim = TruthfulSim(3, seed=5, size=(WIDTH, HEIGHT))
+    found = evaluate_source(sim, sim, pipeline, "tiny").evaluation
+    assert found.metrics["frames"] == 3 and found.metrics["unmatched"] == {"predictions": 0, "truths": 0}
+
+
+def test_an_engine_that_fails_leaves_the_figures_so_far(tmp_path: Path) -> None:
+    calls = iter(range(100))
+
+    def moody(batch: np.ndarray) -> RawOutputs:
+        if next(calls) == 1:
+            raise RuntimeError("out of memory")
+        return network(batch)
+
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", NAMES)
+    with Pipeline(FunctionEngine(moody, (WIDTH, HEIGHT)), DRIVING) as pipeline:
+        truth = open_truth(str(tmp_path / "truth"), DRIVING)
+        outcome = evaluate_source(open_source(str(tmp_path / "in")), truth, pipeline, "tiny")
+    assert outcome.error is not None and "out of memory" in str(outcome.error)
+    assert outcome.evaluation.metrics["frames"] == 2 and outcome.evaluation.metrics["unmatched"]["truths"] == 1
+
+
+# Formats of data sets: 4x6 pixels, written as their documentation says.
+
+
+def put(path: Path, pixels: Any, kind: type = np.uint8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.asarray(pixels, kind))
+
+
+def scored(folder: Path, kind: str, stem: str) -> tuple[np.ndarray, Any, Any]:
+    """The names of the scored classes per pixel, the truth and its source."""
+    from drive_seg.offline.evaluate import label_map_for
+    from drive_seg.offline.scoring import tables_of
+
+    source = open_folder(folder, DRIVING, kind)
+    truth = source.find(stem, 0)
+    assert truth is not None
+    label_map = label_map_for(source, DRIVING)
+    names = np.array([label.name for label in label_map.labels] + ["void"] * (256 - len(label_map.labels)))
+    return names[tables_of(label_map, truth)[0][truth.map]], truth, source
+
+
+def test_cityscapes(tmp_path: Path) -> None:
+    ids = [[7, 26001, 26002, 26], [24001, 25000, 3, 33001]]
+    put(tmp_path / "val/bonn/bonn_000001_000019_gtFine_instanceIds.png", ids, np.uint16)
+    put(tmp_path / "val/bonn/bonn_000001_000019_gtFine_labelIds.png", np.zeros((2, 4)))
+    names, truth, source = scored(tmp_path, "auto", "bonn_000001_000019_leftImg8bit")
+    assert names.tolist() == [
+        ["road_or_marking", "vehicle", "vehicle", "vehicle"],
+        ["pedestrian", "cyclist", "void", "void"],
+    ]
+    assert truth.crowds == (26,) and source.instances
+
+
+def test_cityscapes_without_instances(tmp_path: Path) -> None:
+    put(tmp_path / "bonn_000001_000019_gtFine_labelIds.png", [[7, 26, 0, 23]])
+    names, _, source = scored(tmp_path, "cityscapes", "bonn_000001_000019_leftImg8bit")
+    assert names.tolist() == [["road_or_marking", "vehicle", "void", "background"]] and not source.instances
+
+
+def test_kitti(tmp_path: Path) -> None:
+    put(tmp_path / "semantic/000000_10.png", [[7, 26, 0, 23]])
+    names, _, source = scored(tmp_path, "kitti", "000000_10")
+    assert names.tolist() == [["road_or_marking", "vehicle", "void", "background"]] and not source.instances
+    put(tmp_path / "instance/000000_10.png", [[7 * 256, 26 * 256 + 1, 26 * 256 + 2, 26 * 256]], np.uint16)
+    names, truth, source = scored(tmp_path, "kitti", "000000_10")
+    assert names.tolist() == [["road_or_marking", "vehicle", "vehicle", "vehicle"]]
+    assert source.instances and truth.crowds == (26 * 256,)
+
+
+def test_coco(tmp_path: Path) -> None:
+    segments = [
+        {"id": 70_000, "category_id": 149},
+        {"id": 5, "category_id": 3},
+        {"id": 261, "category_id": 3, "iscrowd": 1},
+        {"id": 9, "category_id": 1},
+    ]
+    names = {1: "person", 3: "car", 149: "road", 187: "sky-other-merged"}
+    document = {
+        "images": [{"id": 17, "file_name": "000000000017.jpg"}],
+        "annotations": [{"image_id": 17, "file_name": "000000000017.png", "segments_info": segments}],
+        "categories": [{"id": number, "name": name, "isthing": int(number < 100)} for number, name in names.items()],
+    }
+    (tmp_path / "panoptic_val2017.json").write_text(json.dumps(document))
+    ids = np.array([[70_000, 5, 261, 9, 0]])
+    bgr = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], -1)
+    put(tmp_path / "panoptic_val2017/000000000017.png", bgr)
+    found, truth, source = scored(tmp_path, "auto", "000000000017")
+    assert found.tolist() == [["road_or_marking", "vehicle", "vehicle", "pedestrian_or_cyclist", "void"]]
+    assert [truth.map[0, 2]] == list(truth.crowds) and len(np.unique(truth.map)) == 5 and source.instances
+
+
+def test_camvid_in_colours_and_in_ids(tmp_path: Path) -> None:
+    rgb = [[[128, 64, 128], [128, 0, 192], [64, 0, 128], [64, 64, 0], [0, 128, 192], [0, 0, 0]]]
+    put(tmp_path / "colour/0016E5_00001_L.png", np.array(rgb)[..., ::-1])
+    expected = ["road", "lane_marking", "vehicle", "pedestrian", "cyclist", "void"]
+    assert scored(tmp_path / "colour", "camvid", "0016E5_00001")[0].tolist() == [expected]
+    put(tmp_path / "ids/0016E5_00001.png", [[17, 10, 5, 16, 2, 30]])
+    assert scored(tmp_path / "ids", "camvid", "0016E5_00001")[0].tolist() == [expected]
+    put(tmp_path / "segnet/0016E5_00001.png", [[3, 8, 9, 10, 11, 0]])
+    expected = ["road_or_marking", "vehicle", "pedestrian", "cyclist", "void", "background"]
+    assert scored(tmp_path / "segnet", "camvid", "0016E5_00001")[0].tolist() == [expected]
+    put(tmp_path / "bad/a.png", [[[1, 2, 3]]])
+    with pytest.raises(SourceError, match=r"colours of no class, such as RGB \(3, 2, 1\)"):
+        scored(tmp_path / "bad", "camvid", "a")
+
+
+def test_carla(tmp_path: Path) -> None:
+    rgb = np.array([[[1, 0, 9], [24, 0, 9], [14, 1, 0], [14, 0, 1], [12, 2, 2], [11, 0, 9], [19, 3, 0]]])
+    put(tmp_path / "instances/7.png", rgb[..., ::-1])
+    names, truth, source = scored(tmp_path, "carla", "7")
+    expected = ["road", "lane_marking", "vehicle", "vehicle", "pedestrian", "background", "void"]
+    assert names.tolist() == [expected] and source.instances and truth.map[0, 2] != truth.map[0, 3]
+    tags = np.array([[[1, 0, 0], [14, 0, 0]]])
+    put(tmp_path / "tags/7.png", tags[..., ::-1])
+    names, _, source = scored(tmp_path / "tags", "carla", "7")
+    assert names.tolist() == [["road", "vehicle"]] and not source.instances
+    painted = np.array([[[128, 64, 128], [157, 234, 50], [0, 0, 142]]])
+    put(tmp_path / "palette/7.png", painted[..., ::-1])
+    names, _, source = scored(tmp_path / "palette", "carla", "7")
+    assert names.tolist() == [["road", "lane_marking", "vehicle"]] and not source.instances
+
+
+def test_labels_of_training_folders(tmp_path: Path) -> None:
+    put(tmp_path / "labels/a.png", [[0, 1, 2, 3, 4, 255]])
+    names, _, source = scored(tmp_path, "auto", "a")
+    assert names.tolist() == [["background", "road", "lane_marking", "vehicle", "pedestrian_or_cyclist", "void"]]
+    assert not source.instances
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: None, "is no ground truth that is recognised: expected panoptic/ or mask/"),
+        (lambda p: (p / "panoptic").mkdir(), r"has no ground truth; expected files \*.png"),
+        (lambda p: put(p / "panoptic/a.png", [[1, 2]]), "must be a 16-bit grey PNG of panoptic ids, got uint8"),
+        (lambda p: put(p / "mask/a.png", [[1, 2]], np.uint16), "must be an 8-bit grey PNG of class ids, got uint16"),
+        (lambda p: (p / "a.json").write_text("{}"), "is no COCO panoptic file"),
+        (lambda p: [put(p / f"mask/{x}/a.png", [[1]]) for x in "12"], "have the same name"),
+    ],
+)
+def test_errors_of_truth_say_what_was_expected(tmp_path: Path, make: Any, says: str) -> None:
+    make(tmp_path)
+    with pytest.raises(SourceError, match=says):
+        open_truth(str(tmp_path), DRIVING).find("a", 0)
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({}, "must have 'classes"),
+        ({"classes": {"road": {"truth": "road"}}}, r"class 'road' must be \{truth: \[...\]"),
+        ({"classes": {"road": {}}, "colour": 1}, r"unknown keys \['colour'\]"),
+        ({"classes": {"road": {}}, "instances": "no"}, "instances must be true or false"),
+        ({"classes": {"road": {}}}, r"leaves out \['background', 'lane_marking'"),
+        ({"classes": {"street": {"truth": ["road"]}}}, "names 'street', which the model does not have"),
+        (
+            {"classes": {"a": {"truth": ["road"], "predicted": ["road"]}, "b": {"truth": [], "predicted": ["road"]}}},
+            "names 'road' of the model more than once",
+        ),
+    ],
+)
+def test_errors_of_label_maps_say_what_is_wrong(tmp_path: Path, document: Any, says: str) -> None:
+    path = tmp_path / "map.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError, match=says):
+        bind(load_map(str(path)), DRIVING, {label.name: label.id for label in DRIVING})
+
+
+def test_shipped_label_maps_fit_the_default_labels() -> None:
+    from drive_seg.offline.truth_carla import CARLA
+    from drive_seg.offline.truth_sets import CAMVID, CAMVID_11, CITYSCAPES
+
+    camvid = {name: number for number, name in enumerate(CAMVID)}
+    tables = {"camvid": camvid, "camvid11": CAMVID_11, "cityscapes": CITYSCAPES, "carla": CARLA}
+    for name, classes in tables.items():
+        file = load_map(name)
+        asked = [truth for row in file.classes for truth in row.truth]
+        assert set(asked) <= set(classes), name
+        label_map = bind(file, DRIVING, classes)
+        assert (label_map.predicted[:6] != 255).all() and (label_map.predicted[6:] == 255).all()
+        assert (label_map.lane is not None) == (name in ("camvid", "carla"))
+    with pytest.raises(ConfigError, match="no label map 'nowhere', there are camvid, camvid11"):
+        load_map("nowhere")
+
+
+def test_a_label_map_joins_classes(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", NAMES)
+    rows = {"road": {}, "rest": {"truth": ["background"], "predicted": ["background", "lane_marking"]}}
+    joint = {"truth": ["vehicle", "cyclist"], "predicted": ["vehicle", "pedestrian", "cyclist"]}
+    path = tmp_path / "map.yaml"
+    path.write_text(yaml.safe_dump({"classes": {**rows, "mover": joint}}, sort_keys=False))
+    found = judge(tmp_path / "in", tmp_path / "truth", pipeline, label_map=str(path))
+    assert [row["name"] for row in found.metrics["labels"]] == ["road", "rest", "mover"]
+    assert found.metrics["panoptic"]["per_class"]["mover"]["tp"] == 3 and found.metrics["lane"]["f1"] is None
+
+
+# The command.
+
+
+def call(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["drive_seg", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    from tiny_model import write_tiny_model
+
+    return str(write_tiny_model(tmp_path))
+
+
+def test_the_command_prints_a_table_and_writes_its_files(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("rosbags", "jinja2", "matplotlib"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    write_truth_bag(tmp_path / "in", 4, camera=True)
+    out = tmp_path / "report"
+    arguments = ["evaluate", str(tmp_path / "in"), "--model", tiny, "-o", str(out)]
+    code, printed, said = call(arguments, monkeypatch, capsys)
+    assert code == 0, said
+    assert "vehicle" in printed and "100.0" in printed
+    perfect(json.loads((out / "metrics.json").read_text()), 4)
+    assert len((out / "frames.jsonl").read_text().splitlines()) == 4 and (out / "report.html").stat().st_size > 1000
+    code, _, said = call(arguments, monkeypatch, capsys)
+    assert code == 1 and "exists already" in said and "--overwrite" in said
+    code, printed, said = call([*arguments, "--overwrite", "--json"], monkeypatch, capsys)
+    assert code == 0 and json.loads(printed.splitlines()[-1]) == json.loads((out / "metrics.json").read_text())
+
+
+def test_the_command_scores_folders_and_says_what_is_missing(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", NAMES)
+    made, truth = str(tmp_path / "made"), str(tmp_path / "truth")
+    assert call(["run", str(tmp_path / "in"), "-o", made, "--model", tiny], monkeypatch, capsys)[0] == 0
+    code, printed, said = call(["evaluate", made, "-g", truth, "--json"], monkeypatch, capsys)
+    assert code == 0, said
+    perfect(json.loads(printed.splitlines()[-1]), 3)
+    code, _, said = call(["evaluate", made], monkeypatch, capsys)
+    assert code == 1 and "holds predictions only; name their truth with --ground-truth" in said
+    code, _, said = call(["evaluate", made, "-g", str(tmp_path / "nowhere")], monkeypatch, capsys)
+    assert code == 1 and "nowhere' does not exist" in said
+    assert call(["evaluate", made, "-g", truth, "--format", "bmp"], monkeypatch, capsys)[0] == 2
+    assert call(["evaluate"], monkeypatch, capsys)[0] == 2
+
+
+def test_real_frames_score_as_the_models_card_says() -> None:
+    data = os.environ.get("DRIVE_SEG_DATA")
+    if not data or not (Path(data) / "camvid32/val/labels").is_dir():
+        pytest.skip("DRIVE_SEG_DATA names no folder with camvid32/val")
+    from drive_seg import open_pipeline
+
+    folder = Path(data) / "camvid32/val"
+    with open_pipeline() as pipeline:
+        truth = open_truth(str(folder), pipeline.labels)
+        limit = EvaluationOptions(limit=20)
+        found = evaluate_source(open_source(str(folder / "images")), truth, pipeline, "default", limit).evaluation
+    ious = found.metrics["semantic"]["per_class"]
+    assert ious["background"] > 0.9 and ious["road"] > 0.8 and ious["lane_marking"] > 0.3 and ious["vehicle"] > 0.5
+    assert found.metrics["unmatched"]["truths"] == 80
