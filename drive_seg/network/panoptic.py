@@ -73,6 +73,9 @@ class RawMaps:
     offsets: Tensor
 
 
+_FINE = 16
+"""Features at stride 2 beside the encoder's, for thin markings: ImageNet has taught those nothing of them."""
+
 _ENCODERS: dict[str, Callable[[NetworkConfig], Encoder]] = {
     "lite0": lambda config: LiteEncoder(),
     "plain": lambda config: PlainEncoder(config.channels, config.blocks),
@@ -113,7 +116,8 @@ class PanopticNet(nn.Module):
         self.skip8 = conv(c8, cfg.decoder, 1, relu=False)
         self.fuse8 = conv(cfg.decoder, cfg.head)
         self.skip4 = conv(c4, cfg.head, 1, relu=False)
-        self.detail = conv(c2, cfg.head, stride=2, relu=False)
+        self.fine = conv(3, _FINE, stride=2)
+        self.detail = conv(c2 + _FINE, cfg.head, stride=2, relu=False)
         self.fuse4 = conv(cfg.head, cfg.head)
         self.semantic = nn.Conv2d(cfg.head, cfg.classes * SUBPIXELS, 1)
         self.instance = conv(cfg.head, 32)
@@ -137,7 +141,7 @@ class PanopticNet(nn.Module):
 
     def forward(self, image: Tensor, subpixels: Tensor | None = None) -> RawMaps:
         """All maps of ``image``; with ``subpixels`` (indices 0..15) only those of the semantic map, in that order."""
-        cells = self.decode(self.encoder(image))
+        cells = self.decode(self.fine(image), self.encoder(image))
         instance = self.instance(cells)
         return RawMaps(
             semantic=self.semantic(cells) if subpixels is None else self._some_subpixels(cells, subpixels),
@@ -152,12 +156,14 @@ class PanopticNet(nn.Module):
         bias = self.semantic.bias.view(self.config.classes, SUBPIXELS)[:, subpixels]
         return functional.conv2d(cells, weight.flatten(0, 1), bias.flatten())
 
-    def decode(self, features: Sequence[Tensor]) -> Tensor:
-        """Features at strides 2 to 32 -> (N, head, H / 4, W / 4), what all three heads read."""
+    def decode(self, fine: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Features at stride 2 and at strides 2 to 32 -> (N, head, H / 4, W / 4), what all three heads read."""
         f2, f4, f8, f16, f32 = features
         d16 = self.fuse16(functional.relu(self.skip16(f16) + _double(self.up16(self.context(f32)))))
         d8 = self.fuse8(functional.relu(self.skip8(f8) + _double(d16)))
-        cells: Tensor = self.fuse4(functional.relu(self.skip4(f4) + self.detail(f2) + _double(d8)))
+        cells: Tensor = self.fuse4(
+            functional.relu(self.skip4(f4) + self.detail(torch.cat((f2, fine), dim=1)) + _double(d8))
+        )
         return cells
 
 
