@@ -30,7 +30,6 @@ from drive_seg.offline.summary import percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
 from drive_seg.preprocess import decode_rgb
-from drive_seg.telemetry import Stopwatch
 
 Progress = Callable[[int], None]
 Warn = Callable[[str], None]
@@ -270,9 +269,7 @@ class _ScoringSink:
     def write(self, result: PanopticResult) -> None:
         frame = result.frame
         prediction = Prediction(result.panoptic, {one.panoptic_id: one.score for one in result.instances})
-        watch = Stopwatch()
         self._judge.see(origin_of(frame).stem, frame.stamp_ns, prediction, lambda: _rgb(frame))
-        watch.lap()
         self._judge.tally.latency.add(result.times)
 
     def close(self) -> None:

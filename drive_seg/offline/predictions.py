@@ -19,6 +19,7 @@ from drive_seg.offline.sources import DEFAULT_FPS
 from drive_seg.offline.truth_files import mask_truth, panoptic_truth, png_files
 
 _ENDINGS = ("segmentation/panoptic", "segmentation/mask")
+_WAITING = 8
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,14 @@ class BagPredictions:
                 scores[stamp] = _scores_of(message)
             else:
                 maps[stamp] = message
-            # The node publishes the two of a frame together; one that comes alone is given up after a while.
-            for ready in [s for s in maps if s in scores or not has_scores or len(maps) > 8]:
-                yield self._answer(number, ready, maps.pop(ready), scores.pop(ready, {}))
+            # The node publishes the two of a frame together; a map whose scores do not come is given up after a while.
+            ready = [stamp for stamp in maps if stamp in scores or not has_scores]
+            ready += list(maps)[:1] if not ready and len(maps) > _WAITING else []
+            for stamp in ready:
+                yield self._answer(number, stamp, maps.pop(stamp), scores.pop(stamp, {}))
                 number += 1
-            if len(scores) > 64:
-                scores.pop(min(scores))
+            if len(scores) > _WAITING:
+                del scores[min(scores)]
         for stamp in sorted(maps):
             yield self._answer(number, stamp, maps[stamp], scores.get(stamp, {}))
             number += 1

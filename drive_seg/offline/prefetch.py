@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 Item = TypeVar("Item")
 _END = object()
 
 
-def prefetch(items: Iterable[Item], ahead: int = 4) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], ahead: int = 4) -> Generator[Item, None, None]:
     """The items, made in a thread of their own while the last ones are used; its error comes in their place."""
     ready: queue.Queue[object] = queue.Queue(ahead)
     stopping = threading.Event()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
+from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth_carla import CARLA, carla_truth
 from drive_seg.preprocess import decode_rgb
@@ -20,8 +20,8 @@ TOPICS = ("truth/panoptic", "truth/mask", "ground_truth/panoptic", "ground_truth
 """Endings of truth topics, the best first."""
 CARLA_TOPICS = ("instance_segmentation", "semantic_segmentation")
 """What the topics of CARLA's tag cameras have in their names, the best first."""
-_WAITING = 64
-"""Truths read ahead of the frames that ask for them: the topics of a recording are a little out of step."""
+_WAITING = 8
+"""Truths kept that are later, or earlier, than the frame asked for: topics of a recording are a little out of step."""
 
 
 class BagTruth:
@@ -39,23 +39,19 @@ class BagTruth:
         self.label_map = "carla" if self._carla else None
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         self.count: int | None = None
-        self._messages: Iterator[tuple[str, Any]] = bag_messages(path, [self.topic])
-        self._waiting: OrderedDict[int, Any] = OrderedDict()
-        self._ended = False
+        self._messages = prefetch(bag_messages(path, [self.topic]))
+        self._waiting: dict[int, Any] = {}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
-        while stamp_ns not in self._waiting and not self._ended:
-            if self._waiting and min(self._waiting) > stamp_ns and len(self._waiting) >= _WAITING:
-                break
+        while stamp_ns not in self._waiting and sum(stamp > stamp_ns for stamp in self._waiting) < _WAITING:
             _, message = next(self._messages, (None, None))
             if message is None:
-                self._ended = True
                 break
             self._waiting[stamp_of(message)] = message
-            if len(self._waiting) > 2 * _WAITING:
-                self._waiting.popitem(last=False)
         message = self._waiting.pop(stamp_ns, None)
+        for late in sorted(stamp for stamp in self._waiting if stamp < stamp_ns)[:-_WAITING]:
+            del self._waiting[late]
         return None if message is None else self._decode(message)
 
     def _decode(self, message: Any) -> Truth:
@@ -72,7 +68,7 @@ class BagTruth:
     def close(self) -> None:
         """Close the bag."""
         self._waiting.clear()
-        self._messages = iter(())
+        self._messages.close()
 
 
 def _choose(path: Path, topic: str | None, carla: bool) -> tuple[str, bool]:
