@@ -59,9 +59,7 @@ def render_report(
     environment = _environment()
     metrics, latency = evaluation.metrics, evaluation.latency
     measured = {stage: values for stage, values in (times_ms or {}).items() if len(values)}
-    rows = [(frame.pq, frame.miou) for frame in evaluation.frames]
-    columns = dict(zip(("PQ", "mIoU"), zip(*rows, strict=True), strict=True)) if len(rows) > 1 else {}
-    scored = {name: values for name, values in columns.items() if any(map(math.isfinite, values))}
+    scored = _scores_by_frame(evaluation)
     page: str = environment.get_template(TEMPLATE).render(
         title=_title(evaluation.environment),
         cards=view.main_cards(metrics, latency),
@@ -77,6 +75,17 @@ def render_report(
         facts=list(view.facts(evaluation.environment)),
     )
     return page
+
+
+def _scores_by_frame(evaluation: Evaluation) -> dict[str, list[float]]:
+    """What there is of PQ and mIoU, a value for every frame; nothing for a single frame."""
+    rows = [(frame.pq, frame.miou) for frame in evaluation.frames]
+    if len(rows) < 2:
+        return {}
+    things = (evaluation.metrics.get("panoptic") or {}).get("things") or {}
+    names = ("PQ" if things.get("pq") is not None else "PQ of stuff", "mIoU")
+    columns = {name: [row[number] for row in rows] for number, name in enumerate(names)}
+    return {name: values for name, values in columns.items() if any(map(math.isfinite, values))}
 
 
 def _title(environment: Mapping[str, Any]) -> str:
