@@ -14,6 +14,8 @@ from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.scoring import Prediction, Scorer, Truth
 
 HEIGHT, WIDTH = 48, 80
+EVIL = "<script>alert(1)</script>\"'><img src=https://example.com/x.png onerror=alert(2)>&amp;"
+TIMES = {"inference": [11.0, 12.0, 31.0], "processing": [15.0, 16.0, 40.0], "publish": []}
 LATENCY = {
     "inference": {"p50": 11.25, "p95": 14.5, "p99": 20.125, "max": 31.0},
     "processing": {"p50": 15.25, "p95": 19.5, "p99": 26.125, "max": 40.0},
