@@ -250,3 +250,35 @@ def test_inputs_are_copied_from_a_bag_into_a_bag_only(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--copy-inputs" in done.stderr
     assert not (tmp_path / "out.mp4").exists()
+
+
+PEAK = """
+import sys
+from drive_seg.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+(peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+print(peak.split()[1])
+"""
+"""Runs the command line, then prints the most memory it ever had in kB; getrusage would count its parent's too."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_memory_does_not_grow_with_the_bag(tmp_path: Path, storage: str) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    model = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
+
+    def measured(count: int) -> tuple[int, int]:
+        """Size of a bag and the peak of its run, bytes."""
+        file = write_bag(tmp_path / f"in{count}", count, storage)
+        options = ["--model", model, "--backend", "onnxruntime", "--copy-inputs", "-o", tmp_path / f"out{count}.mcap"]
+        given = [sys.executable, "-c", PEAK, "run", file, *options]
+        done = subprocess.run(list(map(str, given)), capture_output=True, text=True, timeout=120, check=True)
+        return file.stat().st_size, int(done.stdout.split()[-1]) * 1024
+
+    (small, before), (large, after) = measured(50), measured(400)
+    assert large - small > 60 << 20
+    assert after - before < (large - small) / 4
