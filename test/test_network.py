@@ -21,6 +21,7 @@ from drive_seg.network.codes import NOT_ROAD, PEDESTRIAN_OR_CYCLIST, ROAD_OR_MAR
 from drive_seg.network.datasets import load_set
 from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
 from drive_seg.network.export import ModelCard, export_onnx, write_model
+from drive_seg.network.folders import FolderConfig
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import LossConfig, PanopticLoss, focal
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
@@ -231,6 +232,92 @@ def test_unknown_set_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:
         load_set("camvid", tmp_path)
     with pytest.raises(ConfigError, match="point data_root at"):
         load_set("kitti", tmp_path)
+
+
+def write_pair(root: Path, name: str, truth: np.ndarray, suffix: str) -> None:
+    (root / "images").mkdir(exist_ok=True)
+    (root / "truth").mkdir(exist_ok=True)
+    image = np.zeros((*truth.shape[:2], 3), np.uint8)
+    cv2.imwrite(str(root / "images" / f"{name}.png"), image)
+    cv2.imwrite(str(root / "truth" / f"{name}{suffix}.png"), truth)
+
+
+def test_own_folders_teach_what_their_label_map_says(tmp_path: Path) -> None:
+    ids = np.full((64, 64), 11, np.uint16)  # building
+    ids[40:] = 7  # road, markings painted in
+    ids[44:60, 4:30] = 26_000  # car
+    ids[44:60, 34:40] = 24_001  # person
+    ids[44:60, 42:50] = 24  # a group of people
+    ids[44:60, 52:60] = 33_000  # bicycle: nobody says whether it is ridden
+    ids[:4] = 3  # out of the region of interest
+    write_pair(tmp_path, "a_leftImg8bit", ids, "")
+    (tmp_path / "truth" / "a_leftImg8bit.png").rename(tmp_path / "truth" / "a_gtFine_instanceIds.png")
+    folder = FolderConfig("images", "truth", "cityscapes")
+    sample = load_set("city", tmp_path, {"city": folder})[0]
+    at = {
+        "building": (20, 2),
+        "road": (62, 2),
+        "car": (50, 10),
+        "person": (50, 36),
+        "group": (50, 45),
+        "bicycle": (50, 55),
+    }
+    codes = {name: int(sample.codes[place]) for name, place in at.items()}
+    assert codes == {"building": 0, "road": ROAD_OR_MARKING, "car": 3, "person": 4, "group": 4, "bicycle": VOID}
+    assert sample.codes[0, 0] == VOID
+    instances = {name: int(sample.instances[place]) for name, place in at.items()}
+    assert sample.classes[instances["car"]] == 3 and sample.classes[instances["person"]] == 4
+    assert instances["group"] == UNKNOWN_INSTANCE and instances["building"] == instances["bicycle"] == 0
+    assert len(sample.classes) == 3
+
+
+def test_own_folders_without_objects_leave_them_open(tmp_path: Path) -> None:
+    labels = np.zeros((64, 96), np.uint8)
+    labels[30:60, 10:60] = 3
+    write_pair(tmp_path, "a", labels, "")
+    folder = FolderConfig("images", "truth", "camvid", "labels")
+    with pytest.raises(ConfigError, match="label map labels"):
+        load_set("own", tmp_path, {"own": folder})
+    (tmp_path / "truth").rename(tmp_path / "labels")
+    folder = FolderConfig("images", ".", "labels")
+    assert load_set("own", tmp_path, {"own": folder})[0].instances[40, 20] == UNKNOWN_INSTANCE
+    guessed = load_set("own", tmp_path, {"own": replace(folder, guess_instances=True)})[0]
+    assert guessed.classes[guessed.instances[40, 20]] == 3
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (FolderConfig("nowhere", "."), "no image"),
+        (FolderConfig("images", "nowhere"), "does not exist"),
+        (FolderConfig("images", ".", "pascal"), "format must be one of"),
+        (FolderConfig("images", ".", "labels", without=("images",)), "nothing is left"),
+    ],
+)
+def test_own_folders_say_what_is_wrong(tmp_path: Path, folder: FolderConfig, message: str) -> None:
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
+    (tmp_path / "truth").rename(tmp_path / "labels")
+    with pytest.raises(ConfigError, match=message):
+        load_set("own", tmp_path, {"own": folder})
+
+
+def test_an_image_without_truth_is_an_error_with_its_name(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
+    cv2.imwrite(str(tmp_path / "images" / "lonely.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "truth").rename(tmp_path / "labels")
+    samples = load_set("own", tmp_path, {"own": FolderConfig("images", ".", "labels")})
+    assert len(samples) == 2
+    with pytest.raises(ConfigError, match="lonely"):
+        samples[1]
+
+
+def test_a_configuration_names_own_folders(tmp_path: Path) -> None:
+    text = "sets: {mine: 1.0}\nfolders: {mine: {images: a, truth: b, format: kitti, guess_instances: true}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    assert load_train_config(tmp_path / "c.yaml").folders["mine"] == FolderConfig("a", "b", "kitti", "", True)
+    (tmp_path / "c.yaml").write_text(text.replace("true", "1"))
+    with pytest.raises(ConfigError, match="guess_instances"):
+        load_train_config(tmp_path / "c.yaml")
 
 
 def tiny_config(tmp_path: Path, steps: int) -> TrainConfig:

@@ -218,7 +218,7 @@ for module in {sorted(core)!r}:
             ("rosbags", "drive_seg/offline/"),
             ("torch", "drive_seg/network/"),
             ("openvino", "drive_seg/engines/"),
-            ("onnxruntime", "drive_seg/engines/"),
+            ("onnxruntime", ("drive_seg/engines/", "drive_seg/network/precision.py")),
             ("tensorrt", "drive_seg/engines/"),
             ("pycuda", "drive_seg/engines/"),
         ],

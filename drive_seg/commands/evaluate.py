@@ -6,7 +6,7 @@ import shlex
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -75,7 +75,7 @@ def evaluate(
         ),
     ] = "",
     out: Annotated[
-        Path | None,
+        Optional[Path],
         typer.Option("--out", "-o", help="Folder for metrics.json, frames.jsonl and report.html.", show_default=False),
     ] = None,
     kind: Annotated[Format, typer.Option("--format", help="Format of the ground truth.")] = Format.auto,
@@ -102,11 +102,11 @@ def evaluate(
     min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
     worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Pictures of worst frames in the report.")] = 8,
     compare: Annotated[
-        tuple[Path, Path] | None,
+        Optional[tuple[Path, Path]],
         typer.Option("--compare", metavar="BEFORE AFTER", help="Two metrics.json, or their folders; nothing is run."),
     ] = None,
     fail_if: Annotated[
-        list[str] | None,
+        Optional[list[str]],
         typer.Option("--fail-if", metavar="METRIC:MARGIN", help="Exit 1 if the metric is worse by more than this."),
     ] = None,
     block: Annotated[

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
 from drive_seg.commands.options import AsJson, Debug
 from drive_seg.errors import MissingDependency
-from drive_seg.model import PRECISIONS
 
 TRAIN_EXAMPLES = """[bold]Examples[/bold]
 
@@ -67,10 +66,10 @@ def export(
     width: Annotated[int, typer.Option("--width", min=32, help="Network width, a multiple of 32.")] = 640,
     height: Annotated[int, typer.Option("--height", min=32, help="Network height, a multiple of 32.")] = 384,
     precision: Annotated[
-        list[str] | None, typer.Option("--precision", help="fp16 or int8 to write beside fp32; may be repeated.")
+        Optional[list[str]], typer.Option("--precision", help="fp16 or int8 to write beside fp32; may be repeated.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="Folder of images that int8 takes its scales from.")
+        Optional[Path], typer.Option("--calibration", help="Folder of images that int8 takes its scales from.")
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -78,6 +77,8 @@ def export(
     """Write a checkpoint as ONNX with its sidecar: a model that every other command takes."""
     if width % 32 or height % 32:
         raise typer.BadParameter(f"--width and --height must be multiples of 32, got {width}x{height}")
+    from drive_seg.model import PRECISIONS
+
     unknown = sorted(set(precision or ()) - set(PRECISIONS))
     if unknown:
         raise typer.BadParameter(f"--precision must be one of {', '.join(PRECISIONS)}, got {', '.join(unknown)}")

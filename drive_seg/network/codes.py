@@ -31,6 +31,12 @@ def code_of(classes: Iterable[int]) -> int:
     return VOID if members == frozenset(_IDS) else _CODES[members]
 
 
+def is_thing(code: int) -> bool:
+    """Whether a pixel of this code belongs to an object, though maybe to one of several classes."""
+    members = SETS.get(code, (code,))
+    return all(member in _IDS and DRIVING[member].thing for member in members)
+
+
 ROAD_OR_MARKING = code_of((1, 2))
 PEDESTRIAN_OR_CYCLIST = code_of((4, 5))
 NOT_ROAD = code_of((0, 3, 4, 5))

@@ -13,13 +13,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, is_thing
+from drive_seg.network.samples import UNKNOWN_INSTANCE
+
 MIN_AREA = 200
 """Pixels of the source image; smaller components say little about shape."""
 
 
-def unknown_instances(codes: NDArray[np.uint8], things: tuple[int, ...]) -> NDArray[np.uint16]:
-    """uint16 (H, W): 65535 on every pixel whose code is in ``things``, 0 elsewhere."""
-    return np.where(np.isin(codes, things), 65535, 0).astype(np.uint16)
+_UNKNOWN = np.array([UNKNOWN_INSTANCE if is_thing(code) else 0 for code in range(256)], np.uint16)
+
+
+def unknown_instances(codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """uint16 (H, W): ``UNKNOWN_INSTANCE`` on every pixel of a thing, also of one of several classes, 0 elsewhere."""
+    return _UNKNOWN[codes]
+
+
+def guess_instances(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    """``Sample.instances`` and ``Sample.classes`` for class codes without objects."""
+    instances = unknown_instances(codes)
+    classes = [0]
+    for mask in whole_vehicles(codes == 3):
+        classes.append(3)
+        instances[mask] = len(classes) - 1
+    for mask in upright_people((codes == 4) | (codes == PEDESTRIAN_OR_CYCLIST)):
+        classes.append(4)
+        instances[mask] = len(classes) - 1
+    for mask in single_cyclists(codes == 5):
+        classes.append(5)
+        instances[mask] = len(classes) - 1
+    return instances, np.array(classes, np.uint8)
 
 
 def whole_vehicles(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:

@@ -6,9 +6,10 @@ vehicle, 4 people with riders, 255 void); file stems agree. What a set does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -23,10 +24,9 @@ from drive_seg.network.codes import (
     ROAD_OR_MARKING,
     VOID,
 )
-from drive_seg.network.components import single_cyclists, unknown_instances, upright_people, whole_vehicles
+from drive_seg.network.components import guess_instances, unknown_instances
+from drive_seg.network.folders import FolderConfig, FolderSet
 from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, RenderedSet, Sample, SampleSet
-
-_THINGS = (3, 4, 5, PEDESTRIAN_OR_CYCLIST)
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,15 @@ RULES = {
 """Folders by the name a training configuration uses."""
 
 
-def load_set(name: str, root: Path) -> SampleSet:
-    """The training images called ``name``: a key of ``RULES``, ``pennfudan``, ``coco``, or ``sim`` (rendered frames).
+def load_set(name: str, root: Path, folders: Mapping[str, FolderConfig] = MappingProxyType({})) -> SampleSet:
+    """The training images called ``name``: a key of ``folders`` (your own) or of ``RULES``, ``pennfudan``, ``coco``,
+    or ``sim`` (rendered frames).
 
     Raises:
         ConfigError: unknown name, or the folder is missing or empty.
     """
+    if name in folders:
+        return FolderSet(name, folders[name], root)
     if name == "sim":
         return RenderedSet(root)
     if name == "pennfudan":
@@ -76,7 +79,7 @@ def load_set(name: str, root: Path) -> SampleSet:
     if name == "coco":
         return InMemory(_load_coco(root / "instances_real" / "coco128_seg"))
     if name not in RULES:
-        raise ConfigError(f"no data set '{name}', there are {sorted([*RULES, 'coco', 'pennfudan', 'sim'])}")
+        raise ConfigError(f"no data set '{name}', there are {sorted([*folders, *RULES, 'coco', 'pennfudan', 'sim'])}")
     return InMemory(_load_folder(RULES[name], root))
 
 
@@ -93,9 +96,9 @@ def _load_folder(rule: FolderRule, root: Path) -> list[Sample]:
             for source_id, code in rule.original.items():
                 codes[original == source_id] = code
         if rule.guess_instances:
-            instances, classes = _guess(codes)
+            instances, classes = guess_instances(codes)
         else:
-            instances, classes = unknown_instances(codes, _THINGS), np.zeros(1, np.uint8)
+            instances, classes = unknown_instances(codes), np.zeros(1, np.uint8)
         return Sample(_read_rgb(image), codes, instances, classes)
 
     return _read_all(root / rule.folder / "images", read, held_out)
@@ -149,21 +152,6 @@ def _read_all(folder: Path, read: Callable[[Path], Sample], held_out: set[str]) 
     if not samples:
         raise ConfigError(f"{folder} holds no training image (after leaving out {len(held_out)} held-out names)")
     return samples
-
-
-def _guess(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    instances = unknown_instances(codes, _THINGS)
-    classes = [0]
-    for mask in whole_vehicles(codes == 3):
-        classes.append(3)
-        instances[mask] = len(classes) - 1
-    for mask in upright_people((codes == 4) | (codes == PEDESTRIAN_OR_CYCLIST)):
-        classes.append(4)
-        instances[mask] = len(classes) - 1
-    for mask in single_cyclists(codes == 5):
-        classes.append(5)
-        instances[mask] = len(classes) - 1
-    return instances, np.array(classes, np.uint8)
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:

@@ -169,7 +169,8 @@ class _Mixture(Dataset[tuple[Any, ...]]):
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.sets: list[SampleSet] = [
-            load_set(name, config.sim_folder if name == "sim" else config.data_root) for name in config.sets
+            load_set(name, config.sim_folder if name == "sim" else config.data_root, config.folders)
+            for name in config.sets
         ]
         shares = np.array(list(config.sets.values()))
         self.shares = shares / shares.sum()

@@ -13,6 +13,7 @@ import yaml
 
 from drive_seg.errors import ConfigError
 from drive_seg.network.augment import Augmentation
+from drive_seg.network.folders import FolderConfig
 from drive_seg.network.losses import LossConfig
 from drive_seg.network.panoptic import NetworkConfig
 
@@ -23,6 +24,7 @@ class TrainConfig:
 
     out_dir: checkpoint.pt and losses.csv go there; a checkpoint that is there already is resumed.
     data_root: folder of the public data sets. sim_folder: frames rendered by ``drive_seg.network.render``.
+    folders: your own sets by name, see ``folders.FolderConfig``; their names may be used in ``sets``.
     paste_from, paste_into: sets whose things are cut out, and sets that they are pasted into; ``pasted``: share of
     those images that get some.
     sets: data set name (see ``datasets.load_set``) -> share of the training images, relative to the others.
@@ -38,6 +40,7 @@ class TrainConfig:
     data_root: Path = Path("data")
     sim_folder: Path = Path("out/sim_frames")
     sets: Mapping[str, float] = field(default_factory=lambda: {"sim": 1.0})
+    folders: Mapping[str, FolderConfig] = field(default_factory=dict)
     paste_from: tuple[str, ...] = ()
     paste_into: tuple[str, ...] = ()
     pasted: float = 0.4
@@ -105,8 +108,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(typing.cast(type, kind), value, where)
     origin = typing.get_origin(kind) or kind
+    inner = typing.get_args(kind)
+    if origin is Mapping and dataclasses.is_dataclass(inner[1]) and isinstance(value, Mapping):
+        return {name: _build(typing.cast(type, inner[1]), entry, f"{where}.{name}") for name, entry in value.items()}
     wanted: tuple[type, ...] = {tuple: (list, tuple), Path: (str, Path), float: (int, float)}.get(origin, (origin,))
-    if isinstance(value, bool) or not isinstance(value, wanted):
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, wanted):
         raise ConfigError(f"{where} must be {getattr(origin, '__name__', origin)}, got {value!r}")
     if origin is tuple:
         return tuple(typing.cast("list[Any]", value))

@@ -1,0 +1,137 @@
+"""Your own data: folders of images with truth in any form that ``drive_seg evaluate`` reads.
+
+A label map (``config/label_maps``) says which classes of the truth are which of ours. A scored class of it that stands
+for several of ours ("road_or_marking") becomes a set of classes of which one is right, so the same file serves
+evaluation and training, and a set without painted markings does not teach that there are none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import ConfigError, SourceError
+from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED
+from drive_seg.network.codes import VOID, code_of, is_thing
+from drive_seg.network.components import guess_instances, unknown_instances
+from drive_seg.network.samples import UNKNOWN_INSTANCE, Sample, SampleSet
+from drive_seg.offline.images import SUFFIXES, is_image
+from drive_seg.offline.label_map import LabelMap, bind, load_map
+from drive_seg.offline.scoring import Truth
+from drive_seg.offline.truth import FORMATS, TruthSource, open_truth
+
+_THING_IDS = tuple(label.id for label in DRIVING.things)
+
+
+@dataclass(frozen=True)
+class FolderConfig:
+    """A labelled set. Paths are below ``data_root``.
+
+    images: folder, searched through all levels. truth: what ``drive_seg evaluate --ground-truth`` takes. format: its
+    ``--format``. label_map: name or path; empty takes the format's own. guess_instances: where the truth does not tell
+    objects apart, take single, compact components as one (see ``components``); otherwise only classes are learnt.
+    without: folders whose image names are left out, so that nothing held out is learnt.
+    """
+
+    images: str
+    truth: str
+    format: str = "auto"
+    label_map: str = ""
+    guess_instances: bool = False
+    without: tuple[str, ...] = ()
+
+
+class FolderSet(SampleSet):
+    """The images of a ``FolderConfig``, read from disk each time.
+
+    Raises:
+        ConfigError: a folder is missing or empty, the truth cannot be opened, or an image has none.
+    """
+
+    def __init__(self, name: str, config: FolderConfig, root: Path) -> None:
+        self._name = name
+        self._config = config
+        if config.format not in FORMATS:
+            raise ConfigError(f"folders.{name}: format must be one of {', '.join(FORMATS)}, got '{config.format}'")
+        held_out = {path.stem for folder in config.without for path in _images(name, root / folder)}
+        self._paths = [path for path in _images(name, root / config.images) if path.stem not in held_out]
+        if not self._paths:
+            raise ConfigError(f"folders.{name}: nothing is left of {root / config.images} without the held-out names")
+        try:
+            self._truth: TruthSource = open_truth(str(root / config.truth), DRIVING, config.format)
+        except SourceError as error:
+            raise ConfigError(f"folders.{name}: {error}") from error
+        self._codes, self._instances = _code_table(self._truth, config.label_map)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self._paths[index]
+        try:
+            truth = self._truth.find(path.stem, 0)
+        except SourceError as error:
+            raise ConfigError(f"folders.{self._name}: {error}") from error
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if truth is None or image is None:
+            what = "cannot be read" if image is None else f"has no truth in {self._config.truth}"
+            raise ConfigError(f"folders.{self._name}: image {path} {what}")
+        if truth.map.shape != image.shape[:2]:
+            raise ConfigError(f"folders.{self._name}: {path} is {image.shape[:2]}, its truth {truth.map.shape} (H, W)")
+        rgb = np.ascontiguousarray(image[..., ::-1], np.uint8)
+        if self._instances and truth.map.dtype == np.uint16:
+            return _with_instances(rgb, truth, self._codes)
+        codes = self._codes[_class_ids(truth)[truth.map]]
+        if self._config.guess_instances:
+            return Sample(rgb, codes, *guess_instances(codes))
+        return Sample(rgb, codes, unknown_instances(codes), np.zeros(1, np.uint8))
+
+
+def _images(name: str, folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if is_image(path))
+    if not found:
+        raise ConfigError(f"folders.{name}: no image ({' '.join(sorted(SUFFIXES))}) in {folder}; check data_root")
+    return found
+
+
+def _code_table(truth: TruthSource, label_map: str) -> tuple[NDArray[np.uint8], bool]:
+    """uint8 (256,) from the truth's class ids to codes, and whether it tells objects apart."""
+    chosen = label_map or truth.label_map
+    bound = bind(load_map(chosen), DRIVING, truth.classes) if chosen else LabelMap.identity(DRIVING)
+    codes = np.full(256, VOID, np.uint8)
+    for scored in range(len(bound.labels)):
+        ours = np.flatnonzero(bound.predicted[: len(DRIVING)] == scored).tolist()
+        if ours:
+            codes[bound.truth == scored] = code_of(ours)
+    return codes, truth.instances and bound.instances
+
+
+def _class_ids(truth: Truth) -> NDArray[np.uint8]:
+    """uint8 table from the values of ``truth.map`` to the truth's class ids."""
+    if truth.classes is not None:
+        return truth.classes
+    values = np.arange(1 << 16 if truth.map.dtype == np.uint16 else 1 << 8)
+    ids = np.where(values >= PANOPTIC_DIVISOR, values // PANOPTIC_DIVISOR, np.minimum(values, UNLABELLED))
+    if truth.map.dtype == np.uint16:
+        ids[PANOPTIC_UNLABELLED] = UNLABELLED
+    return ids.astype(np.uint8)
+
+
+def _with_instances(image: NDArray[np.uint8], truth: Truth, table: NDArray[np.uint8]) -> Sample:
+    """Objects whose class is one of our things are instances; crowds and objects of an uncertain class are unknown."""
+    values, rows = np.unique(truth.map, return_inverse=True)
+    codes = table[_class_ids(truth)[values]]
+    instance = np.zeros(values.size, np.uint16)
+    classes = [0]
+    for row, value in enumerate(values.tolist()):
+        if codes[row] in _THING_IDS and value not in truth.crowds:
+            instance[row] = len(classes)
+            classes.append(int(codes[row]))
+        elif is_thing(int(codes[row])):
+            instance[row] = UNKNOWN_INSTANCE
+    rows = rows.reshape(truth.map.shape)
+    return Sample(image, codes[rows], instance[rows], np.array(classes, np.uint8))
