@@ -490,8 +490,9 @@ def test_training_configuration_errors_name_the_field(tmp_path: Path, text: str,
         load_train_config(tmp_path / "c.yaml")
 
 
-def test_shipped_training_configuration_loads() -> None:
-    path = Path(__file__).parents[1] / "config" / "train" / "first.yaml"
-    config = load_train_config(path, steps=7)
+def test_shipped_training_configurations_load() -> None:
+    folder = Path(__file__).parents[1] / "config" / "train"
+    config = load_train_config(folder / "driving.yaml", steps=7)
     assert config.steps == 7
     assert {"sim", "camvid32", "camvid11"} <= set(config.sets)
+    assert set(load_train_config(folder / "simulator.yaml").sets) == {"sim"}

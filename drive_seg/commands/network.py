@@ -12,15 +12,15 @@ from drive_seg.errors import MissingDependency
 
 TRAIN_EXAMPLES = """[bold]Examples[/bold]
 
-drive_seg train --config config/train/first.yaml
+drive_seg train --config config/train/driving.yaml
 
-drive_seg train --config config/train/first.yaml --steps 200 --out out/train/short"""
+drive_seg train --config config/train/driving.yaml --steps 200 --out out/train/short"""
 
 EXPORT_EXAMPLES = """[bold]Examples[/bold]
 
-drive_seg export out/train/first/checkpoint.pt --name mine -o models
+drive_seg export out/train/driving/checkpoint.pt --name mine -o models
 
-drive_seg export out/train/first/checkpoint.pt --name mine --precision fp16 --precision int8 --calibration FOLDER"""
+drive_seg export out/train/driving/checkpoint.pt --name mine --precision fp16 --precision int8 --calibration FOLDER"""
 
 INSTALL = "pip install 'drive_seg[train]'"
 
