@@ -20,6 +20,7 @@ from drive_seg.offline.metrics import (
     MatchCounts,
     OutlineCounts,
     PrecisionCounts,
+    Runs,
     StageSamples,
     overlaps,
 )
@@ -50,7 +51,9 @@ def disturbed(truth: np.ndarray, seed: int, share: float) -> np.ndarray:
 
 
 def found(truth: np.ndarray, prediction: np.ndarray, label_map: LabelMap = IDENTITY):
-    return overlaps(truth, prediction, label_map.labels.is_thing, label_map.truth_table, label_map.predicted_table)
+    return overlaps(
+        Runs.of(truth, prediction), label_map.labels.is_thing, label_map.truth_table, label_map.predicted_table
+    )
 
 
 def matches(truth: np.ndarray, prediction: np.ndarray, crowds: tuple[int, ...] = ()) -> MatchCounts:

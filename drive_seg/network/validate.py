@@ -21,7 +21,7 @@ from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.network.sidecar import write_metrics
 from drive_seg.offline.label_map import LabelMap
-from drive_seg.offline.metrics import Confusion, MatchCounts, overlaps
+from drive_seg.offline.metrics import Confusion, MatchCounts, Runs, overlaps
 from drive_seg.resources import find_model
 from drive_seg.sim import Simulator
 
@@ -85,7 +85,9 @@ def validate_simulator(model: str, backend: str, drives: Iterable[int], width: i
         for seed in drives:
             shot = Simulator(seed, width, height).frame(HELD_OUT_FRAME)
             result = pipeline(shot.image)
-            found = overlaps(shot.panoptic, result.panoptic, labels.is_thing, same.truth_table, same.predicted_table)
+            found = overlaps(
+                Runs.of(shot.panoptic, result.panoptic), labels.is_thing, same.truth_table, same.predicted_table
+            )
             confusion.add(found)
             counts.add(found)
             frames += 1

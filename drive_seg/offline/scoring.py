@@ -26,6 +26,7 @@ from drive_seg.offline.metrics import (
     MatchCounts,
     OutlineCounts,
     PrecisionCounts,
+    Runs,
     TemporalCounts,
     overlaps,
 )
@@ -197,7 +198,8 @@ class Scorer:
 
     def prime(self, stamp_ns: int, truth: Truth, prediction: Prediction, image: NDArray[np.uint8] | None) -> None:
         """Show the frame before the first one of a chunk: it is compared with, not counted."""
-        self._before = (stamp_ns, self._moment(truth, prediction, image))
+        tables = tables_of(self.map, truth)
+        self._before = (stamp_ns, _moment(Runs.of(truth.map, prediction.map), tables, image))
 
     def score(
         self,
@@ -220,29 +222,30 @@ class Scorer:
                 f"frame {frame}: the truth has {_size(truth.map)} pixels, the prediction {_size(prediction.map)}; "
                 "both must have the size of the camera image (output_resolution: native)"
             )
-        now = self._moment(truth, prediction, image)
+        tables = tables_of(self.map, truth)
+        runs = Runs.of(truth.map, prediction.map)
+        found = overlaps(runs, self._things, *tables)
+        now = _moment(runs, tables, image)
         one = self._empty()
         one.frames = 1
-        found = overlaps(truth.map, prediction.map, self._things, *tables_of(self.map, truth))
         one.confusion.add(found)
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
-        one.precision.add(
-            found, prediction.scores, self._countable & self._things[: len(self.map.labels)], truth.crowds
-        )
         one.outlines.add(now.truth, now.prediction)
         if self._before is not None and 0 <= stamp_ns - self._before[0] <= CONSECUTIVE_NS:
             one.temporal = compare(self._before[1], now)
         self._before = (stamp_ns, now)
         self.totals += one
+        instances = self._countable & self._things[: len(self.map.labels)]
+        self.totals.precision.add(found, prediction.scores, instances, truth.crowds)
         return _record(frame, stamp_ns, one)
 
-    def _moment(self, truth: Truth, prediction: Prediction, image: NDArray[np.uint8] | None) -> Moment:
-        grey = None
-        if image is not None and image.shape[:2] == truth.map.shape:
-            grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-        true_classes, predicted_classes = tables_of(self.map, truth)
-        return Moment(_look_up(true_classes, truth.map), _look_up(predicted_classes, prediction.map), grey)
+
+def _moment(runs: Runs, tables: tuple[NDArray[np.uint8], NDArray[np.uint8]], image: NDArray[np.uint8] | None) -> Moment:
+    grey = None
+    if image is not None and image.shape[:2] == runs.shape:
+        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    return Moment(runs.paint(tables[0][runs.truth]), runs.paint(tables[1][runs.prediction]), grey)
 
 
 def tables_of(label_map: LabelMap, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -270,13 +273,6 @@ def scored_ids(
             numbers[scored] += 1
             table[value] = scored * PANOPTIC_DIVISOR + numbers[scored]
     return np.take(table, ids)
-
-
-def _look_up(classes: NDArray[np.uint8], ids: NDArray[np.uint16] | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 (H, W): scored classes of a map."""
-    if ids.dtype == np.uint8 and classes.size >= 256:
-        return np.asarray(cv2.LUT(ids, classes[:256]), np.uint8)
-    return np.take(classes, ids)
 
 
 def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:

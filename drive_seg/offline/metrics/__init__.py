@@ -9,7 +9,7 @@ figures as adding frame by frame, to the last bit, in any order.
 from drive_seg.offline.metrics.average_precision import PrecisionCounts
 from drive_seg.offline.metrics.latency import StageSamples
 from drive_seg.offline.metrics.outlines import OutlineCounts
-from drive_seg.offline.metrics.overlaps import Overlaps, overlaps
+from drive_seg.offline.metrics.overlaps import Overlaps, Runs, overlaps
 from drive_seg.offline.metrics.panoptic import MatchCounts
 from drive_seg.offline.metrics.semantic import Confusion
 from drive_seg.offline.metrics.temporal import TemporalCounts
@@ -20,6 +20,7 @@ __all__ = [
     "OutlineCounts",
     "Overlaps",
     "PrecisionCounts",
+    "Runs",
     "StageSamples",
     "TemporalCounts",
     "overlaps",

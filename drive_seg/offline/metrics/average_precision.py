@@ -27,12 +27,14 @@ class PrecisionCounts:
         hits: int64 (C, THRESHOLDS, 1001), by class, IoU threshold and score * 1000.
         misses: the same, of those that found nothing.
         truths: int64 (C,) instances there are.
+        seen: instances of truth and prediction.
     """
 
     classes: int
     hits: NDArray[np.int64] = field(init=False)
     misses: NDArray[np.int64] = field(init=False)
     truths: NDArray[np.int64] = field(init=False)
+    seen: int = 0
 
     def __post_init__(self) -> None:
         self.hits, self.misses = (np.zeros((self.classes, THRESHOLDS, _STEPS + 1), np.int64) for _ in range(2))
@@ -59,12 +61,14 @@ class PrecisionCounts:
         crowd = np.isin(truths.ids, np.fromiter(crowds, np.int64))
         countable = scored[truths.classes] & ~crowd
         self.truths += np.bincount(truths.classes[countable], minlength=self.classes)
+        answers = np.flatnonzero(scored[predictions.classes])
+        self.seen += int(countable.sum()) + answers.size
         steps = _steps(predictions.ids, scores)
         levels = _levels(found, countable, steps)
         on_crowd = found.same_class.copy()
         on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
         excused = found.prediction_sum(on_crowd | ((found.truth == VOID) & (found.prediction != VOID)))
-        for row in np.flatnonzero(scored[predictions.classes]):
+        for row in answers:
             cell = (
                 self.hits[predictions.classes[row], :, steps[row]],
                 self.misses[predictions.classes[row], :, steps[row]],
@@ -74,9 +78,11 @@ class PrecisionCounts:
                 cell[1][levels[row] :] += 1
 
     def __iadd__(self, other: PrecisionCounts) -> PrecisionCounts:
-        self.hits += other.hits
-        self.misses += other.misses
-        self.truths += other.truths
+        if other.seen:  # the tables are large and most often empty
+            self.hits += other.hits
+            self.misses += other.misses
+            self.truths += other.truths
+            self.seen += other.seen
         return self
 
     def average(self, number: int) -> NDArray[np.float64]:

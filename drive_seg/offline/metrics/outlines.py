@@ -42,60 +42,61 @@ class OutlineCounts:
         """Count one frame of scored class ids, uint8 (H, W), 255 without label."""
         unsure = truth == UNLABELLED
         known = ~dilate(unsure.view(np.uint8), self.tolerance).view(np.bool_) if unsure.any() else None
-        true_edge, predicted_edge = _edges(truth, known), _edges(prediction, known)
+        sides = _Side.of(truth, known, self.lane), _Side.of(prediction, known, self.lane)
         for first in range(0, self.classes + 1, _BITS):
-            block = np.arange(first, min(first + _BITS, self.classes + 1))
-            near_truth = dilate(self._planes(truth, true_edge, known, block), self.tolerance)
-            near_prediction = dilate(self._planes(prediction, predicted_edge, known, block), self.tolerance)
-            self._count(prediction, predicted_edge, known, near_truth, block, 0)
-            self._count(truth, true_edge, known, near_prediction, block, 2)
+            block = range(first, min(first + _BITS, self.classes + 1))
+            near_truth, near_prediction = (dilate(side.planes(block, self.classes), self.tolerance) for side in sides)
+            self._count(sides[1], near_truth, block, 0)
+            self._count(sides[0], near_prediction, block, 2)
 
-    def _planes(
-        self,
-        classes: NDArray[np.uint8],
-        edge: NDArray[np.bool_],
-        known: NDArray[np.bool_] | None,
-        block: NDArray[np.int64],
-    ) -> NDArray[np.uint8]:
-        kind = np.dtype(next(f"u{size}" for size in (1, 2, 4, 8) if block.size <= 8 * size))
-        bits = np.zeros(256, kind)
-        own = block[block < self.classes]
-        bits[own] = np.left_shift(np.ones(own.size, kind), (own - block[0]).astype(kind))
-        planes: NDArray[np.uint8] = bits[classes] if kind.itemsize > 1 else np.asarray(cv2.LUT(classes, bits))
-        planes *= edge
-        if self.lane is not None and block[-1] == self.classes:
-            marking = classes == self.lane if known is None else (classes == self.lane) & known
-            planes |= np.left_shift(marking.astype(kind), kind.type(self.classes - block[0]))
-        return planes
-
-    def _count(
-        self,
-        classes: NDArray[np.uint8],
-        edge: NDArray[np.bool_],
-        known: NDArray[np.bool_] | None,
-        near: NDArray[np.uint8],
-        block: NDArray[np.int64],
-        column: int,
-    ) -> None:
-        at = np.flatnonzero(edge)
-        found = classes.reshape(-1)[at]
-        inside = (found >= block[0]) & (found <= block[-1])
-        at, found = at[inside], found[inside].astype(np.int64)
-        right = (near.reshape(-1)[at] >> (found - block[0]).astype(near.dtype)) & near.dtype.type(1)
-        self.pixels[: self.classes, column] += np.bincount(found[right != 0], minlength=self.classes)
-        self.pixels[: self.classes, column + 1] += np.bincount(found, minlength=self.classes)
-        if self.lane is not None and block[-1] == self.classes:
-            marking = classes == self.lane if known is None else (classes == self.lane) & known
-            close = near >> near.dtype.type(self.classes - block[0])
-            self.pixels[-1, column] += np.count_nonzero(close[marking] & near.dtype.type(1))
-            self.pixels[-1, column + 1] += np.count_nonzero(marking)
+    def _count(self, side: _Side, near: NDArray[np.uint8], block: range, column: int) -> None:
+        at, classes = side.within(block)
+        bits = near.reshape(-1)[at] >> (classes - block[0]).astype(near.dtype)
+        right = classes[(bits & near.dtype.type(1)) != 0]
+        self.pixels[: self.classes, column] += np.bincount(right, minlength=self.classes)
+        self.pixels[: self.classes, column + 1] += np.bincount(classes, minlength=self.classes)
+        if side.marking is not None and block[-1] == self.classes:
+            close = (near & near.dtype.type(1 << (self.classes - block[0]))) != 0
+            close &= side.marking
+            self.pixels[-1, column] += np.count_nonzero(close)
+            self.pixels[-1, column + 1] += np.count_nonzero(side.marking)
 
     def __iadd__(self, other: OutlineCounts) -> OutlineCounts:
         self.pixels += other.pixels
         return self
 
 
-def _edges(classes: NDArray[np.uint8], known: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    edge: NDArray[np.bool_] = cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS) != 0
-    edge &= classes != UNLABELLED
-    return edge if known is None else edge & known
+@dataclass(frozen=True)
+class _Side:
+    """The outlines of one map: their places in it, flat and ascending, and classes; and its markings, bool (H, W)."""
+
+    shape: tuple[int, ...]
+    at: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    marking: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, classes: NDArray[np.uint8], known: NDArray[np.bool_] | None, lane: int | None) -> _Side:
+        edge = cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS) != 0
+        edge &= classes != UNLABELLED
+        marking = None if lane is None else classes == lane
+        if known is not None:
+            edge &= known
+            marking = None if marking is None else marking & known
+        at = np.flatnonzero(edge)
+        return cls(classes.shape, at, classes.reshape(-1)[at].astype(np.int64), marking)
+
+    def within(self, block: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places and classes of the outlines of some classes."""
+        chosen = (self.classes >= block.start) & (self.classes < block.stop)
+        return (self.at, self.classes) if chosen.all() else (self.at[chosen], self.classes[chosen])
+
+    def planes(self, block: range, lane_bit: int) -> NDArray[np.uint8]:
+        """(H, W): bit k is the outline of class ``block[k]``; the class ``lane_bit`` stands for the markings."""
+        kind = np.dtype(next(f"u{size}" for size in (1, 2, 4, 8) if len(block) <= 8 * size))
+        planes: NDArray[np.uint8] = np.zeros(self.shape, kind)
+        if self.marking is not None and block[-1] == lane_bit:
+            np.multiply(self.marking, kind.type(1 << (lane_bit - block[0])), out=planes)
+        at, classes = self.within(block)
+        planes.reshape(-1)[at] |= np.left_shift(kind.type(1), (classes - block[0]).astype(kind))
+        return planes

@@ -86,35 +86,60 @@ class Overlaps:
         return same
 
 
-def overlaps(
-    truth: NDArray[np.uint16] | NDArray[np.uint8],
-    prediction: NDArray[np.uint16] | NDArray[np.uint8],
-    things: NDArray[np.bool_],
-    truth_classes: ClassTable,
-    prediction_classes: ClassTable,
-) -> Overlaps:
+@dataclass(frozen=True)
+class Runs:
+    """Two maps as runs of pixels, row after row, along which neither changes: a hundredth of the pixels.
+
+    Attributes:
+        shape: (H, W) of the maps.
+        truth, prediction: (R,) values of the maps, in their types.
+        lengths: int64 (R,) pixels.
+    """
+
+    shape: tuple[int, int]
+    truth: NDArray[np.uint16] | NDArray[np.uint8]
+    prediction: NDArray[np.uint16] | NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, truth: NDArray[np.uint16] | NDArray[np.uint8], prediction: NDArray[np.uint16] | NDArray[np.uint8]
+    ) -> Runs:
+        """The runs of two maps (H, W), ids of segments or of classes.
+
+        Raises:
+            ValueError: the shapes differ, or there is no pixel.
+        """
+        if truth.shape != prediction.shape or truth.ndim != 2 or not truth.size:
+            raise ValueError(f"truth and prediction must be (H, W) of one shape, got {truth.shape}, {prediction.shape}")
+        true, predicted = truth.reshape(-1), prediction.reshape(-1)
+        changes = true[1:] != true[:-1]
+        changes |= predicted[1:] != predicted[:-1]
+        starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+        return cls(truth.shape, true[starts], predicted[starts], np.diff(starts, append=true.size))
+
+    def paint(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 (H, W): a value per run, (R,), as a map."""
+        return np.repeat(values, self.lengths).reshape(self.shape)
+
+
+def overlaps(runs: Runs, things: NDArray[np.bool_], truth: ClassTable, prediction: ClassTable) -> Overlaps:
     """Count the pixels that every pair of segments shares.
 
     Args:
-        truth, prediction: (H, W) ids of segments or of classes, of one shape.
         things: bool (256,): which scored classes are things, whose segments stay apart.
-        truth_classes, prediction_classes: from the ids of each map to scored classes.
-
-    Raises:
-        ValueError: the shapes differ.
+        truth, prediction: from the ids of each map to scored classes.
     """
-    if truth.shape != prediction.shape:
-        raise ValueError(f"truth and prediction must have one shape, got {truth.shape} and {prediction.shape}")
-    pairs, areas = _count_pairs(truth, prediction)
-    true = _segments(pairs >> 16, truth_classes, things)
-    predicted = _segments(pairs & 0xFFFF, prediction_classes, things)
+    pairs, areas = _count_pairs(runs)
+    true = _segments(pairs >> 16, truth, things)
+    predicted = _segments(pairs & 0xFFFF, prediction, things)
     true_codes, true_rows = np.unique(true, return_inverse=True)
     predicted_codes, predicted_rows = np.unique(predicted, return_inverse=True)
     # Several ids may have become one segment: stuff, and classes scored jointly.
     key = true_rows.reshape(-1) * predicted_codes.size + predicted_rows.reshape(-1)
     joined = _sum(key, areas, true_codes.size * predicted_codes.size)
     shared = np.flatnonzero(joined)
-    rows, columns = np.divmod(shared, max(1, predicted_codes.size))
+    rows, columns = np.divmod(shared, predicted_codes.size)
     table = joined.reshape(true_codes.size, predicted_codes.size)
     return Overlaps(
         _side(true_codes, table.sum(axis=1)),
@@ -125,23 +150,17 @@ def overlaps(
     )
 
 
-def _count_pairs(
-    truth: NDArray[np.uint16] | NDArray[np.uint8], prediction: NDArray[np.uint16] | NDArray[np.uint8]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct ``truth << 16 | prediction`` and their counts. Maps are made of runs: only those are sorted."""
-    key = truth.astype(np.uint32).reshape(-1)
-    key <<= 16
-    key |= prediction.reshape(-1)
-    if not key.size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    starts = np.concatenate(([0], np.flatnonzero(key[1:] != key[:-1]) + 1))
-    runs = key[starts].astype(np.uint64)
-    runs <<= np.uint64(32)
-    runs |= np.diff(starts, append=key.size).astype(np.uint64)
-    runs.sort()
-    pairs = (runs >> np.uint64(32)).astype(np.int64)
+def _count_pairs(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct ``truth << 16 | prediction`` and their pixels."""
+    keys = runs.truth.astype(np.uint64)
+    keys <<= np.uint64(16)
+    keys |= runs.prediction
+    keys <<= np.uint64(32)
+    keys |= runs.lengths.astype(np.uint64)
+    keys.sort()
+    pairs = (keys >> np.uint64(32)).astype(np.int64)
     first = np.concatenate(([0], np.flatnonzero(pairs[1:] != pairs[:-1]) + 1))
-    return pairs[first], np.add.reduceat((runs & np.uint64(0xFFFFFFFF)).astype(np.int64), first)
+    return pairs[first], np.add.reduceat((keys & np.uint64(0xFFFFFFFF)).astype(np.int64), first)
 
 
 def _segments(ids: NDArray[np.int64], classes: ClassTable, things: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -154,7 +173,7 @@ def _segments(ids: NDArray[np.int64], classes: ClassTable, things: NDArray[np.bo
 
 def _has_void(codes: NDArray[np.int64]) -> int:
     """How many rows void takes; it sorts first."""
-    return int(codes.size > 0 and codes[0] == VOID)
+    return int(codes[0] == VOID)
 
 
 def _side(codes: NDArray[np.int64], areas: NDArray[np.int64]) -> Side:
