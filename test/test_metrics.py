@@ -245,6 +245,7 @@ def test_outlines_and_markings_follow_the_definition(tolerance: int, classes: in
     shape = (6, 8)
     truth = np.kron(rng.choice([0, 2, classes - 1, 255], shape, p=[0.4, 0.3, 0.25, 0.05]), np.ones((6, 6), int))
     truth = truth.astype(np.uint8)
+    truth[:8] = 2  # rows of markings that no outline crosses
     prediction = np.roll(truth, 2, axis=1)
     prediction[rng.random(truth.shape) < 0.05] = 2
     counts = OutlineCounts(classes, 2, tolerance)
@@ -267,6 +268,13 @@ def test_outlines_and_markings_follow_the_definition(tolerance: int, classes: in
         true.sum(),
     ]
     assert counts.pixels[-1].tolist() == expected
+
+
+def test_markings_that_fill_an_image_have_no_outline() -> None:
+    counts = OutlineCounts(CLASSES, 2, 3)
+    counts.add(np.full((9, 9), 2, np.uint8), np.ones((9, 9), np.uint8))
+    counts.add(np.full((9, 9), 255, np.uint8), np.full((9, 9), 2, np.uint8))
+    assert counts.pixels[:-1].sum() == 0 and counts.pixels[-1].tolist() == [0, 0, 0, 81]
 
 
 def average_by_definition(frames: list, level: int, c: int = 3) -> float:

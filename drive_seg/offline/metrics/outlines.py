@@ -40,9 +40,10 @@ class OutlineCounts:
 
     def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
         """Count one frame of scored class ids, uint8 (H, W), 255 without label."""
-        unsure = truth == UNLABELLED
-        known = ~dilate(unsure.view(np.uint8), self.tolerance).view(np.bool_) if unsure.any() else None
+        known = _far_from(truth == UNLABELLED, self.tolerance)
         sides = _Side.of(truth, known, self.lane), _Side.of(prediction, known, self.lane)
+        rows = _rows_with(sides)
+        sides = sides[0].crop(rows), sides[1].crop(rows)
         for first in range(0, self.classes + 1, _BITS):
             block = range(first, min(first + _BITS, self.classes + 1))
             near_truth, near_prediction = (dilate(side.planes(block, self.classes), self.tolerance) for side in sides)
@@ -70,7 +71,7 @@ class OutlineCounts:
 class _Side:
     """The outlines of one map: their places in it, flat and ascending, and classes; and its markings, bool (H, W)."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int]
     at: NDArray[np.int64]
     classes: NDArray[np.int64]
     marking: NDArray[np.bool_] | None
@@ -84,7 +85,14 @@ class _Side:
             edge &= known
             marking = None if marking is None else marking & known
         at = np.flatnonzero(edge)
-        return cls(classes.shape, at, classes.reshape(-1)[at].astype(np.int64), marking)
+        height, width = classes.shape
+        return cls((height, width), at, classes.reshape(-1)[at].astype(np.int64), marking)
+
+    def crop(self, rows: slice) -> _Side:
+        """Only these rows, which hold all outlines and markings."""
+        height, width = rows.stop - rows.start, self.shape[1]
+        marking = None if self.marking is None else self.marking[rows]
+        return _Side((height, width), self.at - rows.start * width, self.classes, marking)
 
     def within(self, block: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places and classes of the outlines of some classes."""
@@ -100,3 +108,30 @@ class _Side:
         at, classes = self.within(block)
         planes.reshape(-1)[at] |= np.left_shift(kind.type(1), (classes - block[0]).astype(kind))
         return planes
+
+
+def _rows_with(sides: tuple[_Side, _Side]) -> slice:
+    """The rows from the first to the last outline or marking of either side."""
+    width = sides[0].shape[1]
+    first, last = [], []
+    for side in sides:
+        if side.at.size:
+            first.append(int(side.at[0]) // width)
+            last.append(int(side.at[-1]) // width)
+        if side.marking is not None:
+            _, top, _, height = cv2.boundingRect(side.marking.view(np.uint8))
+            if height:
+                first.append(top)
+                last.append(top + height - 1)
+    return slice(min(first), max(last) + 1) if first else slice(0, 1)
+
+
+def _far_from(unsure: NDArray[np.bool_], distance: int) -> NDArray[np.bool_] | None:
+    """bool (H, W): pixels further than ``distance`` from the unsure ones; None where all are."""
+    left, top, width, height = cv2.boundingRect(unsure.view(np.uint8))
+    if not width:
+        return None
+    box = np.s_[max(0, top - distance) : top + height + distance, max(0, left - distance) : left + width + distance]
+    far = np.ones(unsure.shape, np.bool_)
+    far[box] = dilate(unsure[box].view(np.uint8), distance) == 0
+    return far
