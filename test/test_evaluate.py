@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,10 @@ def write_truth(folder: Path, names: list[str], kind: str = "panoptic") -> None:
         assert cv2.imwrite(str(folder / kind / name), image)
 
 
-def write_truth_bag(path: Path, count: int, *, camera: bool, shift: int = 0, encoding: str = "16UC1") -> None:
-    """A bag with ``/camera/truth/panoptic`` (or mask), stamps as ``write_bag``'s, plus ``shift`` ns."""
+def write_truth_bag(
+    path: Path, numbers: Iterable[int], *, camera: bool, shift: int = 0, encoding: str = "16UC1"
+) -> None:
+    """A bag with ``/camera/truth/panoptic`` (or mask) of these frames, stamps as ``write_bag``'s plus ``shift`` ns."""
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -67,7 +69,7 @@ def write_truth_bag(path: Path, count: int, *, camera: bool, shift: int = 0, enc
     with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         topics = ["/camera/image_raw", topic] if camera else [topic]
         connections = [writer.add_connection(name, kind, typestore=store) for name in topics]
-        for number in range(count):
+        for order, number in enumerate(numbers):
             seconds, nanoseconds = divmod(stamp_of(number) + shift, 10**9)
             header = store.types["std_msgs/msg/Header"](
                 store.types["builtin_interfaces/msg/Time"](seconds, nanoseconds), "optical"
@@ -79,7 +81,7 @@ def write_truth_bag(path: Path, count: int, *, camera: bool, shift: int = 0, enc
             for connection, (name, pixels) in zip(connections, [*images, (encoding, truth)], strict=True):
                 data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
                 message = store.types[kind](header, HEIGHT, WIDTH, name, 0, data.size // HEIGHT, data)
-                writer.write(connection, stamp_of(number), store.serialize_cdr(message, kind))
+                writer.write(connection, stamp_of(order), store.serialize_cdr(message, kind))
 
 
 def perfect(document: dict[str, Any], frames: int) -> None:
@@ -146,7 +148,7 @@ def test_sizes_must_agree(tmp_path: Path, pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("encoding", ["16UC1", "mono8"])
 def test_a_bag_brings_its_own_truth(tmp_path: Path, pipeline: Pipeline, encoding: str) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
-    write_truth_bag(tmp_path / "in", 5, camera=True, encoding=encoding)
+    write_truth_bag(tmp_path / "in", range(5), camera=True, encoding=encoding)
     found = judge(tmp_path / "in", tmp_path / "in", pipeline)
     if encoding == "16UC1":
         perfect(found.to_dict(), 5)
@@ -158,13 +160,24 @@ def test_a_bag_brings_its_own_truth(tmp_path: Path, pipeline: Pipeline, encoding
 def test_bags_are_matched_by_stamp(tmp_path: Path, pipeline: Pipeline) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
     write_bag(tmp_path / "in", 5)
-    write_truth_bag(tmp_path / "truth", 3, camera=False)
+    write_truth_bag(tmp_path / "truth", range(3), camera=False)
     found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
     perfect(found.to_dict(), 3)
     assert found.metrics["unmatched"]["predictions"] == 2
-    write_truth_bag(tmp_path / "late", 5, camera=False, shift=1)
+    write_truth_bag(tmp_path / "late", range(5), camera=False, shift=1)
     with pytest.raises(SourceError, match="none of 5 frames has a truth"):
         judge(tmp_path / "in", tmp_path / "late", pipeline)
+
+
+def test_truth_that_is_sparse_and_out_of_step_is_found_all_the_same(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_bag(tmp_path / "in", 40)
+    numbers = [number ^ 1 for number in range(40) if number % 5 < 2 or number > 30]
+    write_truth_bag(tmp_path / "truth", numbers, camera=False)
+    found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
+    perfect(found.to_dict(), len(numbers))
+    assert [int(frame.frame) for frame in found.frames] == sorted(numbers)
+    assert found.metrics["unmatched"]["predictions"] == 40 - len(numbers)
 
 
 def test_a_bag_without_truth_lists_its_topics(tmp_path: Path) -> None:
@@ -177,7 +190,7 @@ def test_a_bag_without_truth_lists_its_topics(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["", ".mcap", ".bag2"], ids=["folder", "mcap", "sqlite"])
 def test_predictions_of_run_score_as_the_run_itself(tmp_path: Path, pipeline: Pipeline, ending: str) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
-    write_truth_bag(tmp_path / "in", 6, camera=True)
+    write_truth_bag(tmp_path / "in", range(6), camera=True)
     made = tmp_path / f"out{ending}"
     opened = open_source(str(tmp_path / "in"))
     assert run(opened, open_sink(made, DRIVING, 30.0), pipeline, "tiny").error is None
@@ -455,7 +468,7 @@ def test_the_command_prints_a_table_and_writes_its_files(
 ) -> None:
     for package in ("rosbags", "jinja2", "matplotlib"):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    write_truth_bag(tmp_path / "in", 4, camera=True)
+    write_truth_bag(tmp_path / "in", range(4), camera=True)
     out = tmp_path / "report"
     arguments = ["evaluate", str(tmp_path / "in"), "--model", tiny, "-o", str(out)]
     code, printed, said = call(arguments, monkeypatch, capsys)

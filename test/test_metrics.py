@@ -332,6 +332,16 @@ def test_average_precision_follows_cocos_definition(seed: int) -> None:
     assert np.isnan(counts.average(0)).all()
 
 
+def test_crowds_and_void_excuse_instances_that_match_nothing() -> None:
+    truth, prediction = np.zeros((4, 40), np.uint16), np.zeros((4, 40), np.uint16)
+    truth[:, :10], truth[:, 10:20], truth[:, 30:] = 3001, 3002, VOID
+    prediction[:, 10:15], prediction[:, 15:20], prediction[:, 30:] = 3001, 4001, 3002
+    counts = PrecisionCounts(CLASSES)
+    counts.add(found(truth, prediction), {}, IDENTITY.countable & DRIVING.is_thing[:CLASSES], crowds=(3002,))
+    assert counts.truths.tolist() == [0, 0, 0, 1, 0, 0]
+    assert counts.hits.sum() == 0 and counts.misses[3].sum() == 0 and counts.misses[4, :, 1000].tolist() == [1] * 10
+
+
 def test_static_pixels_are_those_where_neither_image_nor_truth_changed() -> None:
     truth = np.array([[1, 1, 1, 1, 255]], np.uint8)
     grey = np.array([[10, 10, 10, 10, 10]], np.uint8)
