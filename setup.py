@@ -63,6 +63,7 @@ setup(
         "gpu": ["tensorrt>=8.6,<12; sys_platform == 'linux'", "pycuda>=2024.1; sys_platform == 'linux'"],
         "train": ["torch>=2.4", "onnx>=1.16"],
         "offline": OFFLINE,
+        "cluster": [*OFFLINE, "ray>=2.9"],
         "test": TEST,
         "dev": [
             *TEST,

@@ -216,6 +216,7 @@ for module in {sorted(core)!r}:
         [
             ("rclpy", ("drive_seg/ros/", "drive_seg/demo/")),
             ("rosbags", "drive_seg/offline/"),
+            ("ray", "drive_seg/offline/"),
             ("torch", "drive_seg/network/"),
             ("openvino", "drive_seg/engines/"),
             ("onnxruntime", ("drive_seg/engines/", "drive_seg/network/precision.py")),

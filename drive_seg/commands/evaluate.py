@@ -29,6 +29,8 @@ from drive_seg.errors import ConfigError, DriveSegError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from drive_seg.offline.evaluate import Judged
+    from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.truth import TruthSource
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -40,6 +42,8 @@ drive_seg run out/drive.mcap -o out/masks && drive_seg evaluate out/masks --grou
 drive_seg evaluate leftImg8bit/val/lindau --ground-truth gtFine/val/lindau --format cityscapes
 
 drive_seg evaluate images/ --ground-truth truth/ --label-map my_map.yaml --json
+
+drive_seg evaluate drives.txt --engine ray --workers 8 -o report/    [dim]# a bag per line[/dim]
 
 drive_seg evaluate --compare before/metrics.json after/metrics.json --fail-if miou:0.01 --fail-if pq:0.01"""
 
@@ -59,12 +63,20 @@ class Format(str, Enum):
     carla = "carla"
 
 
+class Spreading(str, Enum):
+    """Choices of ``--engine``."""
+
+    serial = "serial"
+    ray = "ray"
+
+
 def evaluate(
     source: Annotated[
         str,
         typer.Argument(
             metavar="PRED_OR_SOURCE",
-            help="What drive_seg run wrote (folder or bag), or what to run first: sim, bag, folder, image, video.",
+            help="What drive_seg run wrote (folder or bag), or what to run first: sim, bag, a .txt that lists bags, "
+            "folder, image, video.",
             show_default=False,
         ),
     ] = "",
@@ -109,6 +121,16 @@ def evaluate(
         Optional[list[str]],
         typer.Option("--fail-if", metavar="METRIC:MARGIN", help="Exit 1 if the metric is worse by more than this."),
     ] = None,
+    engine: Annotated[
+        Spreading, typer.Option("--engine", help="ray spreads bags over processes and machines; same figures.")
+    ] = Spreading.serial,
+    address: Annotated[
+        str, typer.Option("--address", help="Ray cluster (auto, ray://host:10001); empty starts workers here.")
+    ] = "",
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Ray workers to start here; 0: one per core.")] = 0,
+    chunk_seconds: Annotated[
+        float, typer.Option("--chunk-seconds", min=0.0, help="Of recording that one worker does at a time; 0: a bag.")
+    ] = 60.0,
     block: Annotated[
         int, typer.Option("--block", min=1, help="Frames that --compare draws together: 30 or so for video.")
     ] = 1,
@@ -128,7 +150,7 @@ def evaluate(
         return
     if compare is not None or fail_if or not source:
         raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
-    from drive_seg.commands.terminal import progress_bar, report, warn
+    from drive_seg.commands.terminal import progress_bar, warn
     from drive_seg.machine import hardware
     from drive_seg.model import load_model
     from drive_seg.offline.evaluate import (
@@ -139,7 +161,7 @@ def evaluate(
         evaluate_source,
     )
     from drive_seg.offline.predictions import open_predictions
-    from drive_seg.offline.report import require_report_packages, write_report
+    from drive_seg.offline.report import require_report_packages
     from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.sinks import make_room
     from drive_seg.offline.sources import open_source
@@ -152,6 +174,30 @@ def evaluate(
     if out is not None:
         require_report_packages()
         make_room(out, overwrite, {"metrics.json", "frames.jsonl", "summary.json", "report.html"})
+    chunked = engine is Spreading.ray or Path(source).suffix == ".txt"
+    if chunked:
+        from drive_seg.commands.spread import evaluate_bags
+        from drive_seg.offline.chunks import Job
+
+        if ground_truth or frames or kind not in (Format.auto, Format.carla):
+            raise typer.BadParameter("several bags, and --engine ray, take whole bags with a truth topic of their own")
+        job = Job(
+            model if Path(model).suffix == "" else str(card.path.resolve()),
+            backend.value,
+            precision.value,
+            FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area),
+            EvaluationOptions(label_map or None, tolerance, out, _command()),
+            topic or None,
+            truth_topic or None,
+            kind is Format.carla,
+            int(engine is Spreading.ray),
+            worst if out is not None else 0,
+        )
+        around = {"hardware": hardware(), "source": source, "ground_truth": source}
+        cluster = (address, workers) if engine is Spreading.ray else None
+        outcome, gallery = evaluate_bags(source, job, around, cluster, chunk_seconds)
+        _finish(outcome, gallery, out, as_json)
+        return
     simulated = None
     if source == "sim":
         simulated = TruthfulSim(frames or SIM_FRAMES, seed, None if weather is Weather.any else weather.value)
@@ -182,6 +228,14 @@ def evaluate(
                 )
     finally:
         truth.close()
+    _finish(outcome, gallery, out, as_json)
+
+
+def _finish(outcome: Judged, gallery: WorstFrames, out: Path | None, as_json: bool) -> None:
+    """Write and print; raises what ended the evaluation early."""
+    from drive_seg.commands.terminal import report
+    from drive_seg.offline.report import write_report
+
     evaluation = outcome.evaluation
     if out is not None:
         evaluation.write(out)

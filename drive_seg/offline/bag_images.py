@@ -31,8 +31,13 @@ def bag_topics(path: Path) -> dict[str, str]:
         return {message.topic: message.msgtype for message in salvage_messages(_storage_files(path))}
 
 
-def bag_messages(path: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
+def bag_messages(
+    path: Path, topics: Collection[str], window: tuple[int, int] | None = None
+) -> Iterator[tuple[str, Any]]:
     """(topic, message); of a bag that was cut off, what is left of it.
+
+    Args:
+        window: only what was recorded from the first to before the second, ns.
 
     Raises:
         SourceError: the bag is damaged in the middle.
@@ -47,7 +52,8 @@ def bag_messages(path: Path, topics: Collection[str]) -> Iterator[tuple[str, Any
         return
     try:
         wanted = [connection for connection in reader.connections if connection.topic in topics]
-        for connection, _, raw in reader.messages(wanted) if wanted else ():
+        start, stop = window or (None, None)
+        for connection, _, raw in reader.messages(wanted, start, stop) if wanted else ():
             yield connection.topic, reader.deserialize(raw, connection.msgtype)
     except Exception as error:  # see above
         raise SourceError(f"bag {path} is damaged: {error}") from error

@@ -42,6 +42,7 @@ class BagSource:
 
     Args:
         topic: None takes the only image topic, or the only one called ``image_raw`` (``.../compressed``).
+        window: only what was recorded from the first to before the second, ns; a damaged bag is read whole.
 
     Raises:
         SourceError: unreadable, no image topic, several candidates, or no such topic; the message lists them.
@@ -50,8 +51,11 @@ class BagSource:
 
     live = False
 
-    def __init__(self, path: Path, topic: str | None = None) -> None:
+    def __init__(self, path: Path, topic: str | None = None, window: tuple[int, int] | None = None) -> None:
         _require_rosbags()
+        self._window = window
+        self.recorded: tuple[int, int] | None = None
+        """When the first and the last message were recorded, ns; None where the bag is damaged."""
         self.name = str(path)
         self._path = path
         self._damage = ""
@@ -59,11 +63,12 @@ class BagSource:
             with _open(path) as reader:
                 counts = {c.topic: c.msgcount for c in reader.connections if c.msgtype in IMAGE_TYPES}
                 seconds = reader.duration / 1e9
+                self.recorded = (reader.start_time, reader.end_time)
         except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
             self._damage = str(error) or type(error).__name__
             counts, seconds = self._survey()
         self.topic = _choose(path, counts, topic, self._damage)
-        self.count: int | None = counts[self.topic]
+        self.count: int | None = counts[self.topic] if window is None else None
         rate = (counts[self.topic] - 1) / seconds if seconds > 0 else 0.0
         self.fps = rate if 0.1 < rate < 1000 else DEFAULT_FPS
 
@@ -103,7 +108,8 @@ class BagSource:
             with _open(self._path) as reader:
                 copier = Copier(reader) if copying else None
                 wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
-                for connection, recorded, raw in reader.messages(() if copier else wanted):
+                start, stop = self._window or (None, None)
+                for connection, recorded, raw in reader.messages(() if copier else wanted, start, stop):
                     passage = copier and copier.copied(connection, recorded, raw)
                     if passage:
                         yield passage

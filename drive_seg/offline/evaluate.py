@@ -23,7 +23,7 @@ from drive_seg.offline.label_map import LabelMap, bind, load_map
 from drive_seg.offline.metrics import StageSamples
 from drive_seg.offline.predictions import PredictionSource
 from drive_seg.offline.prefetch import prefetch
-from drive_seg.offline.runner import run
+from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, scored_ids, tables_of
 from drive_seg.offline.sources import Origin, Source, Unreadable, origin_of
 from drive_seg.offline.summary import percentiles_dict, versions
@@ -121,6 +121,10 @@ class Judge:
         self._observe = observe
         self.tally = Tally(self._scorer.totals)
         self.log = FrameLog(_open_log(options.out))
+
+    def prime(self, frame: Frame, truth: Truth, result: PanopticResult) -> None:
+        """Show the scored frame before the first: it is compared with, not counted."""
+        self._scorer.prime(frame.stamp_ns, truth, prediction_of(result), _rgb(frame))
 
     def see(
         self, stem: str, stamp_ns: int, prediction: Prediction, image: Callable[[], NDArray[np.uint8] | None]
@@ -242,9 +246,7 @@ def evaluate_source(
         ConfigError: the label map does not fit.
     """
     judge = Judge(truth, pipeline.labels, options, True, observe)
-    with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
-        sink = _ScoringSink(judge, (options.out or Path(scratch)) / "summary.json")
-        outcome = run(source, sink, pipeline, model_name, options.limit, progress, warn)
+    outcome = score_source(source, judge, pipeline, model_name, options, progress, warn)
     summary = outcome.summary
     if outcome.error is not None and not judge.tally.totals.frames:
         raise outcome.error
@@ -259,6 +261,26 @@ def evaluate_source(
     return Judged(evaluation, outcome.error, outcome.interrupted, judge.tally.latency.samples)
 
 
+def score_source(
+    source: Source,
+    judge: Judge,
+    pipeline: Pipeline,
+    model_name: str,
+    options: EvaluationOptions = EvaluationOptions(),
+    progress: Progress = lambda done: None,
+    warn: Warn = lambda message: None,
+) -> Outcome:
+    """Run the pipeline over a source and have every frame judged."""
+    with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
+        sink = _ScoringSink(judge, (options.out or Path(scratch)) / "summary.json")
+        return run(source, sink, pipeline, model_name, options.limit, progress, warn)
+
+
+def prediction_of(result: PanopticResult) -> Prediction:
+    """What is scored of a result."""
+    return Prediction(result.panoptic, {one.panoptic_id: one.score for one in result.instances})
+
+
 class _ScoringSink:
     """The end of a run: results go to the judge."""
 
@@ -268,8 +290,7 @@ class _ScoringSink:
 
     def write(self, result: PanopticResult) -> None:
         frame = result.frame
-        prediction = Prediction(result.panoptic, {one.panoptic_id: one.score for one in result.instances})
-        self._judge.see(origin_of(frame).stem, frame.stamp_ns, prediction, lambda: _rgb(frame))
+        self._judge.see(origin_of(frame).stem, frame.stamp_ns, prediction_of(result), lambda: _rgb(frame))
         self._judge.tally.latency.add(result.times)
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ Pictures are drawn and compressed when a frame enters the list, so what is kept 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -85,6 +86,10 @@ class WorstFrames:
         if math.isnan(score) or not self._wants(score, name):
             return
         self._insert(draw_frame(name, score, measure, *scored.maps(), scored.image, known.labels))
+
+    def rename(self, name: Callable[[str], str]) -> None:
+        """Give every frame another name, in the same order."""
+        self._kept = [replace(picture, name=name(picture.name)) for picture in self._kept]
 
     def __iadd__(self, other: WorstFrames) -> WorstFrames:
         for picture in other._kept:

@@ -27,19 +27,29 @@ _WAITING = 8
 class BagTruth:
     """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras.
 
+    Args:
+        window: only what was recorded from the first to before the second, ns.
+
     Raises:
         SourceError: no such topic; the message lists those there are.
         MissingDependency: rosbags is not installed.
     """
 
-    def __init__(self, path: Path, labels: LabelSet, topic: str | None = None, carla: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        labels: LabelSet,
+        topic: str | None = None,
+        carla: bool = False,
+        window: tuple[int, int] | None = None,
+    ) -> None:
         self.name = str(path)
         self.topic, self._carla = _choose(path, topic, carla)
         self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         self.count: int | None = None
-        self._messages = prefetch(bag_messages(path, [self.topic]))
+        self._messages = prefetch(bag_messages(path, [self.topic], window))
         self._waiting: dict[int, Any] = {}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:

@@ -1,0 +1,299 @@
+"""An evaluation in pieces that any process can do: whole bags, or some seconds of one.
+
+``plan`` cuts, ``evaluate_chunk`` does one piece, ``evaluate_chunks`` adds them up. Counts are whole numbers and a piece
+is shown the frame before its first, so that the figures are those of one pass, to the last digit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from drive_seg.engines import EngineInfo, EngineOptions
+from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.frame import Frame, PanopticResult
+from drive_seg.model import load_model
+from drive_seg.offline.bags import BagSource
+from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Progress, Tally, Warn, score_source
+from drive_seg.offline.evaluation import FrameScore
+from drive_seg.offline.report_frames import WorstFrames
+from drive_seg.offline.scoring import Truth
+from drive_seg.offline.summary import versions
+from drive_seg.offline.truth_bags import BagTruth
+from drive_seg.pipeline import Pipeline, open_pipeline
+from drive_seg.postprocess import FusionOptions
+from drive_seg.resources import find_model
+
+_LOOK_BACK_NS = 2_000_000_000
+"""How much earlier a frame may have been recorded than the next, to be compared with it, and than its own truth."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for every chunk.
+
+    Attributes:
+        topic, truth_topic: None takes the one that the bag leaves no doubt about.
+        carla: the truth is that of CARLA's tag cameras.
+        threads: of an engine; 0 is one per core.
+        worst: how many pictures of worst frames to keep.
+    """
+
+    model: str
+    backend: str
+    precision: str
+    fusion: FusionOptions
+    options: EvaluationOptions
+    topic: str | None = None
+    truth_topic: str | None = None
+    carla: bool = False
+    threads: int = 0
+    worst: int = 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some seconds of a bag.
+
+    Attributes:
+        window: recorded from the first to before the second, ns; None is the whole bag.
+        prefix: of the names of its frames.
+        first: the bag begins with it.
+    """
+
+    bag: str
+    window: tuple[int, int] | None
+    prefix: str
+    first: bool
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What came of a chunk. Frames are numbered from 0; ``error`` is what ended it early.
+
+    Attributes:
+        entries: images of the chunk, scored or not: the next chunk's numbers begin behind them.
+    """
+
+    chunk: Chunk
+    entries: int
+    tally: Tally
+    scores: Sequence[FrameScore]
+    gallery: WorstFrames
+    engine: EngineInfo
+    warnings: Sequence[str]
+    error: str = ""
+
+
+Work = Callable[[Chunk], ChunkResult]
+Spread = Callable[[Work, Sequence[Chunk]], Iterable["ChunkResult | DriveSegError"]]
+"""Does the work for every chunk; results in order, an error in the place of what cannot be done."""
+
+
+def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = None) -> tuple[list[Chunk], int]:
+    """Cut bags into chunks; returns them and the number of images.
+
+    Args:
+        seconds: of recording per chunk; None, and bags that are damaged: each as a whole.
+
+    Raises:
+        SourceError: one is no bag with images; the message says why.
+    """
+    chunks = []
+    images = 0
+    for bag in bags:
+        prefix = f"{Path(bag).stem}/" if len(bags) > 1 else ""
+        source = BagSource(Path(bag), topic)
+        images += source.count or 0
+        recorded = source.recorded
+        if recorded is None or not seconds:
+            chunks.append(Chunk(bag, None, prefix, True))
+            continue
+        start, end = recorded
+        for edge in range(start, end + 1, max(1, int(seconds * 1e9))):
+            stop = min(edge + max(1, int(seconds * 1e9)), end + 1)
+            chunks.append(Chunk(bag, (edge, stop), prefix, edge == start))
+    return chunks, images
+
+
+@lru_cache(maxsize=1)
+def _pipeline(model: str, backend: str, precision: str, fusion: FusionOptions, threads: int) -> Pipeline:
+    """The pipeline of this process: the chunks that come to it are of one job."""
+    engine = EngineOptions(precision=precision, threads=threads)
+    return open_pipeline(model, backend, options=fusion, engine_options=engine)
+
+
+def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
+    """Run and score one chunk.
+
+    Raises:
+        DriveSegError: nothing of it can be done.
+    """
+    pipeline = _pipeline(job.model, job.backend, job.precision, job.fusion, job.threads)
+    truth = open_chunk_truth(job, chunk, pipeline)
+    gallery = WorstFrames(job.worst)
+    warnings: list[str] = []
+    try:
+        judge = Judge(truth, pipeline.labels, replace(job.options, out=None), True, gallery.see)
+        if chunk.window is not None and not chunk.first:
+            before = _last_with_truth(BagSource(Path(chunk.bag), job.topic, _before(chunk.window)), truth, pipeline)
+            if before is not None:
+                judge.prime(*before)
+        source = BagSource(Path(chunk.bag), job.topic, chunk.window)
+        outcome = score_source(source, judge, pipeline, job.model, job.options, warn=warnings.append)
+        scores = list(judge.log)
+        judge.log.close()
+    finally:
+        truth.close()
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    received = outcome.summary.counts.received
+    error = str(outcome.error) if outcome.error is not None else ""
+    return ChunkResult(chunk, received, judge.tally, scores, gallery, pipeline.engine.info, warnings, error)
+
+
+def open_chunk_truth(job: Job, chunk: Chunk, pipeline: Pipeline) -> BagTruth:
+    """The truth in the bag of a chunk, from some time before it."""
+    window = None
+    if chunk.window is not None:
+        window = (chunk.window[0] - 2 * _LOOK_BACK_NS, chunk.window[1] + _LOOK_BACK_NS)
+    return BagTruth(Path(chunk.bag), pipeline.labels, job.truth_topic, job.carla, window)
+
+
+def _before(window: tuple[int, int]) -> tuple[int, int]:
+    return window[0] - _LOOK_BACK_NS, window[0]
+
+
+def _last_with_truth(
+    source: BagSource, truth: BagTruth, pipeline: Pipeline
+) -> tuple[Frame, Truth, PanopticResult] | None:
+    last: tuple[Frame, Truth] | None = None
+    for entry in source:
+        if isinstance(entry, Frame):
+            found = truth.find("", entry.stamp_ns)
+            last = last if found is None else (entry, found)
+    if last is None:
+        return None
+    result = pipeline(last[0])
+    return result.frame, last[1], result
+
+
+def evaluate_chunks(
+    job: Job,
+    chunks: Sequence[Chunk],
+    spread: Spread,
+    environment: Mapping[str, Any],
+    progress: Progress = lambda done: None,
+    warn: Warn = lambda message: None,
+) -> tuple[Judged, WorstFrames]:
+    """Do all chunks, each counted once, and add them up in order.
+
+    Args:
+        progress: called with the number of images done.
+
+    Raises:
+        SourceError: no frame has a truth, or no chunk could be done.
+        ConfigError: the label map does not fit.
+    """
+    started = time.monotonic()
+    card = load_model(find_model(job.model))
+    truth = BagTruth(Path(chunks[0].bag), card.labels, job.truth_topic, job.carla)
+    judge = Judge(truth, card.labels, job.options)
+    gallery = WorstFrames(job.worst)
+    names = _Names()
+    errors: list[DriveSegError] = []
+    engine: EngineInfo | None = None
+    interrupted = False
+    done = 0
+    results = iter(spread(_Bound(job), chunks))
+    try:
+        for result in results:
+            if isinstance(result, DriveSegError):
+                errors.append(result)
+                continue
+            rename = names.of(result)
+            for score in result.scores:
+                judge.log.append(replace(score, frame=rename(score.frame)))
+            result.gallery.rename(rename)
+            gallery += result.gallery
+            judge.tally += result.tally
+            engine = result.engine
+            for line in result.warnings:
+                warn(line)
+            if result.error:
+                errors.append(SourceError(result.error))
+            done += result.entries
+            progress(done)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        truth.close()
+    if engine is None:
+        raise errors[0] if errors else DriveSegError("interrupted before the first chunk was done")
+    around = {
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "model": card.name,
+        "versions": versions(engine),
+        **environment,
+    }
+    fps = judge.tally.totals.frames / (time.monotonic() - started)
+    evaluation = judge.evaluation(around, job.options.command, fps)
+    error = errors[0] if errors else None
+    if len(errors) > 1:
+        error = DriveSegError(f"{errors[0]} (and {len(errors) - 1} more chunks failed)")
+    return Judged(evaluation, error, interrupted, judge.tally.latency.samples), gallery
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """``evaluate_chunk`` with its job; pickles."""
+
+    job: Job
+
+    def __call__(self, chunk: Chunk) -> ChunkResult:
+        return evaluate_chunk(self.job, chunk)
+
+
+class _Names:
+    """Frames are numbered through each bag, as one pass would."""
+
+    def __init__(self) -> None:
+        self._begin: dict[str, int] = {}
+
+    def of(self, result: ChunkResult) -> Callable[[str], str]:
+        begin = self._begin.get(result.chunk.bag, 0)
+        self._begin[result.chunk.bag] = begin + result.entries
+        prefix = result.chunk.prefix
+        return lambda stem: f"{prefix}{begin + int(stem):06d}"
+
+
+def read_list(path: Path) -> list[str]:
+    """The bags that a text file names, one per line; relative to it; empty lines and ``#`` comments are left out.
+
+    Raises:
+        SourceError: it cannot be read, or names none.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read the list of bags {path}: {error}") from error
+    bags = [str(path.parent / line) for line in lines if line and not line.startswith("#")]
+    if not bags:
+        raise SourceError(f"{path} names no bags; expected one per line")
+    if len({Path(bag).stem for bag in bags}) < len(bags):
+        raise SourceError(f"{path} has bags of equal names; frames are told apart by the names of their bags")
+    return bags
+
+
+def one_after_another(work: Work, chunks: Sequence[Chunk]) -> Iterator[ChunkResult | DriveSegError]:
+    """The ``Spread`` of this process alone."""
+    for chunk in chunks:
+        try:
+            yield work(chunk)
+        except DriveSegError as error:
+            yield error

@@ -1,0 +1,85 @@
+"""Chunks over the workers of Ray, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from drive_seg.errors import DriveSegError, MissingDependency
+from drive_seg.offline.chunks import Chunk, ChunkResult, Work
+
+_RETRIES = 3
+_PATIENCE_S = 10.0
+_AHEAD = 4
+"""Chunks per worker that may be in work or done before their turn: what waits stays bounded."""
+
+
+class Cluster:
+    """A connection to Ray; use it as a context manager.
+
+    Args:
+        address: of a running cluster (``auto``, ``ray://host:10001``); empty starts workers on this machine.
+        workers: processes to start on this machine; 0 is one per core.
+
+    Raises:
+        MissingDependency: ray is not installed.
+        DriveSegError: there is no cluster at the address.
+    """
+
+    def __init__(self, address: str = "", workers: int = 0) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingDependency("ray", "--engine ray", "pip install 'drive_seg[cluster]'") from error
+        self._ray: Any = ray
+        try:
+            if address:
+                _knock(address)
+                ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            else:
+                cores: dict[str, Any] = {"num_cpus": workers} if workers else {}
+                ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False, **cores)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise DriveSegError(f"cannot reach Ray at {address or 'this machine'}: {error}") from error
+        self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ray.shutdown()
+
+    def spread(self, work: Work, chunks: Sequence[Chunk]) -> Iterator[ChunkResult | DriveSegError]:
+        """Results in the order of the chunks. A chunk whose worker dies is done again by another; only what comes back
+        from a whole chunk counts, so nothing is counted twice."""
+        ray = self._ray
+        remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_attempt)
+        shared = ray.put(work)
+        waiting: dict[int, Any] = {}
+        sent = 0
+        for turn, chunk in enumerate(chunks):
+            while sent < len(chunks) and sent < turn + _AHEAD * self.workers:
+                waiting[sent] = remote.remote(shared, chunks[sent])
+                sent += 1
+            try:
+                yield ray.get(waiting.pop(turn))
+            except ray.exceptions.RayError as error:
+                reason = str(error).splitlines()[0]
+                where = f"{chunk.bag} {'' if chunk.window is None else chunk.window}".rstrip()
+                yield DriveSegError(f"chunk {where} was given up after {_RETRIES} retries: {reason}")
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
+
+
+def _attempt(work: Work, chunk: Chunk) -> ChunkResult | DriveSegError:
+    """What is wrong with the data stays so however often it is tried: an answer, not a failure of the worker."""
+    try:
+        return work(chunk)
+    except DriveSegError as error:
+        return error

@@ -1,0 +1,247 @@
+"""Evaluation in chunks: the figures of one pass to the last digit, here or over Ray, whoever dies on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recordings import HEIGHT, WIDTH, picture, stamp_of
+from tiny_model import paint, write_tiny_model
+
+pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("rosbags", reason="rosbags is not installed")
+
+from drive_seg import open_pipeline
+from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.labels import DRIVING
+from drive_seg.offline.chunks import Chunk, ChunkResult, Job, evaluate_chunk, evaluate_chunks, plan, read_list
+from drive_seg.offline.chunks import one_after_another as serially
+from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
+from drive_seg.offline.evaluation import Evaluation
+from drive_seg.offline.sources import open_source
+from drive_seg.offline.truth import open_truth
+from drive_seg.postprocess import FusionOptions
+
+FRAMES = 23
+OPTIONS = EvaluationOptions()
+
+
+def write_drive(path: Path, seed: int = 0, storage: str = "mcap") -> Path:
+    """A bag whose pictures are right, wrong or flickering by chance; some frames have no truth, one is no image."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store: Any = get_typestore(Stores.ROS2_HUMBLE)
+    kind = "sensor_msgs/msg/Image"
+    plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
+    with Writer(path, version=8, storage_plugin=plugin) as writer:
+        topics = ("/camera/image_raw", "/camera/truth/panoptic")
+        images, truths = (writer.add_connection(topic, kind, typestore=store) for topic in topics)
+        for number in range(FRAMES):
+            random = np.random.default_rng([seed, number])
+            truth = np.ones((HEIGHT, WIDTH), np.uint16)
+            truth[80:120, 16 + 8 * number : 64 + 8 * number] = 3001
+            truth[:20] = 65535
+            shown = picture(number)
+            x, y = random.integers(0, WIDTH - 60), random.integers(0, HEIGHT - 40)
+            shown[y : y + 40, x : x + 60] = paint(60, 40, ground=int(random.integers(0, 6)))
+            at = stamp_of(number)
+            stamp = store.types["builtin_interfaces/msg/Time"](*divmod(at, 10**9))
+            header = store.types["std_msgs/msg/Header"](stamp, "optical")
+            step = WIDTH * 3 if number != 13 else 1
+            image = store.types[kind](header, HEIGHT, WIDTH, "rgb8", 0, step, shown.reshape(-1))
+            writer.write(images, at + int(random.integers(0, 30_000_000)), store.serialize_cdr(image, kind))
+            if number not in (7, 8, 15):
+                data = truth.view(np.uint8).reshape(-1)
+                message = store.types[kind](header, HEIGHT, WIDTH, "16UC1", 0, WIDTH * 2, data)
+                writer.write(truths, at + int(random.integers(0, 60_000_000)), store.serialize_cdr(message, kind))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny_model(tmp_path_factory.mktemp("model"), size=(WIDTH, HEIGHT)))
+
+
+@pytest.fixture
+def job(model: str) -> Job:
+    return Job(model, "onnxruntime", "auto", FusionOptions(), OPTIONS, threads=1, worst=4)
+
+
+def figures(evaluation: Evaluation) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """All that does not depend on the time it took, and every frame."""
+    document = evaluation.to_dict()
+    for varying in ("fps", "latency_ms", "environment", "command"):
+        del document[varying]
+    return json.loads(json.dumps(document)), [frame.to_dict() for frame in evaluation.frames]
+
+
+def in_one_pass(bag: Path, model: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    with open_pipeline(model, "onnxruntime") as pipeline:
+        truth = open_truth(str(bag), DRIVING)
+        return figures(evaluate_source(open_source(str(bag)), truth, pipeline, "tiny", OPTIONS).evaluation)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("seconds", [0.05, 0.25, 0.9, 100.0])
+def test_chunks_add_up_to_one_pass(tmp_path: Path, model: str, job: Job, storage: str, seconds: float) -> None:
+    bag = write_drive(tmp_path / "drive", storage=storage)
+    document, frames = in_one_pass(bag, model)
+    assert 0 < document["panoptic"]["all"]["pq"] < 1 and document["temporal"]["changed"] > 0
+    assert document["frames"] == FRAMES - 4 and document["unmatched"]["predictions"] == 3
+    chunks, images = plan([str(bag)], seconds=seconds)
+    assert images == FRAMES and (len(chunks) == 1) == (seconds > 10)
+    done: list[int] = []
+    warnings: list[str] = []
+    judged, gallery = evaluate_chunks(job, chunks, serially, {}, done.append, warnings.append)
+    assert judged.error is None
+    assert figures(judged.evaluation) == (document, frames)
+    assert done[-1] == FRAMES and done == sorted(done)
+    assert len(warnings) == 1 and "left out" in warnings[0]
+    assert [kept.name for kept in gallery.frames] == [
+        frame.frame for frame in sorted(judged.evaluation.frames, key=lambda frame: (frame.pq, frame.frame))[:4]
+    ]
+
+
+def test_a_list_of_bags_is_the_sum_of_its_bags(tmp_path: Path, model: str, job: Job) -> None:
+    names = ["one", "two"]
+    bags = [str(write_drive(tmp_path / name, seed)) for seed, name in enumerate(names)]
+    judged, _ = evaluate_chunks(job, plan(bags, seconds=0.9)[0], serially, {})
+    alone = [in_one_pass(Path(bag), model) for bag in bags]
+    document, frames = figures(judged.evaluation)
+    assert document["frames"] == sum(other["frames"] for other, _ in alone)
+    summed = np.sum([other["semantic"]["confusion"] for other, _ in alone], axis=0)
+    assert document["semantic"]["confusion"] == summed.tolist()
+    assert document["temporal"]["pairs"] == sum(other["temporal"]["pairs"] for other, _ in alone)
+    expected = [f"{name}/{frame['frame']}" for name, (_, part) in zip(names, alone, strict=True) for frame in part]
+    assert [frame["frame"] for frame in frames] == expected
+
+
+def test_a_damaged_bag_is_one_chunk_and_its_error_comes_with_the_figures(tmp_path: Path, job: Job) -> None:
+    whole, broken = write_drive(tmp_path / "whole"), write_drive(tmp_path / "broken")
+    file = broken / "broken.mcap"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    chunks, _ = plan([str(file), str(whole)], seconds=0.9)
+    assert [chunk.window for chunk in chunks if chunk.bag == str(file)] == [None]
+    judged, _ = evaluate_chunks(job, chunks, serially, {})
+    assert isinstance(judged.error, DriveSegError) and "cut short" in str(judged.error)
+    frames = [frame.frame.partition("/")[0] for frame in judged.evaluation.frames]
+    assert frames.count("whole") == FRAMES - 4 and 0 < frames.count("broken") < FRAMES - 4
+
+
+def test_lists_say_what_is_wrong_with_them(tmp_path: Path) -> None:
+    (tmp_path / "drives.txt").write_text("# of May\n\na.mcap\nsub/b.mcap\n")
+    assert read_list(tmp_path / "drives.txt") == [str(tmp_path / "a.mcap"), str(tmp_path / "sub/b.mcap")]
+    for text, says in (("# none\n", "names no bags"), ("a.mcap\nsub/a.mcap\n", "equal names")):
+        (tmp_path / "drives.txt").write_text(text)
+        with pytest.raises(SourceError, match=says):
+            read_list(tmp_path / "drives.txt")
+
+
+def evaluate(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
+    """The object of ``--json``, and stderr."""
+    command = [sys.executable, "-m", "drive_seg", "evaluate", "--json", "--backend", "onnxruntime"]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+    return (json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}), done.stderr
+
+
+def test_the_command_takes_a_list_and_refuses_what_it_cannot_spread(tmp_path: Path, model: str) -> None:
+    for seed, name in enumerate(("one", "two")):
+        write_drive(tmp_path / name, seed)
+    (tmp_path / "drives.txt").write_text("one\ntwo\n")
+    document, _ = evaluate(tmp_path / "drives.txt", "--model", model, "-o", tmp_path / "report")
+    assert document["frames"] == 2 * (FRAMES - 4)
+    assert len((tmp_path / "report/frames.jsonl").read_text().splitlines()) == document["frames"]
+    assert "one/" in (tmp_path / "report/report.html").read_text()
+    _, said = evaluate(tmp_path / "drives.txt", "--frames", 3, code=2)
+    assert "whole bags" in said
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    pytest.importorskip("ray", reason="ray is not installed")
+    from drive_seg.offline.cluster import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        # The workers unpickle functions of this module.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]))
+        with Cluster(workers=2) as connected:
+            yield connected
+
+
+def test_ray_gives_the_figures_of_one_pass(cluster: Any, tmp_path: Path, model: str, job: Job) -> None:
+    bag = write_drive(tmp_path / "drive")
+    judged, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.3)[0], cluster.spread, {})
+    assert judged.error is None
+    assert figures(judged.evaluation) == in_one_pass(bag, model)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Work that kills its process: after the work is done, in the chunk that begins at ``window``; once or always."""
+
+    job: Job
+    window: tuple[int, int] | None
+    mark: Path
+    always: bool = False
+
+    def __call__(self, chunk: Chunk) -> ChunkResult:
+        result = evaluate_chunk(self.job, chunk)
+        if chunk.window == self.window and (self.always or not self.mark.exists()):
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+def test_the_chunk_of_a_killed_worker_is_done_again_and_counted_once(
+    cluster: Any, tmp_path: Path, model: str, job: Job
+) -> None:
+    bag = write_drive(tmp_path / "drive")
+    chunks, _ = plan([str(bag)], seconds=0.3)
+    deadly = Deadly(job, chunks[2].window, tmp_path / "killed")
+    judged, _ = evaluate_chunks(job, chunks, lambda work, given: cluster.spread(deadly, given), {})
+    assert (tmp_path / "killed").exists()
+    assert judged.error is None
+    assert figures(judged.evaluation) == in_one_pass(bag, model)
+
+
+def test_a_chunk_that_always_kills_its_worker_is_given_up_and_named(cluster: Any, tmp_path: Path, job: Job) -> None:
+    bags = [str(write_drive(tmp_path / name)) for name in ("good", "deadly")]
+    chunks, _ = plan(bags)
+    chunks = [Chunk(chunk.bag, (0, 1), chunk.prefix, True) if "deadly" in chunk.bag else chunk for chunk in chunks]
+    deadly = Deadly(job, (0, 1), tmp_path / "killed", always=True)
+    judged, _ = evaluate_chunks(job, chunks, lambda work, given: cluster.spread(deadly, given), {})
+    assert isinstance(judged.error, DriveSegError)
+    assert "deadly" in str(judged.error) and "given up after 3 retries" in str(judged.error)
+    assert judged.evaluation.metrics["frames"] == FRAMES - 4
+
+
+def test_the_command_spreads_over_ray(tmp_path: Path, model: str) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    bag = write_drive(tmp_path / "drive")
+    serial, _ = evaluate(bag, "--model", model)
+    spread, _ = evaluate(bag, "--model", model, "--engine", "ray", "--workers", 2, "--chunk-seconds", 0.5)
+    assert spread["environment"]["workers"] == 2
+    for key in ("frames", "panoptic", "semantic", "boundary", "lane", "instance", "temporal", "unmatched"):
+        assert spread[key] == serial[key], key
+    _, said = evaluate(bag, "--engine", "ray", "--address", "127.0.0.1:1", code=1)
+    assert said.count("error:") == 1 and "cannot reach Ray at 127.0.0.1:1" in said
+
+
+def test_without_ray_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from drive_seg.offline.cluster import Cluster
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(DriveSegError, match=r"pip install 'drive_seg\[cluster\]'"):
+        Cluster()
