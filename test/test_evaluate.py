@@ -180,6 +180,28 @@ def test_truth_that_is_sparse_and_out_of_step_is_found_all_the_same(tmp_path: Pa
     assert found.metrics["unmatched"]["predictions"] == 40 - len(numbers)
 
 
+def test_carlas_instance_camera_in_a_bag(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    kind = "sensor_msgs/msg/Image"
+    topic = "/carla/ego/instance_segmentation_front/image"
+    bgra = np.array([[[9, 0, 1, 255], [0, 1, 14, 255], [1, 0, 14, 255], [9, 0, 24, 255]]], np.uint8)
+    with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection(topic, kind, typestore=store)
+        time = store.types["builtin_interfaces/msg/Time"](3, 5)
+        header = store.types["std_msgs/msg/Header"](time, "optical")
+        message = store.types[kind](header, 1, 4, "bgra8", 0, 16, bgra.reshape(-1))
+        writer.write(connection, 0, store.serialize_cdr(message, kind))
+    source = open_truth(str(tmp_path / "in"), DRIVING)
+    truth = source.find("000000", 3_000_000_005)
+    source.close()
+    assert truth is not None and truth.classes is not None and source.label_map == "carla" and source.instances
+    assert truth.classes[truth.map].tolist() == [[1, 14, 14, 24]] and truth.map[0, 1] != truth.map[0, 2]
+
+
 def test_a_bag_without_truth_lists_its_topics(tmp_path: Path) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
     write_bag(tmp_path / "in", 1)
