@@ -20,6 +20,7 @@ from drive_seg.engines import FunctionEngine
 from drive_seg.errors import ConfigError, SourceError
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
+from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.evaluate import EvaluationOptions, TruthfulSim, evaluate_predictions, evaluate_source
 from drive_seg.offline.evaluation import Evaluation, FrameScore
 from drive_seg.offline.label_map import bind, load_map
@@ -224,6 +225,22 @@ def test_predictions_of_run_score_as_the_run_itself(tmp_path: Path, pipeline: Pi
         assert later.metrics[key] == at_once.metrics[key], key
     assert later.metrics["fps"] is None and later.environment["model"] == "tiny"
     assert set(later.latency) - {"publish"} == set(at_once.latency)
+
+
+def test_a_bag_of_predictions_may_hold_its_truth(
+    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(4), camera=True)
+    opened = open_source(str(tmp_path / "in"))
+    assert isinstance(opened, BagSource)
+    for name, source in (("both", BagCopy(opened)), ("alone", opened)):
+        assert run(source, open_sink(tmp_path / f"{name}.mcap", DRIVING, 30.0), pipeline, "tiny").error is None
+    code, printed, said = call(["evaluate", str(tmp_path / "both.mcap"), "--json"], monkeypatch, capsys)
+    assert code == 0, said
+    perfect(json.loads(printed.splitlines()[-1]), 4)
+    code, _, said = call(["evaluate", str(tmp_path / "alone.mcap")], monkeypatch, capsys)
+    assert code == 1 and "has no ground truth topic" in said and "--ground-truth" in said
 
 
 def test_a_source_is_not_taken_for_predictions(tmp_path: Path) -> None:

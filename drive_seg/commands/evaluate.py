@@ -160,7 +160,7 @@ def evaluate(
         evaluate_predictions,
         evaluate_source,
     )
-    from drive_seg.offline.predictions import open_predictions
+    from drive_seg.offline.predictions import FolderPredictions, open_predictions
     from drive_seg.offline.report import require_report_packages
     from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.sinks import make_room
@@ -202,7 +202,7 @@ def evaluate(
     if source == "sim":
         simulated = TruthfulSim(frames or SIM_FRAMES, seed, None if weather is Weather.any else weather.value)
     predictions = None if simulated else open_predictions(source, card.labels)
-    if predictions is not None and not ground_truth:
+    if isinstance(predictions, FolderPredictions) and not ground_truth:
         raise ConfigError(f"{source} holds predictions only; name their truth with --ground-truth")
     truth: TruthSource = simulated or open_truth(ground_truth or source, card.labels, kind.value, truth_topic or None)
     options = EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None)

@@ -100,5 +100,6 @@ def _choose(path: Path, topic: str | None, carla: bool) -> tuple[str, bool]:
             return found[0], True
     expected = ", ".join([f".../{ending}" for ending in TOPICS] + list(CARLA_TOPICS))
     raise SourceError(
-        f"bag {path} has no ground truth topic ({expected}); it has {', '.join(sorted(images)) or 'none'}"
+        f"bag {path} has no ground truth topic ({expected}); it has {', '.join(sorted(images)) or 'none'}; "
+        "name its topic with --truth-topic, or another folder or bag with --ground-truth"
     )
