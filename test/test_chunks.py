@@ -146,6 +146,9 @@ def test_lists_say_what_is_wrong_with_them(tmp_path: Path) -> None:
         (tmp_path / "drives.txt").write_text(text)
         with pytest.raises(SourceError, match=says):
             read_list(tmp_path / "drives.txt")
+    for path in (tmp_path, tmp_path / "nowhere.mcap", tmp_path / "drives.txt"):
+        with pytest.raises(SourceError, match="is no bag"):
+            plan([str(path)])
 
 
 def evaluate(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:

@@ -35,7 +35,7 @@ ROSDEP_KEYS = {
     "onnxruntime": "python3-onnxruntime-pip",
 }
 # Installed by pip on request: no rosdep key, or not needed to run (README.md, extras of setup.py).
-BY_PIP = {"openvino", "torch", "onnx", "onnxscript", "tensorrt", "pycuda"}
+BY_PIP = {"openvino", "torch", "onnx", "onnxscript", "tensorrt", "pycuda", "ray"}
 # Arrives with a declared dependency: rclpy's messages; what rosbags decompresses with.
 WITH_ANOTHER = {"builtin_interfaces", "lz4", "backports", "compression"}
 

@@ -17,7 +17,7 @@ from drive_seg.engines import EngineInfo, EngineOptions
 from drive_seg.errors import DriveSegError, SourceError
 from drive_seg.frame import Frame, PanopticResult
 from drive_seg.model import load_model
-from drive_seg.offline.bags import BagSource
+from drive_seg.offline.bags import BagSource, is_bag
 from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Progress, Tally, Warn, score_source
 from drive_seg.offline.evaluation import FrameScore
 from drive_seg.offline.report_frames import WorstFrames
@@ -106,6 +106,8 @@ def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = 
     chunks = []
     images = 0
     for bag in bags:
+        if not Path(bag).exists() or not is_bag(Path(bag)):
+            raise SourceError(f"{bag} is no bag; expected .mcap, .db3, .bag or a rosbag2 folder")
         prefix = f"{Path(bag).stem}/" if len(bags) > 1 else ""
         source = BagSource(Path(bag), topic)
         images += source.count or 0
