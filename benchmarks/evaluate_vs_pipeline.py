@@ -1,0 +1,54 @@
+"""What evaluation costs: frames per second from bag to figures, beside the bare pipeline on the same frames.
+
+``python benchmarks/evaluate_vs_pipeline.py BAG [--rounds 5]`` alternates the two in one process, so that whatever else
+the machine does weighs on both, and prints processor time per frame too, which does not depend on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+from drive_seg import open_pipeline
+from drive_seg.frame import Frame
+from drive_seg.offline.evaluate import evaluate_source
+from drive_seg.offline.sources import open_source
+from drive_seg.offline.truth import open_truth
+
+
+def measure(work: Callable[[], object], frames: int) -> tuple[float, float]:
+    """Frames per second, and milliseconds of processor time per frame."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return frames / (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu) / frames
+
+
+def main() -> None:
+    """Command line of this file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bag", help="a bag with a truth topic, as drive_seg sim writes it; its images must fit memory")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    frames = [entry for entry in open_source(arguments.bag) if isinstance(entry, Frame)]
+    with open_pipeline() as pipeline:
+
+        def bare() -> None:
+            for frame in frames:
+                pipeline(frame)
+
+        def evaluate() -> None:
+            truth = open_truth(arguments.bag, pipeline.labels)
+            evaluate_source(open_source(arguments.bag), truth, pipeline, "default")
+            truth.close()
+
+        bare()
+        rows = [(measure(bare, len(frames)), measure(evaluate, len(frames))) for _ in range(arguments.rounds)]
+    for (bare_fps, bare_ms), (fps, ms) in rows:
+        print(f"bare {bare_fps:5.1f}/s {bare_ms:5.1f} ms CPU   evaluate {fps:5.1f}/s {ms:5.1f} ms CPU")
+    print(f"median ratio {statistics.median(fps / bare_fps for (bare_fps, _), (fps, _) in rows):.2f}")
+
+
+if __name__ == "__main__":
+    main()
