@@ -209,9 +209,13 @@ def resident_mb(peer: Peer) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_configuring_again_and_again_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
+def test_configuring_again_and_again_leaves_nothing_behind(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models = (write_tiny_model(tmp_path, "other", (640, 384)), model)
     scene = paint(1280, 720, [(3, 100, 100, 300, 200)])
+    # With an arena per thread the heap grows by chance, by 10 MB at times; with one it stands still.
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     with serving(*node_command(model)) as peer:
 
         def cycle(number: int) -> tuple[float, int]:
@@ -221,8 +225,7 @@ def test_configuring_again_and_again_leaves_nothing_behind(model: Path, tmp_path
             peer.send_until_served(scene)
             return resident_mb(peer), peer.threads()
 
-        # At first the heap still grows into the holes that models of two sizes leave.
-        memory, threads = zip(*(cycle(number) for number in range(26)), strict=True)
-        assert max(threads[10:]) <= max(threads[:10])
-        # A session that is not freed costs 1.3 MB without its engine, so 20 MB here; fragmentation was 5 MB at most.
-        assert memory[-1] - memory[9] < 12
+        memory, threads = zip(*(cycle(number) for number in range(14)), strict=True)
+        assert max(threads[4:]) <= max(threads[:4])
+        # A session that is not freed costs 1.7 MB even without its engine, so 17 MB here.
+        assert memory[-1] - memory[3] < 6
