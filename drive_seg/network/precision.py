@@ -1,7 +1,7 @@
 """The same graph in 8 bits: the precision lies in the file, as TensorRT 11 wants it, not in a builder's flag.
 
-Explicit Q/DQ pairs around convolutions, symmetric, weights per channel, scales from calibration images. The heads and
-everything after them stay in float: there a step of 1/127 would show.
+Explicit Q/DQ pairs around convolutions, symmetric, weights per channel, scales from calibration images. What is
+sensitive stays in float (``IN_FLOAT``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,19 @@ from drive_seg.preprocess import Preprocessor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 HEADS = ("semantic", "centers", "offsets")
-"""Modules of the network whose convolutions stay in float."""
+IN_FLOAT = (
+    *HEADS,
+    "instance",
+    "fuse4",
+    "skip4",
+    "detail",
+    "fine",
+    "encoder/stem",
+    "encoder/stages.0",
+    "encoder/stages.1",
+)
+"""Modules of the network whose convolutions stay in float: the heads, what they read, and the first layers, whose few
+channels have very different ranges. Measured: with the last three in 8 bits twice as much mIoU is lost."""
 
 
 def write_int8(source: Path, target: Path, images: Iterator[NDArray[np.uint8]]) -> None:
@@ -37,8 +49,8 @@ def write_int8(source: Path, target: Path, images: Iterator[NDArray[np.uint8]]) 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        kept = _heads(onnx.load(str(prepared)))
-        if not kept:
+        kept = _in_float(onnx.load(str(prepared)))
+        if not any(name.startswith(f"/net/{HEADS[0]}/") for name in kept):
             raise ModelError(
                 f"{source} has no convolution named after {', '.join(HEADS)}: it is not one of our exports"
             )
@@ -81,9 +93,9 @@ def calibration_images(folder: Path, size: tuple[int, int], limit: int = 60) -> 
             yield slot.copy()
 
 
-def _heads(model: Any) -> list[str]:
+def _in_float(model: Any) -> list[str]:
     """Names of the convolutions that stay in float."""
-    wanted = tuple(f"/net/{head}/" for head in HEADS)
+    wanted = tuple(f"/net/{module}/" for module in IN_FLOAT)
     return [node.name for node in model.graph.node if node.op_type == "Conv" and node.name.startswith(wanted)]
 
 
