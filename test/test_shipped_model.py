@@ -100,7 +100,7 @@ def test_graph_uses_only_operators_that_every_backend_has(model: Model) -> None:
     assert [entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")] == [17]
     used = {node.op_type for node in graph.graph.node}
     assert used <= {
-        "Add", "And", "Cast", "Concat", "Constant", "Conv", "DepthToSpace", "Exp", "Greater", "GreaterOrEqual",
+        "Add", "And", "Cast", "Clip", "Concat", "Constant", "Conv", "DepthToSpace", "Exp", "Greater", "GreaterOrEqual",
         "Identity", "Max", "MaxPool", "Mul", "Reciprocal", "ReduceMean", "Relu", "Resize", "Round", "Sigmoid",
         "Slice", "Split", "Squeeze", "Sub", "Transpose", "Where",
     }  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.network.deploy import INPUT_NAME, OUTPUT_NAMES, DeployedNet
+from drive_seg.network.graph import fold_padding
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.precision import calibration_images, write_int8
 from drive_seg.network.sidecar import write_sidecar
@@ -129,7 +130,10 @@ def write_graph(net: PanopticNet, path: Path, size: tuple[int, int], half: bool 
             dynamic_axes=axes,
             dynamo=False,
         )
-    onnx.checker.check_model(str(path), full_check=True)
+    model = onnx.load(str(path))
+    fold_padding(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
 
 
 def _document(

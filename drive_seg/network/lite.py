@@ -27,12 +27,15 @@ CHANNELS = (16, 24, 40, 112, 320)
 """Of the five features."""
 
 
-class _SamePad(nn.Module):
-    """TensorFlow's SAME padding at stride 2 on even sizes: one more at the right and the bottom."""
+def same_padding(kernel: int) -> tuple[int, int]:
+    """Pixels before and after, as TensorFlow's SAME pads at stride 2 on even sizes: the odd one comes last."""
+    return (kernel - 2) // 2, (kernel - 1) // 2
 
+
+class _SamePad(nn.Module):
     def __init__(self, kernel: int) -> None:
         super().__init__()
-        self.pad = ((kernel - 2) // 2, kernel - 2 - (kernel - 2) // 2)
+        self.pad = same_padding(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         before, after = self.pad
