@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,11 +102,21 @@ def test_a_backend_that_cannot_be_had_is_an_error_that_says_so(model: Model) -> 
 
 
 def test_a_precision_without_graph_names_those_there_are(model: Model) -> None:
-    absent = next((p for p in ("int8", "fp16") if p not in model.precisions), None)
-    if absent is None:
-        pytest.skip("the shipped model has every precision")
-    with pytest.raises(ModelError, match=f"no {absent} graph, it has"):
-        open_engine(model, "auto", EngineOptions(precision=absent))
+    only = dataclasses.replace(model, onnx={"fp32": model.onnx["fp32"]})
+    with pytest.raises(ModelError, match="no int8 graph, it has fp32"):
+        open_engine(only, "auto", EngineOptions(precision="int8"))
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize(("precision", "agreement"), [("fp16", 0.995), ("int8", 0.97)])
+def test_lower_precisions_agree_with_fp32(backend: str, precision: str, agreement: float, model: Model) -> None:
+    frames = [Simulator(seed, 640, 384).frame(30).image for seed in range(3)]
+    masks = []
+    for asked in ("fp32", precision):
+        with open_pipeline(model.path, backend, asked, cache_dir=None) as pipeline:
+            assert pipeline.engine.info.precision == asked
+            masks.append(np.stack([pipeline(image).mask for image in frames]))
+    assert (masks[0] == masks[1]).mean() > agreement
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
