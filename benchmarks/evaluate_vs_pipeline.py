@@ -14,6 +14,7 @@ from collections.abc import Callable
 from drive_seg import open_pipeline
 from drive_seg.frame import Frame
 from drive_seg.offline.evaluate import evaluate_source
+from drive_seg.offline.opening import open_offline
 from drive_seg.offline.sources import open_source
 from drive_seg.offline.truth import open_truth
 
@@ -32,15 +33,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     frames = [entry for entry in open_source(arguments.bag) if isinstance(entry, Frame)]
-    with open_pipeline() as pipeline:
+    with open_pipeline() as pipeline, open_offline() as offline:
 
         def bare() -> None:
             for frame in frames:
                 pipeline(frame)
 
         def evaluate() -> None:
-            truth = open_truth(arguments.bag, pipeline.labels)
-            evaluate_source(open_source(arguments.bag), truth, pipeline, "default")
+            truth = open_truth(arguments.bag, offline.labels)
+            evaluate_source(open_source(arguments.bag), truth, offline, "default")
             truth.close()
 
         bare()

@@ -76,6 +76,11 @@ class Pending:
 class Pipeline:
     """Camera pixels in, panoptic result out. Used by one thread at a time; owns its engine.
 
+    Attributes:
+        slots: how many batches may be submitted before the first of them is waited for.
+        max_batch: most frames of one batch.
+        network_size: (width, height) of the network's input.
+
     Args:
         engine: an open engine; closed with the pipeline.
         labels: the classes, in the channel order of the network.
@@ -94,6 +99,7 @@ class Pipeline:
         self.engine = engine
         self.labels = labels
         self._free = list(engine.slots)
+        self.slots = len(self._free)
         self.max_batch, height, width, _ = self._free[0].input.shape
         self.network_size = (width, height)
         self._preprocess = Preprocessor(self.network_size)

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from drive_seg import open_pipeline
 from drive_seg.engines import BACKENDS, EngineOptions, FunctionEngine, availability, open_engine
+from drive_seg.engines.threads import CpuShare, cpu_share
 from drive_seg.errors import ConfigError, EngineError, ModelError
 from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
 from drive_seg.model import Model, load_model
+from drive_seg.offline.opening import open_offline
 from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
@@ -159,3 +161,26 @@ def test_a_network_with_wrong_shapes_is_refused(model: Model) -> None:
         pytest.raises(EngineError, match=r"offsets must be float32 \(1, 2, 96, 160\), got float32 \(1, 2, 48, 80\)"),
     ):
         pipeline(np.zeros((72, 128, 3), np.uint8))
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_frames_side_by_side_have_the_answers_of_one_at_a_time(backend: str) -> None:
+    pictures = [np.random.default_rng(seed).integers(0, 256, (384, 640, 3), np.uint8) for seed in range(5)]
+    with open_offline(backend=backend, precision="fp32", latency=True) as pipeline:
+        assert pipeline.slots == 1
+        alone = [pipeline(picture) for picture in pictures]
+    with open_offline(backend=backend, precision="fp32", threads=2) as pipeline:
+        assert pipeline.slots == 3
+        frames = [Frame(CameraImage.from_rgb(picture)) for picture in pictures]
+        flying = [pipeline.submit([frame]) for frame in frames[:3]]
+        together = [result for pending in flying for result in pending.wait()]
+        together += [pipeline(frame) for frame in frames[3:]]
+    for one, other in zip(alone, together, strict=True):
+        assert np.mean(one.mask != other.mask) < 1e-3 and np.mean(one.panoptic != other.panoptic) < 1e-3
+
+
+def test_streams_share_the_threads_and_have_a_slot_more() -> None:
+    assert cpu_share(EngineOptions(threads=4)) == CpuShare(4, 1, 2)
+    assert cpu_share(EngineOptions(threads=4, slots=1)) == CpuShare(4, 1, 1)
+    assert cpu_share(EngineOptions(threads=4, streams=0)) == CpuShare(4, 4, 5)
+    assert cpu_share(EngineOptions(threads=2, streams=8)) == CpuShare(2, 2, 3)

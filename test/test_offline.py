@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,8 @@ from recordings import FPS, HEIGHT, WIDTH, picture, stamp_of, write_bag, write_i
 from tiny_model import network
 
 from drive_seg.engines import FunctionEngine
-from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, SourceError
+from drive_seg.engines.function import NetworkFunction
+from drive_seg.errors import ConfigError, DriveSegError, EngineError, MissingDependency, SourceError
 from drive_seg.frame import Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING, mask_of
 from drive_seg.offline.runner import Outcome, run
@@ -25,7 +28,7 @@ from drive_seg.pipeline import Pipeline
 
 NAMES = ["b_2.png", "b_10.png", "a.png"]
 IN_ORDER = ["a", "b_2", "b_10"]
-SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "versions"}
+SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "in_flight", "versions"}
 
 
 @pytest.fixture
@@ -347,6 +350,95 @@ def test_a_frame_the_engine_fails_on_is_failed_and_the_others_go_on(tmp_path: Pa
     assert outcome.error is not None and "out of memory" in str(outcome.error)
 
 
+class Uneven(FunctionEngine):
+    """Computes all its slots at once, from ``submit`` on, and every other frame takes long."""
+
+    def __init__(self, function: NetworkFunction, slots: int) -> None:
+        super().__init__(function, (WIDTH, HEIGHT), slots=slots)
+        self.pool = ThreadPoolExecutor(slots)
+        self.slots = [UnevenSlot(function, self) for _ in range(slots)]
+        self.flying = self.most = self.started = 0
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+
+class UnevenSlot:
+    def __init__(self, function: NetworkFunction, engine: Uneven) -> None:
+        self.input = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
+        self.function, self.engine = function, engine
+
+    def submit(self, count: int) -> None:
+        engine = self.engine
+        engine.started += 1
+        engine.flying += 1
+        engine.most = max(engine.most, engine.flying)
+        self.running = engine.pool.submit(self.compute, 0.03 if engine.started % 2 else 0.0)
+
+    def compute(self, seconds: float) -> RawOutputs:
+        time.sleep(seconds)
+        return self.function(self.input)
+
+    def wait(self) -> RawOutputs:
+        try:
+            return self.running.result()
+        except RuntimeError as error:
+            raise EngineError(str(error)) from error
+        finally:
+            self.engine.flying -= 1
+
+
+def test_frames_in_flight_together_keep_their_order_and_their_masks(tmp_path: Path, pipeline: Pipeline) -> None:
+    names = [f"{number:03d}" for number in range(12)]
+    write_images(tmp_path / "in", [f"{name}.png" for name in names])
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT), slots=1), DRIVING) as one_by_one:
+        assert go(tmp_path / "in", tmp_path / "one", one_by_one).summary.in_flight == 1
+    engine = Uneven(network, slots=3)
+    with Pipeline(engine, DRIVING) as together:
+        assert together.slots == 3
+        outcome = go(tmp_path / "in", tmp_path / "three", together)
+    assert engine.most == 3 and outcome.summary.in_flight == 3
+    assert outcome.summary.counts.published == 12 and outcome.error is None
+    assert [line["frame"] for line in lines_of(tmp_path / "three")] == names
+    assert lines_of(tmp_path / "three") == lines_of(tmp_path / "one")
+    for name in names:
+        for kind in ("mask", "panoptic"):
+            assert (tmp_path / f"three/{kind}/{name}.png").read_bytes() == (
+                tmp_path / f"one/{kind}/{name}.png"
+            ).read_bytes()
+
+
+def test_a_frame_that_fails_in_flight_is_counted_once_and_its_slot_goes_on(tmp_path: Path) -> None:
+    calls = iter(range(100))
+
+    def moody(batch: np.ndarray) -> RawOutputs:
+        if next(calls) in (1, 4, 5):
+            raise RuntimeError("out of memory")
+        return network(batch)
+
+    write_images(tmp_path / "in", [f"{number:03d}.png" for number in range(10)])
+    said: list[str] = []
+    with Pipeline(Uneven(moody, slots=3), DRIVING) as pipeline:
+        source = open_source(str(tmp_path / "in"))
+        outcome = run(source, open_sink(tmp_path / "out", DRIVING, 30.0), pipeline, "tiny", warn=said.append)
+        counts = outcome.summary.counts
+        assert (counts.received, counts.published, counts.failed, counts.total_dropped) == (10, 7, 3, 0)
+        assert len(said) == 3
+        done = [line["frame"] for line in lines_of(tmp_path / "out")]
+        assert len(done) == 7 and done == sorted(done)
+        again = go(tmp_path / "in", tmp_path / "again", pipeline)
+        assert again.summary.counts.published == 10
+
+
+def test_a_full_disk_leaves_no_slot_taken(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", [f"{number:03d}.png" for number in range(20)])
+    with Pipeline(Uneven(network, slots=3), DRIVING) as pipeline:
+        outcome = run(open_source(str(tmp_path / "in")), FailingSink(tmp_path), pipeline, "tiny")
+        counts = outcome.summary.counts
+        assert counts.published == 2 and counts.received == 2 + counts.failed and not counts.dropped
+        assert go(tmp_path / "in", tmp_path / "again", pipeline).summary.counts.published == 20
+
+
 def test_ctrl_c_leaves_readable_results_and_a_balanced_summary(tmp_path: Path) -> None:
     calls = iter(range(100))
 
@@ -360,7 +452,7 @@ def test_ctrl_c_leaves_readable_results_and_a_balanced_summary(tmp_path: Path) -
         outcome = go(tmp_path / "in.mp4", tmp_path / "out", pipeline)
     assert outcome.interrupted
     summary = json.loads((tmp_path / "out/summary.json").read_text())
-    assert summary["frames"] == {"received": 3, "published": 2, "dropped": {"interrupted": 1}, "failed": 0}
+    assert summary["frames"] == {"received": 4, "published": 2, "dropped": {"interrupted": 2}, "failed": 0}
     assert len(lines_of(tmp_path / "out")) == 2
 
 

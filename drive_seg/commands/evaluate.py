@@ -15,6 +15,7 @@ from drive_seg.commands.options import (
     Backend,
     BackendName,
     Debug,
+    Latency,
     ModelName,
     Overwrite,
     Precision,
@@ -134,6 +135,7 @@ def evaluate(
     block: Annotated[
         int, typer.Option("--block", min=1, help="Frames that --compare draws together: 30 or so for video.")
     ] = 1,
+    latency: Latency = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -142,6 +144,9 @@ def evaluate(
 
     Ground truth is a folder like those of [bold]run[/bold] and [bold]sim[/bold] (panoptic/, mask/), a bag with a truth
     topic, or a data set named by --format. Classes the truth does not tell apart are scored together: see --label-map.
+
+    Latencies are those of several frames in flight together; [bold]drive_seg benchmark[/bold] and the node show live
+    latency.
     """
     if compare is not None and not source:
         from drive_seg.commands.compare import compare as compare_two
@@ -160,13 +165,13 @@ def evaluate(
         evaluate_predictions,
         evaluate_source,
     )
+    from drive_seg.offline.opening import open_offline
     from drive_seg.offline.predictions import FolderPredictions, open_predictions
     from drive_seg.offline.report import require_report_packages
     from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.sinks import make_room
     from drive_seg.offline.sources import open_source
     from drive_seg.offline.truth import open_truth
-    from drive_seg.pipeline import open_pipeline
     from drive_seg.postprocess import FusionOptions
     from drive_seg.resources import find_model
 
@@ -192,6 +197,7 @@ def evaluate(
             kind is Format.carla,
             int(engine is Spreading.ray),
             worst if out is not None else 0,
+            latency,
         )
         around = {"hardware": hardware(), "source": source, "ground_truth": source}
         cluster = (address, workers) if engine is Spreading.ray else None
@@ -220,7 +226,7 @@ def evaluate(
             fusion = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
             total = min((n for n in (frames or None, opened.count) if n is not None), default=None)
             with (
-                open_pipeline(str(card.path), backend.value, precision.value, options=fusion) as pipeline,
+                open_offline(card.path, backend.value, precision.value, fusion, latency) as pipeline,
                 progress_bar(f"evaluating {Path(source).name}", total) as progress,
             ):
                 outcome = evaluate_source(

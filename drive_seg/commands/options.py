@@ -61,5 +61,9 @@ Topic = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Which drive the simulator makes.")]
 SimWeather = Annotated[Weather, typer.Option("--weather", help="Weather of the simulator; any is drawn from the seed.")]
+Latency = Annotated[
+    bool,
+    typer.Option("--latency", help="One frame at a time on all cores, not several side by side; slower."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
 Output = Annotated[Path, typer.Option("--out", "-o", help="Where the results go.", show_default=False)]

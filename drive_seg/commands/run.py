@@ -12,6 +12,7 @@ from drive_seg.commands.options import (
     Backend,
     BackendName,
     Debug,
+    Latency,
     ModelName,
     Output,
     Overwrite,
@@ -59,6 +60,7 @@ def run(
     copy_inputs: Annotated[
         bool, typer.Option("--copy-inputs", help="Of a bag, put all its messages into the output bag as well.")
     ] = False,
+    latency: Latency = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -67,14 +69,17 @@ def run(
 
     OUT decides what comes out: [bold].mp4[/bold] an overlay video, [bold].mcap[/bold] or a folder [bold].bag2[/bold]
     a ROS 2 bag, else a folder with mask/ (8-bit class ids), panoptic/ (16-bit), instances.jsonl and summary.json.
+
+    Latencies are those of several frames in flight together; [bold]drive_seg benchmark[/bold] and the node show live
+    latency.
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
     from drive_seg.model import load_model
     from drive_seg.offline.bags import BagCopy, BagSource
+    from drive_seg.offline.opening import open_offline
     from drive_seg.offline.runner import run as run_all
     from drive_seg.offline.sinks import open_sink
     from drive_seg.offline.sources import open_source
-    from drive_seg.pipeline import open_pipeline
     from drive_seg.postprocess import FusionOptions
     from drive_seg.resources import find_model
 
@@ -85,7 +90,7 @@ def run(
     total = min((n for n in (limit, opened.count) if n is not None), default=None)
     card = load_model(find_model(model))
     options = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
-    with open_pipeline(str(card.path), backend.value, precision.value, options=options) as pipeline:
+    with open_offline(card.path, backend.value, precision.value, options, latency) as pipeline:
         sink = open_sink(out, card.labels, opened.fps, overwrite, overlay)
         with progress_bar(f"segmenting {Path(source).name}", total) as progress:
             entries = BagCopy(opened) if copy_inputs and isinstance(opened, BagSource) else opened
@@ -95,7 +100,7 @@ def run(
         raise outcome.error
     figures = summary.as_dict()
     counts = figures["frames"]
-    engine = f"{summary.backend} {summary.precision}"
+    engine = f"{summary.backend} {summary.precision}, {summary.in_flight} in flight"
     line = f"{counts['published']} of {counts['received']} frames at {summary.fps:.1f}/s ({engine}) in {out}"
     report(as_json, {**figures, "out": str(out)}, latency_table(figures["latency_ms"]), line)
     if outcome.error is not None:

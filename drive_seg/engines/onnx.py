@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
-from drive_seg.engines.threads import cpu_threads
+from drive_seg.engines.threads import cpu_share
 from drive_seg.errors import EngineError, MissingDependency
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
 
 
 class OnnxSlot:
-    """Runs the session on the engine's thread; ONNX Runtime releases the GIL meanwhile."""
+    """Runs the session on a thread of the engine; ONNX Runtime releases the GIL meanwhile."""
 
     def __init__(self, session: Any, model: Model, executor: ThreadPoolExecutor, max_batch: int) -> None:
         self.input = np.zeros((max_batch, model.height, model.width, 3), np.uint8)
@@ -56,7 +56,8 @@ class OnnxEngine:
             raise MissingDependency("onnxruntime", "backend onnxruntime", "pip install onnxruntime") from error
         precision = "fp32" if options.precision == "auto" else options.precision
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = cpu_threads(options.threads)
+        share = cpu_share(options)
+        settings.intra_op_num_threads = max(1, share.threads // share.streams)
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
         path = model.graph(precision)
@@ -64,10 +65,10 @@ class OnnxEngine:
             session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # see OnnxSlot.wait
             raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self._executor = ThreadPoolExecutor(share.streams, thread_name_prefix="onnxruntime")
         self.info = EngineInfo("onnxruntime", precision, "CPU", ort.__version__)
         self.slots: Sequence[OnnxSlot] = [
-            OnnxSlot(session, model, self._executor, options.max_batch) for _ in range(options.slots)
+            OnnxSlot(session, model, self._executor, options.max_batch) for _ in range(share.slots)
         ]
 
     def close(self) -> None:

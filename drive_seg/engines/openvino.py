@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
-from drive_seg.engines.threads import cpu_threads
+from drive_seg.engines.threads import cpu_share
 from drive_seg.errors import EngineError, MissingDependency
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
@@ -62,10 +62,11 @@ class OpenVinoEngine:
         path = model.graph(graph)
         # Asked for fp32, it computes in fp32; every other graph may be rounded further where that is faster.
         bf16 = options.precision != "fp32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        share = cpu_share(options)
         settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": cpu_threads(options.threads),
+            "PERFORMANCE_HINT": "LATENCY" if share.streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": share.streams,
+            "INFERENCE_NUM_THREADS": share.threads,
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         }
         if options.cache_dir is not None:
@@ -75,7 +76,7 @@ class OpenVinoEngine:
             batch: int | Any = 1 if options.max_batch == 1 else ov.Dimension(1, options.max_batch)
             network.reshape({model.input_name: ov.PartialShape([batch, model.height, model.width, 3])})
             compiled = core.compile_model(network, "CPU", settings)
-            slots = [OpenVinoSlot(ov, compiled, model, options.max_batch) for _ in range(options.slots)]
+            slots = [OpenVinoSlot(ov, compiled, model, options.max_batch) for _ in range(share.slots)]
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot compile {path}: {error}") from error
         self.slots: Sequence[OpenVinoSlot] = slots

@@ -21,8 +21,11 @@ class EngineOptions:
     Attributes:
         precision: ``auto``, ``fp32``, ``fp16`` or ``int8``.
         max_batch: most images in one submit (the number of cameras).
-        slots: batches that may be in flight or held at once.
+        slots: batches that may be in flight or held at once; several streams have at least one more than there are
+            streams, so that each has work while a result is taken.
         threads: CPU threads, 0 = one per core this process may use.
+        streams: batches that are computed side by side, each by its share of the threads, 0 = one per thread. One
+            answers soonest; one per thread needs the least processor time per frame, for whoever has many frames.
         gpu_id: CUDA device.
         cache_dir: where compiled engines are kept; None = no cache.
     """
@@ -31,6 +34,7 @@ class EngineOptions:
     max_batch: int = 1
     slots: int = 2
     threads: int = 0
+    streams: int = 1
     gpu_id: int = 0
     cache_dir: Path | None = None
 

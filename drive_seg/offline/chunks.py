@@ -13,18 +13,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from drive_seg.engines import EngineInfo, EngineOptions
+from drive_seg.engines import EngineInfo
 from drive_seg.errors import DriveSegError, SourceError
 from drive_seg.frame import Frame, PanopticResult
 from drive_seg.model import load_model
 from drive_seg.offline.bags import BagSource, is_bag
 from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Progress, Tally, Warn, score_source
 from drive_seg.offline.evaluation import FrameScore
+from drive_seg.offline.opening import open_offline
 from drive_seg.offline.report_frames import WorstFrames
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.summary import versions
 from drive_seg.offline.truth_bags import BagTruth
-from drive_seg.pipeline import Pipeline, open_pipeline
+from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
 
@@ -41,6 +42,7 @@ class Job:
         carla: the truth is that of CARLA's tag cameras.
         threads: of an engine; 0 is one per core.
         worst: how many pictures of worst frames to keep.
+        latency: one frame at a time.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Job:
     carla: bool = False
     threads: int = 0
     worst: int = 0
+    latency: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class ChunkResult:
 
     Attributes:
         entries: images of the chunk, scored or not: the next chunk's numbers begin behind them.
+        in_flight: most frames in the pipeline of its worker at once.
     """
 
     chunk: Chunk
@@ -85,6 +89,7 @@ class ChunkResult:
     scores: Sequence[FrameScore]
     gallery: WorstFrames
     engine: EngineInfo
+    in_flight: int
     warnings: Sequence[str]
     error: str = ""
 
@@ -123,10 +128,9 @@ def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = 
 
 
 @lru_cache(maxsize=1)
-def _pipeline(model: str, backend: str, precision: str, fusion: FusionOptions, threads: int) -> Pipeline:
+def _pipeline(model: str, backend: str, precision: str, fusion: FusionOptions, latency: bool, threads: int) -> Pipeline:
     """The pipeline of this process: the chunks that come to it are of one job."""
-    engine = EngineOptions(precision=precision, threads=threads)
-    return open_pipeline(model, backend, options=fusion, engine_options=engine)
+    return open_offline(model, backend, precision, fusion, latency, threads)
 
 
 def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
@@ -135,7 +139,7 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
     Raises:
         DriveSegError: nothing of it can be done.
     """
-    pipeline = _pipeline(job.model, job.backend, job.precision, job.fusion, job.threads)
+    pipeline = _pipeline(job.model, job.backend, job.precision, job.fusion, job.latency, job.threads)
     truth = open_chunk_truth(job, chunk, pipeline)
     gallery = WorstFrames(job.worst)
     warnings: list[str] = []
@@ -155,7 +159,8 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
         raise KeyboardInterrupt
     received = outcome.summary.counts.received
     error = str(outcome.error) if outcome.error is not None else ""
-    return ChunkResult(chunk, received, judge.tally, scores, gallery, pipeline.engine.info, warnings, error)
+    info, in_flight = pipeline.engine.info, outcome.summary.in_flight
+    return ChunkResult(chunk, received, judge.tally, scores, gallery, info, in_flight, warnings, error)
 
 
 def open_chunk_truth(job: Job, chunk: Chunk, pipeline: Pipeline) -> BagTruth:
@@ -209,6 +214,7 @@ def evaluate_chunks(
     names = _Names()
     errors: list[DriveSegError] = []
     engine: EngineInfo | None = None
+    in_flight = 1
     interrupted = False
     done = 0
     results = iter(spread(_Bound(job), chunks))
@@ -223,7 +229,7 @@ def evaluate_chunks(
             result.gallery.rename(rename)
             gallery += result.gallery
             judge.tally += result.tally
-            engine = result.engine
+            engine, in_flight = result.engine, result.in_flight
             for line in result.warnings:
                 warn(line)
             if result.error:
@@ -240,6 +246,7 @@ def evaluate_chunks(
         "backend": engine.backend,
         "precision": engine.precision,
         "model": card.name,
+        "in_flight": in_flight,
         "versions": versions(engine),
         **environment,
     }

@@ -206,7 +206,7 @@ def evaluate_predictions(
         if number == options.limit:
             break
     made = predictions.summary
-    known = {name: made[name] for name in ("backend", "precision", "model") if name in made}
+    known = {name: made[name] for name in ("backend", "precision", "model", "in_flight") if name in made}
     around = {**known, "versions": versions(), **(environment or {})}
     evaluation = judge.evaluation(around, options.command, None)
     latency = made.get("latency_ms")
@@ -254,6 +254,7 @@ def evaluate_source(
         "backend": summary.backend,
         "precision": summary.precision,
         "model": summary.model,
+        "in_flight": summary.in_flight,
         "versions": dict(summary.versions),
         **(environment or {}),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,7 +16,7 @@ from drive_seg.offline.passage import Passage
 from drive_seg.offline.sinks import Carrier, Sink
 from drive_seg.offline.sources import Source, Unreadable, origin_of
 from drive_seg.offline.summary import Summary, versions
-from drive_seg.pipeline import Pipeline, decode
+from drive_seg.pipeline import Pending, Pipeline, decode
 from drive_seg.telemetry import FrameLedger, LatencyLog, Stopwatch
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def run(
 ) -> Outcome:
     """Read and decode in one thread, infer in this one, write in a third; then write the summary.
 
+    As many frames are in flight as the pipeline has slots; what is written keeps the order of the source.
     The sink is closed in any case. Ctrl-C ends the run cleanly.
 
     Args:
@@ -64,36 +66,28 @@ def run(
     ledger = FrameLedger()
     reader = _Reader(source, limit)
     writer = _Writer(sink, ledger, log, progress)
+    flight = _Flight(pipeline, writer, ledger, warn)
     watch = Stopwatch()
     error: DriveSegError | None = None
     interrupted = False
     try:
-        for entry in reader:
-            if isinstance(entry, Passage):
-                if not writer.put(entry):
+        try:
+            for entry in reader:
+                if not isinstance(entry, Passage):
+                    ledger.receive()
+                if isinstance(entry, Unreadable):
+                    ledger.drop("malformed")
+                    warn(f"left out {entry.stem}: {entry.error}")
+                elif not flight.take(entry):
                     break
-                continue
-            ledger.receive()
-            if isinstance(entry, Unreadable):
-                ledger.drop("malformed")
-                warn(f"left out {entry.stem}: {entry.error}")
-                continue
-            try:
-                result = pipeline(entry)
-            except EngineError as lost:
-                ledger.fail()
-                warn(f"failed {origin_of(entry).stem}: {lost}")
-                error = lost
-                continue
-            if not writer.put(result):
-                ledger.fail()
-                break
+        except DriveSegError as cut:
+            error = cut
+        flight.land()
     except KeyboardInterrupt:
         interrupted = True
-    except DriveSegError as cut:
-        error = cut
     finally:
         reader.stop()
+        flight.abandon()
         writer.finish()
     for _ in range(ledger.counts().in_flight):
         ledger.drop("interrupted")
@@ -101,10 +95,93 @@ def run(
     info = pipeline.engine.info
     counts = ledger.counts()
     fps = counts.published / seconds if seconds > 0 else 0.0
-    summary = Summary(counts, fps, log.percentiles(), info.backend, info.precision, model_name, versions(info))
+    summary = Summary(
+        counts, fps, log.percentiles(), info.backend, info.precision, model_name, versions(info), pipeline.slots
+    )
     if sink.summary_path.parent.is_dir():
         summary.write(sink.summary_path)
-    return Outcome(summary, writer.error or error, interrupted)
+    return Outcome(summary, writer.error or error or flight.error, interrupted)
+
+
+class _Flight:
+    """What is between the reader and the writer: as many frames as the pipeline has slots, first in, first out.
+
+    An engine that computes several frames side by side is kept busy while one is post-processed.
+    """
+
+    def __init__(self, pipeline: Pipeline, writer: _Writer, ledger: FrameLedger, warn: Warn) -> None:
+        self._pipeline = pipeline
+        self._writer = writer
+        self._ledger = ledger
+        self._warn = warn
+        self._waiting: deque[tuple[Frame, Pending] | Passage] = deque()
+        self._frames = 0
+        self.error: EngineError | None = None
+
+    def take(self, entry: Frame | Passage) -> bool:
+        """Start on a frame, or let a message follow those ahead of it; False once the writer takes nothing more."""
+        if isinstance(entry, Passage):
+            # Bounded too: a bag may have many messages between two images.
+            while len(self._waiting) >= self._pipeline.slots + _AHEAD:
+                if not self._hand_over():
+                    return False
+            if not self._waiting:
+                return self._writer.put(entry)
+            self._waiting.append(entry)
+            return True
+        try:
+            pending = self._pipeline.submit([entry])
+        except EngineError as lost:
+            self._fail(entry, lost)
+            return True
+        self._waiting.append((entry, pending))
+        self._frames += 1
+        while self._frames == self._pipeline.slots:
+            if not self._hand_over():
+                return False
+        return True
+
+    def land(self) -> None:
+        """Hand over all that is in flight, as far as the writer takes it."""
+        while self._waiting and self._hand_over():
+            pass
+
+    def abandon(self) -> None:
+        """Give back the slots of the frames that nobody waits for any more; they count as failed with the writer, and
+        else as whatever ended the run."""
+        while self._waiting:
+            item = self._waiting.popleft()
+            if isinstance(item, Passage):
+                continue
+            try:
+                item[1].wait()
+            except EngineError as lost:
+                self._fail(item[0], lost)
+                continue
+            if self._writer.error is not None:
+                self._ledger.fail()
+
+    def _hand_over(self) -> bool:
+        """The oldest one, to the writer; False where it takes nothing more."""
+        item = self._waiting.popleft()
+        if isinstance(item, Passage):
+            return self._writer.put(item)
+        frame, pending = item
+        self._frames -= 1
+        try:
+            result = pending.wait()[0]
+        except EngineError as lost:
+            self._fail(frame, lost)
+            return True
+        if self._writer.put(result):
+            return True
+        self._ledger.fail()
+        return False
+
+    def _fail(self, frame: Frame, lost: EngineError) -> None:
+        self._ledger.fail()
+        self._warn(f"failed {origin_of(frame).stem}: {lost}")
+        self.error = lost
 
 
 class _Reader:

@@ -29,6 +29,7 @@ class Summary:
         latency: milliseconds by stage; a stage that did not happen is absent.
         model: name of the model.
         versions: of the software that took part, by name.
+        in_flight: frames that were in the pipeline at once; latencies are those of frames that share the machine so.
     """
 
     counts: FrameCounts
@@ -38,6 +39,7 @@ class Summary:
     precision: str
     model: str
     versions: Mapping[str, str]
+    in_flight: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``summary.json``."""
@@ -53,6 +55,7 @@ class Summary:
             "backend": self.backend,
             "precision": self.precision,
             "model": self.model,
+            "in_flight": self.in_flight,
             "versions": dict(self.versions),
         }
 

@@ -78,15 +78,16 @@ class _Side:
 
     @classmethod
     def of(cls, classes: NDArray[np.uint8], known: NDArray[np.bool_] | None, lane: int | None) -> _Side:
-        edge = cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS) != 0
-        edge &= classes != UNLABELLED
+        at = np.flatnonzero(cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS) != 0)
+        own = classes.reshape(-1)[at]
+        counted = own != UNLABELLED
         marking = None if lane is None else classes == lane
         if known is not None:
-            edge &= known
-            marking = None if marking is None else marking & known
-        at = np.flatnonzero(edge)
+            counted &= known.reshape(-1)[at]
+            if marking is not None:
+                marking &= known
         height, width = classes.shape
-        return cls((height, width), at, classes.reshape(-1)[at].astype(np.int64), marking)
+        return cls((height, width), at[counted], own[counted].astype(np.int64), marking)
 
     def crop(self, rows: slice) -> _Side:
         """Only these rows, which hold all outlines and markings."""
@@ -119,19 +120,20 @@ def _rows_with(sides: tuple[_Side, _Side]) -> slice:
             first.append(int(side.at[0]) // width)
             last.append(int(side.at[-1]) // width)
         if side.marking is not None:
-            _, top, _, height = cv2.boundingRect(side.marking.view(np.uint8))
-            if height:
-                first.append(top)
-                last.append(top + height - 1)
+            rows = np.flatnonzero(side.marking.any(axis=1))
+            if rows.size:
+                first.append(int(rows[0]))
+                last.append(int(rows[-1]))
     return slice(min(first), max(last) + 1) if first else slice(0, 1)
 
 
 def _far_from(unsure: NDArray[np.bool_], distance: int) -> NDArray[np.bool_] | None:
     """bool (H, W): pixels further than ``distance`` from the unsure ones; None where all are."""
-    left, top, width, height = cv2.boundingRect(unsure.view(np.uint8))
-    if not width:
+    rows, columns = (np.flatnonzero(unsure.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
         return None
-    box = np.s_[max(0, top - distance) : top + height + distance, max(0, left - distance) : left + width + distance]
+    top, left = max(0, int(rows[0]) - distance), max(0, int(columns[0]) - distance)
+    box = np.s_[top : int(rows[-1]) + 1 + distance, left : int(columns[-1]) + 1 + distance]
     far = np.ones(unsure.shape, np.bool_)
     far[box] = dilate(unsure[box].view(np.uint8), distance) == 0
     return far

@@ -47,8 +47,10 @@ def compare(before: Moment, now: Moment) -> TemporalCounts:
     """Count one pair of frames; nothing where their sizes differ."""
     if before.truth.shape != now.truth.shape:
         return TemporalCounts()
-    static = (before.truth == now.truth) & (now.truth != UNLABELLED)
+    static = before.truth == now.truth
+    static &= now.truth != UNLABELLED
     if before.grey is not None and now.grey is not None:
         static &= cv2.absdiff(before.grey, now.grey) <= STILL
-    changed = static & (before.prediction != now.prediction)
+    changed = before.prediction != now.prediction
+    changed &= static
     return TemporalCounts(int(np.count_nonzero(changed)), int(np.count_nonzero(static)), 1)

@@ -1,0 +1,36 @@
+"""The pipeline as a recording wants it: the most frames per second, not the soonest answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drive_seg.engines import EngineOptions
+from drive_seg.pipeline import Pipeline, open_pipeline
+from drive_seg.postprocess import FusionOptions
+
+
+def open_offline(
+    model: str | Path = "default",
+    backend: str = "auto",
+    precision: str = "auto",
+    options: FusionOptions = FusionOptions(),
+    latency: bool = False,
+    threads: int = 0,
+) -> Pipeline:
+    """Open a pipeline for ``runner.run``.
+
+    A frame on one core takes longer than on all of them but less processor time: several side by side are faster.
+
+    Args:
+        model, backend, precision, options: see ``open_pipeline``.
+        latency: one frame at a time on all cores, as live.
+        threads: 0 is one per core.
+
+    Raises:
+        ModelError: the model is missing or damaged.
+        EngineError: no backend can run it.
+    """
+    streams, slots = (1, 1) if latency else (0, 2)
+    cache = Path("~/.cache/drive_seg").expanduser()
+    engine = EngineOptions(precision=precision, slots=slots, threads=threads, streams=streams, cache_dir=cache)
+    return open_pipeline(model, backend, options=options, engine_options=engine)
