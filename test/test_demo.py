@@ -24,7 +24,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
-SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "versions"}
+SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "in_flight", "versions"}
 MARK = "DRIVE_SEG_TEST_MARK"
 
 
