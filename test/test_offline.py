@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import sys
 import threading
@@ -111,6 +113,22 @@ def test_video_in_and_overlay_video_out(tmp_path: Path, pipeline: Pipeline) -> N
         images.append(read[1])
     assert len(images) == 12 and images[0].shape == (HEIGHT, WIDTH, 3)
     assert json.loads((tmp_path / "out.mp4.summary.json").read_text())["frames"]["published"] == 12
+
+
+def test_a_video_behind_a_url_is_read_to_its_end(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_video(tmp_path / "in.mp4", 9)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/in.mp4"
+            outcome = go(url, tmp_path / "out", pipeline)
+            assert outcome.error is None and outcome.summary.counts.published == 9
+            assert not open_source(url).live, "its own rate, not that of the network"
+            with pytest.raises(SourceError, match="cannot be opened"):
+                open_source(url.replace("in.mp4", "none.mp4"))
+        finally:
+            server.shutdown()
 
 
 def test_video_frames_are_numbered_and_stamped_by_the_frame_rate(tmp_path: Path, pipeline: Pipeline) -> None:

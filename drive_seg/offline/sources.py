@@ -92,9 +92,9 @@ def open_source(spec: str, topic: str | None = None, seed: int = 0, weather: str
 
         return SimSource(seed, weather)
     if is_live(spec):
-        from drive_seg.offline.video import LiveSource
+        from drive_seg.offline.video import open_capture
 
-        return LiveSource(spec)
+        return open_capture(spec)
     path = Path(spec).expanduser()
     if not path.exists():
         raise SourceError(f"source '{spec}' does not exist; expected {EXPECTED}")

@@ -18,7 +18,7 @@ from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 
 
 class VideoSource:
-    """A video file; stamps count from 0 at its frame rate.
+    """A video file, also one behind a URL; stamps count from 0 at its frame rate.
 
     Raises:
         SourceError: no video that OpenCV can decode. While iterating: fewer frames came than the file announces.
@@ -26,9 +26,8 @@ class VideoSource:
 
     live = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.name = str(path)
-        self._path = path
         capture = self._open()
         self.fps = _rate(capture)
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -38,9 +37,10 @@ class VideoSource:
     def _open(self) -> Any:
         capture = _capture(self.name)
         if not capture.isOpened():
-            size = self._path.stat().st_size
+            file = Path(self.name)
+            size = f" ({file.stat().st_size} bytes)" if file.is_file() else ""
             raise SourceError(
-                f"{self._path} ({size} bytes) is no video that can be decoded: expected an MP4, AVI, MKV or similar "
+                f"{self.name}{size} is no video that can be decoded: expected an MP4, AVI, MKV or similar "
                 "with its index; a recording that was cut off before it was closed has none"
             )
         return capture
@@ -66,6 +66,21 @@ class VideoSource:
         # Containers without a frame table announce an estimate, so a small shortfall is no damage.
         if self.count is not None and number < self.count * 0.98 - 2:
             raise SourceError(f"{self.name} is cut short: it announces {self.count} frames, {number} could be read")
+
+
+def open_capture(spec: str) -> VideoSource | LiveSource:
+    """A device or a URL. A URL that announces how many frames it has is a video file somewhere else, and ends.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    if "://" in spec:
+        capture = _capture(spec)
+        finite = capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
+        capture.release()
+        if finite:
+            return VideoSource(spec)
+    return LiveSource(spec)
 
 
 class LiveSource:
