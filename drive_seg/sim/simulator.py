@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,11 +36,13 @@ class SimFrame:
 
     `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel =
     class id * 1000 + k with k = 1.. within frame and class, 65535 = too small to be labelled.
+    `tracks`: by panoptic id of a thing, the number it has in all frames of the drive.
     `stamp_ns` = index / fps in nanoseconds.
     """
 
     image: npt.NDArray[np.uint8]
     panoptic: npt.NDArray[np.uint16]
+    tracks: Mapping[int, int]
     index: int
     stamp_ns: int
 
@@ -126,7 +129,7 @@ class Simulator:
         ground.draw(_patches(cells, stretch.origin), stage.shadows(cells, actors), stage.contacts(actors))
         stage.draw(cells, actors)
         self._effects.finish(canvas, index, camera.horizon(), stage.glares)
-        return SimFrame(canvas.image, canvas.panoptic(), index, round(index * 1e9 / self.fps))
+        return SimFrame(canvas.image, *canvas.truth(), index, round(index * 1e9 / self.fps))
 
     def _camera(self, time: float) -> Camera:
         phases = self._phases
