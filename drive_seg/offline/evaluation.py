@@ -60,6 +60,7 @@ class FrameScore:
         boundary: outlines by class name.
         lane: lane markings; None where the truth has none.
         changed, static: of the pixels that stayed the same since the previous frame, how many changed their label.
+        id_switches: objects that have another track than when they were last found.
     """
 
     frame: str
@@ -70,6 +71,7 @@ class FrameScore:
     lane: TolerantScore | None
     changed: int
     static: int
+    id_switches: int = 0
 
     @property
     def pq(self) -> float:
@@ -93,7 +95,7 @@ class FrameScore:
             "confusion": [list(row) for row in self.confusion],
             "boundary": {name: vars(score) for name, score in self.boundary.items()},
             "lane": None if self.lane is None else vars(self.lane),
-            "temporal": {"changed": self.changed, "static": self.static},
+            "temporal": {"changed": self.changed, "static": self.static, "id_switches": self.id_switches},
         }
 
     @classmethod
@@ -108,6 +110,7 @@ class FrameScore:
             None if row["lane"] is None else TolerantScore(**row["lane"]),
             row["temporal"]["changed"],
             row["temporal"]["static"],
+            row["temporal"].get("id_switches", 0),  # older files have none
         )
 
 

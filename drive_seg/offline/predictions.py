@@ -14,6 +14,7 @@ from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
 from drive_seg.offline.bags import is_bag
+from drive_seg.offline.instance_lists import ListedInstances, instances_of, read_instances
 from drive_seg.offline.scoring import Prediction
 from drive_seg.offline.sources import DEFAULT_FPS
 from drive_seg.offline.truth_files import mask_truth, panoptic_truth, png_files
@@ -71,7 +72,7 @@ def open_predictions(spec: str, labels: LabelSet) -> PredictionSource | None:
 
 
 class FolderPredictions:
-    """``panoptic/`` or ``mask/``, with scores and stamps from ``instances.jsonl`` where it is there."""
+    """``panoptic/`` or ``mask/``, with scores, tracks and stamps from ``instances.jsonl`` where it is there."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -85,35 +86,26 @@ class FolderPredictions:
         decode = panoptic_truth if self.instances else mask_truth
         seen: set[str] = set()
         # In the order of the run; then what the list does not name.
-        for number, (stem, stamp, scores) in enumerate(self._listed()):
-            path = self._files.get(stem)
-            if path is None or stem in seen:
+        for number, row in enumerate(self._listed()):
+            path = self._files.get(row.frame)
+            if path is None or row.frame in seen:
                 continue
-            seen.add(stem)
+            seen.add(row.frame)
             pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             if pixels is None:
                 raise SourceError(f"prediction {path} is no image that can be read")
-            stamp = round(number * 1e9 / DEFAULT_FPS) if stamp is None else stamp
-            yield Answer(stem, stamp, Prediction(decode(path, pixels).map, scores))
+            stamp = round(number * 1e9 / DEFAULT_FPS) if row.stamp_ns is None else row.stamp_ns
+            yield Answer(row.frame, stamp, Prediction(decode(path, pixels).map, row.scores, row.tracks))
 
-    def _listed(self) -> Iterator[tuple[str, int | None, dict[int, float]]]:
+    def _listed(self) -> Iterator[ListedInstances]:
         if self._lines.is_file():
-            with self._lines.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
-                        row = json.loads(line)
-                        scores = {int(one["id"]): float(one["score"]) for one in row["instances"]}
-                        yield str(row["frame"]), int(row["stamp_ns"]), scores
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise SourceError(
-                            f"{self._lines} line {number} is not what drive_seg run writes: {error}"
-                        ) from error
+            yield from read_instances(self._lines)
         for stem in self._files:
-            yield stem, None, {}
+            yield ListedInstances(stem, None, {}, None)
 
 
 class BagPredictions:
-    """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores of ``instances`` beside it."""
+    """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores and tracks of ``instances`` beside it."""
 
     def __init__(self, path: Path, topic: str, labels: LabelSet) -> None:
         self.name = str(path)
@@ -123,37 +115,38 @@ class BagPredictions:
         self.summary = _read_summary(path / own if path.is_dir() else path.with_name(f"{path.name}.{own}"))
         self._path, self._topic, self._labels = path, topic, labels
         base = topic.rpartition("/")[0]
-        self._scores, self._info = f"{base}/instances", f"{base}/label_info"
+        self._instances, self._info = f"{base}/instances", f"{base}/label_info"
 
     def __iter__(self) -> Iterator[Answer]:
         maps: dict[int, Any] = {}
-        scores: dict[int, dict[int, float]] = {}
+        listed: dict[int, ListedInstances] = {}
         number = 0
-        has_scores = self._scores in bag_topics(self._path) and self.instances
-        for topic, message in bag_messages(self._path, [self._topic, self._scores, self._info]):
+        has_list = self._instances in bag_topics(self._path) and self.instances
+        for topic, message in bag_messages(self._path, [self._topic, self._instances, self._info]):
             if topic == self._info:
                 self._check(message)
                 continue
             stamp = stamp_of(message)
-            if topic == self._scores:
-                scores[stamp] = _scores_of(message)
+            if topic == self._instances:
+                listed[stamp] = instances_of(message, stamp)
             else:
                 maps[stamp] = message
-            # The node publishes the two of a frame together; a map whose scores do not come is given up after a while.
-            ready = [stamp for stamp in maps if stamp in scores or not has_scores]
+            # The node publishes the two of a frame together; a map whose list does not come is given up after a while.
+            ready = [stamp for stamp in maps if stamp in listed or not has_list]
             ready += list(maps)[:1] if not ready and len(maps) > _WAITING else []
             for stamp in ready:
-                yield self._answer(number, stamp, maps.pop(stamp), scores.pop(stamp, {}))
+                yield self._answer(number, stamp, maps.pop(stamp), listed.pop(stamp, None))
                 number += 1
-            if len(scores) > _WAITING:
-                del scores[min(scores)]
+            if len(listed) > _WAITING:
+                del listed[min(listed)]
         for stamp in sorted(maps):
-            yield self._answer(number, stamp, maps[stamp], scores.get(stamp, {}))
+            yield self._answer(number, stamp, maps[stamp], listed.get(stamp))
             number += 1
 
-    def _answer(self, number: int, stamp: int, message: Any, scores: dict[int, float]) -> Answer:
+    def _answer(self, number: int, stamp: int, message: Any, listed: ListedInstances | None) -> Answer:
+        rows = listed or ListedInstances("", stamp, {}, None)
         try:
-            return Answer(f"{number:06d}", stamp, Prediction(pixels_of(message), scores))
+            return Answer(f"{number:06d}", stamp, Prediction(pixels_of(message), rows.scores, rows.tracks))
         except MalformedImage as error:
             raise SourceError(f"{self._topic} of {self.name} at {stamp}: {error}") from error
 
@@ -165,15 +158,6 @@ class BagPredictions:
                 f"bag {self.name} was segmented into {[name for _, name in recorded]}, the model has "
                 f"{[name for _, name in own]}; name its model with --model"
             )
-
-
-def _scores_of(message: Any) -> dict[int, float]:
-    found = {}
-    for detection in message.detections:
-        number = detection.id.partition("/")[0]
-        if number.isdecimal() and len(detection.results):
-            found[int(number)] = float(detection.results[0].hypothesis.score)
-    return found
 
 
 def _read_summary(path: Path) -> Mapping[str, Any]:

@@ -28,8 +28,12 @@ from drive_seg.offline.metrics import (
     PrecisionCounts,
     Runs,
     TemporalCounts,
+    TrackingCounts,
+    Trajectories,
+    encounter,
     overlaps,
 )
+from drive_seg.offline.metrics.identity import Identities
 from drive_seg.offline.metrics.temporal import Moment, compare
 
 TOLERANCE = 3
@@ -48,11 +52,13 @@ class Truth:
             (uint8; 255 void), in the truth's own classes.
         crowds: values of ``map`` that stand for several objects.
         classes: uint8 (N,) class id by value of ``map``, where the values are no panoptic ids; N is above all of them.
+        tracks: by panoptic id, the number an object has in all frames of its recording; None where that is not known.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     crowds: tuple[int, ...] = ()
     classes: NDArray[np.uint8] | None = None
+    tracks: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,12 @@ class Prediction:
     Attributes:
         map: (H, W), panoptic ids (uint16) or, where there are no instances, class ids (uint8) of the model.
         scores: 0..1 by panoptic id.
+        tracks: by panoptic id, as those of ``Truth``; None where nothing was tracked.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     scores: Mapping[int, float] = field(default_factory=dict)
+    tracks: Mapping[int, int] | None = None
 
 
 @dataclass
@@ -82,6 +90,7 @@ class Totals:
     precision: PrecisionCounts = field(init=False)
     outlines: OutlineCounts = field(init=False)
     temporal: TemporalCounts = field(init=False)
+    tracking: TrackingCounts = field(init=False)
 
     def __post_init__(self) -> None:
         classes = len(self.labels)
@@ -90,6 +99,7 @@ class Totals:
         self.precision = PrecisionCounts(classes)
         self.outlines = OutlineCounts(classes, self.lane, self.tolerance)
         self.temporal = TemporalCounts()
+        self.tracking = TrackingCounts()
 
     def __iadd__(self, other: Totals) -> Totals:
         if (self.labels, self.lane, self.tolerance) != (other.labels, other.lane, other.tolerance):
@@ -100,10 +110,11 @@ class Totals:
         self.precision += other.precision
         self.outlines += other.outlines
         self.temporal += other.temporal
+        self.tracking += other.tracking
         return self
 
     def figures(self) -> dict[str, Any]:
-        """The keys ``frames`` to ``temporal`` of ``metrics.json``."""
+        """The keys ``frames`` to ``tracking`` of ``metrics.json``."""
         return {
             "frames": self.frames,
             "labels": [{"name": label.name, "thing": label.thing, "color": list(label.color)} for label in self.labels],
@@ -117,7 +128,11 @@ class Totals:
                 "changed": self.temporal.changed,
                 "static": self.temporal.static,
                 "pairs": self.temporal.pairs,
+                "id_switches": self.tracking.figures({})["id_switches"],
             },
+            "tracking": self.tracking.figures(
+                {label.id: label.name for label in self.labels if label.thing and self.countable[label.id]}
+            ),
         }
 
     def _panoptic(self) -> dict[str, Any]:
@@ -180,10 +195,22 @@ class Scorer:
         label_map: what is scored.
         tolerance: pixels, for outlines and lane markings.
         predicted_instances: the predictions tell objects apart.
+        identities: takes what frames say about them; by default they are counted in ``trajectories``.
+
+    Attributes:
+        totals: all counts but those of ``trajectories``, which are whole only at the end of the recording.
     """
 
-    def __init__(self, label_map: LabelMap, tolerance: int = TOLERANCE, predicted_instances: bool = True) -> None:
+    def __init__(
+        self,
+        label_map: LabelMap,
+        tolerance: int = TOLERANCE,
+        predicted_instances: bool = True,
+        identities: Identities | None = None,
+    ) -> None:
         self.map = label_map
+        self.trajectories = Trajectories()
+        self._identities = identities or self.trajectories
         countable = label_map.countable
         if not predicted_instances:
             countable = countable & ~np.array([label.thing for label in label_map.labels])
@@ -238,7 +265,11 @@ class Scorer:
         self.totals += one
         instances = self._countable & self._things[: len(self.map.labels)]
         self.totals.precision.add(found, prediction.scores, instances, truth.crowds)
-        return _record(frame, stamp_ns, one)
+        switches = 0
+        if truth.tracks is not None and prediction.tracks is not None:
+            met = encounter(found, instances, truth.crowds)
+            switches = self._identities.add(met, truth.tracks, prediction.tracks)
+        return _record(frame, stamp_ns, one, switches)
 
 
 def _moment(runs: Runs, tables: tuple[NDArray[np.uint8], NDArray[np.uint8]], image: NDArray[np.uint8] | None) -> Moment:
@@ -275,7 +306,7 @@ def scored_ids(
     return np.take(table, ids)
 
 
-def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:
+def _record(frame: str, stamp_ns: int, one: Totals, switches: int) -> FrameScore:
     matches, confusion, outlines = one.matches, one.confusion, one.outlines
     intersections, unions = confusion.intersections.tolist(), confusion.unions.tolist()
     per_class, boundary = {}, {}
@@ -292,7 +323,8 @@ def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:
         boundary[label.name] = TolerantScore(*outlines.pixels[number].tolist())
     lane = None if one.lane is None else TolerantScore(*outlines.pixels[-1].tolist())
     rows = tuple(tuple(row) for row in confusion.pixels.tolist())
-    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, one.temporal.changed, one.temporal.static)
+    changed, static = one.temporal.changed, one.temporal.static
+    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, changed, static, switches)
 
 
 def mean(values: list[float]) -> float:

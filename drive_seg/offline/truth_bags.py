@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
+from drive_seg.offline.instance_lists import ListedInstances, instances_of
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth_carla import CARLA, carla_truth
@@ -26,6 +28,8 @@ _WAITING = 8
 
 class BagTruth:
     """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras.
+
+    A topic ``instances`` beside one of panoptic ids says by its ids which objects are the same in several frames.
 
     Args:
         window: only what was recorded from the first to before the second, ns.
@@ -49,20 +53,35 @@ class BagTruth:
         self.label_map = "carla" if self._carla else None
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         self.count: int | None = None
-        self._messages = prefetch(bag_messages(path, [self.topic], window))
+        listing = f"{self.topic.rpartition('/')[0]}/instances"
+        self._listing = listing if self.topic.endswith("panoptic") and listing in bag_topics(path) else None
+        wanted = [self.topic] if self._listing is None else [self.topic, self._listing]
+        self._messages = prefetch(bag_messages(path, wanted, window))
         self._waiting: dict[int, Any] = {}
+        self._listed: dict[int, ListedInstances] = {}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
-        while stamp_ns not in self._waiting and sum(stamp > stamp_ns for stamp in self._waiting) < _WAITING:
-            _, message = next(self._messages, (None, None))
+        while not self._is_here(stamp_ns) and sum(stamp > stamp_ns for stamp in self._waiting) < _WAITING:
+            topic, message = next(self._messages, (None, None))
             if message is None:
                 break
-            self._waiting[stamp_of(message)] = message
-        message = self._waiting.pop(stamp_ns, None)
-        for late in sorted(stamp for stamp in self._waiting if stamp < stamp_ns)[:-_WAITING]:
-            del self._waiting[late]
-        return None if message is None else self._decode(message)
+            stamp = stamp_of(message)
+            if topic == self._listing:
+                self._listed[stamp] = instances_of(message, stamp)
+            else:
+                self._waiting[stamp] = message
+        message, listed = self._waiting.pop(stamp_ns, None), self._listed.pop(stamp_ns, None)
+        for kept in (self._waiting, self._listed):
+            for late in sorted(stamp for stamp in kept if stamp < stamp_ns)[:-_WAITING]:
+                del kept[late]
+        if message is None:
+            return None
+        truth = self._decode(message)
+        return truth if listed is None else replace(truth, tracks=listed.tracks)
+
+    def _is_here(self, stamp_ns: int) -> bool:
+        return stamp_ns in self._waiting and (self._listing is None or stamp_ns in self._listed)
 
     def _decode(self, message: Any) -> Truth:
         try:
@@ -78,6 +97,7 @@ class BagTruth:
     def close(self) -> None:
         """Close the bag."""
         self._waiting.clear()
+        self._listed.clear()
         self._messages.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
+from drive_seg.offline.instance_lists import read_instances
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
 
@@ -28,6 +30,7 @@ class FolderTruth:
         files: by the key that a frame's stem or stamp must equal.
         decode: turns a file's pixels into a truth.
         suffix: endings that images have and their truth has not, such as ``_leftImg8bit``.
+        listed: ``instances.jsonl``, whose ids say which objects are the same in several frames.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class FolderTruth:
         label_map: str | None,
         instances: bool,
         suffix: str = "",
+        listed: Path | None = None,
     ) -> None:
         self.name = name
         self.classes = classes
@@ -48,16 +52,20 @@ class FolderTruth:
         self._files = files
         self._decode = decode
         self._suffix = suffix
+        rows = read_instances(listed) if listed is not None and listed.is_file() else ()
+        self._tracks = {row.frame: row.tracks for row in rows if row.tracks is not None}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``."""
-        path = self._files.get(stem.removesuffix(self._suffix)) or self._files.get(str(stamp_ns))
-        if path is None:
+        key = next((key for key in (stem.removesuffix(self._suffix), str(stamp_ns)) if key in self._files), None)
+        if key is None:
             return None
+        path = self._files[key]
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise SourceError(f"ground truth {path} is no image that can be read")
-        return self._decode(path, pixels)
+        truth = self._decode(path, pixels)
+        return replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -97,7 +105,8 @@ def _own(path: Path, labels: LabelSet) -> FolderTruth:
     classes = {label.name: label.id for label in labels}
     if (path / "panoptic").is_dir():
         files = png_files(path / "panoptic")
-        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True)
+        listed = path / "instances.jsonl"
+        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, listed=listed)
     return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False)
 
 

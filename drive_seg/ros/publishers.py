@@ -96,7 +96,7 @@ class CameraOutput:
         self._send_image("mask", header)
         self._send_image("panoptic", header)
         if self._instances.get_subscription_count():
-            self._instances.publish(detections(result, header))
+            self._instances.publish(detections(result.instances, header))
         if result.confidence is not None:
             self._send_image("confidence", header)
         if info is not None and self._camera_info is not None:

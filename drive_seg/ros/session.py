@@ -20,6 +20,7 @@ from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.complaints import Complaints
 from drive_seg.ros.publishers import CameraOutput
 from drive_seg.telemetry import LatencyLog
+from drive_seg.tracking import TrackingOptions
 from drive_seg.worker import Worker
 
 _USUAL_SIZE = (1280, 720)
@@ -50,6 +51,11 @@ def fusion_options(config: Config, confidence: bool = False) -> FusionOptions:
         output_resolution=config.output_resolution,
         confidence=confidence,
     )
+
+
+def tracking_options(config: Config) -> TrackingOptions | None:
+    """How ``config`` follows instances, if at all."""
+    return TrackingOptions(config.track_max_age_s) if config.tracking else None
 
 
 class Session:
@@ -107,6 +113,7 @@ class Session:
         except BaseException:
             pipeline.close()
             raise
+        pipeline.tracking = tracking_options(self._config())  # only now: noise has no identities
         return pipeline
 
     def _create_outputs(self) -> dict[str, CameraOutput]:
@@ -164,3 +171,4 @@ class Session:
         # Thresholds and demand may have changed; the pipeline is this thread's, so it is told here, between frames.
         confidence = any(output.confidence_wanted for output in self.outputs.values())
         self.pipeline.options = fusion_options(self._config(), confidence)
+        self.pipeline.tracking = tracking_options(self._config())

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drive_seg.labels import mask_of
+from drive_seg.frame import Box, Instance
+from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, mask_of
 
 from .camera import Camera, intrinsics, rotation
 from .canvas import Canvas
@@ -45,6 +46,39 @@ class SimFrame:
     tracks: Mapping[int, int]
     index: int
     stamp_ns: int
+
+    def instances(self) -> tuple[Instance, ...]:
+        """The labelled things, by panoptic id; their scores are 1."""
+        places = np.flatnonzero((self.panoptic >= PANOPTIC_DIVISOR) & (self.panoptic != PANOPTIC_UNLABELLED))
+        values = self.panoptic.reshape(-1)[places]
+        order = np.argsort(values, kind="stable")
+        present, starts, areas = np.unique(values[order], return_index=True, return_counts=True)
+        if not present.size:
+            return ()
+        rows, columns = np.divmod(places[order], self.panoptic.shape[1])
+        first_row, last_row = np.minimum.reduceat(rows, starts), np.maximum.reduceat(rows, starts)
+        first, last = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts)
+        table = zip(
+            present.tolist(),
+            areas.tolist(),
+            first.tolist(),
+            first_row.tolist(),
+            last.tolist(),
+            last_row.tolist(),
+            strict=True,
+        )
+        return tuple(
+            Instance(
+                value,
+                value // PANOPTIC_DIVISOR,
+                DRIVING[value // PANOPTIC_DIVISOR].name,
+                1.0,
+                Box(x, y, x_end - x + 1, y_end - y + 1),
+                area,
+                self.tracks[value],
+            )
+            for value, area, x, y, x_end, y_end in table
+        )
 
     @property
     def mask(self) -> npt.NDArray[np.uint8]:

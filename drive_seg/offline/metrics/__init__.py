@@ -2,11 +2,13 @@
 
 Reading order: ``overlaps`` (one pass over the pixels), then what is counted from it, ``semantic``, ``panoptic`` and
 ``average_precision``; ``dilation`` and ``outlines`` (edges and lane markings within a tolerance), ``temporal``,
-``latency``. Every accumulator adds with ``+=``, pickles, and counts in whole numbers: adding in chunks gives the same
-figures as adding frame by frame, to the last bit, in any order.
+``identity`` (objects over time, the only one that needs its frames in order), ``latency``. Every accumulator adds with
+``+=``, pickles, and counts in whole numbers: adding in chunks gives the same figures as adding frame by frame, to the
+last bit, in any order.
 """
 
 from drive_seg.offline.metrics.average_precision import PrecisionCounts
+from drive_seg.offline.metrics.identity import TrackingCounts, Trajectories, encounter
 from drive_seg.offline.metrics.latency import StageSamples
 from drive_seg.offline.metrics.outlines import OutlineCounts
 from drive_seg.offline.metrics.overlaps import Overlaps, Runs, overlaps
@@ -23,5 +25,8 @@ __all__ = [
     "Runs",
     "StageSamples",
     "TemporalCounts",
+    "TrackingCounts",
+    "Trajectories",
+    "encounter",
     "overlaps",
 ]

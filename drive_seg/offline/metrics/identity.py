@@ -14,6 +14,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ class IdentityCounts:
         idtp, idfp, idfn: frames of trajectories that the assignment covers, of predicted and of true ones that it
             does not.
         tp, fp, fn: matched, wrong and missed segments.
-        switches: matches of an object under another track than at its match before.
+        id_switches: matches of an object under another track than at its match before.
         objects, tracks: true and predicted trajectories.
     """
 
@@ -107,7 +108,7 @@ class IdentityCounts:
     tp: int = 0
     fp: int = 0
     fn: int = 0
-    switches: int = 0
+    id_switches: int = 0
     objects: int = 0
     tracks: int = 0
 
@@ -134,12 +135,20 @@ class IdentityCounts:
     @property
     def mota(self) -> float:
         """1 - (misses + false positives + switches) / true segments: at most 1, below 0 where errors outnumber."""
-        return 1 - _ratio(self.fn + self.fp + self.switches, self.tp + self.fn)
+        return 1 - _ratio(self.fn + self.fp + self.id_switches, self.tp + self.fn)
 
     @property
     def f1(self) -> float:
         """Of the segments alone, whoever they are: no tracker can have a higher ``idf1`` on them."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+
+_RATIOS = ("idf1", "idp", "idr", "mota", "f1")
+_NUMBERS = ("id_switches", "objects", "tracks", "idtp", "idfp", "idfn", "tp", "fp", "fn")
+
+
+def _shown(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _ratio(part: int, whole: int) -> float:
@@ -174,6 +183,34 @@ class TrackingCounts:
                 result += counts
         return result
 
+    def figures(self, classes: Mapping[int, str]) -> dict[str, Any]:
+        """The key ``tracking`` of ``metrics.json``, with ``per_class`` for the named ones; null for all where nothing
+        was tracked, or the truth does not know its objects again."""
+        known = self.total().tracks > 0
+
+        def row(counts: IdentityCounts) -> dict[str, float | int | None]:
+            return {name: _shown(getattr(counts, name)) if known else None for name in _RATIOS + _NUMBERS}
+
+        return {
+            **row(self.total()),
+            "frames": self.frames if known else 0,
+            "per_class": {name: row(self.total([number])) for number, name in classes.items()},
+            "by_size": {name: row(self.total(size=number)) for number, name in enumerate(SIZES)},
+        }
+
+
+class Identities(Protocol):
+    """Takes what the frames of a recording say about identities, in order."""
+
+    def add(self, met: Encounter, objects: Mapping[int, int], tracks: Mapping[int, int]) -> int:
+        """One frame; returns its identity switches, as far as they are known now.
+
+        Args:
+            objects: identity by panoptic id of the truth.
+            tracks: identity by panoptic id of the prediction.
+        """
+        ...
+
 
 class Trajectories:
     """The identities of one recording: frames in order, then ``counts``.
@@ -191,14 +228,8 @@ class Trajectories:
         self._last: dict[tuple[int, int], int] = {}
 
     def add(self, met: Encounter, objects: Mapping[int, int], tracks: Mapping[int, int]) -> int:
-        """Count one frame; returns its identity switches.
-
-        A segment without an identity is a trajectory of its own: it is found or missed, and never the same again.
-
-        Args:
-            objects: identity by panoptic id of the truth.
-            tracks: identity by panoptic id of the prediction.
-        """
+        """See ``Identities.add``. A segment without an identity is a trajectory of its own: found or missed, and
+        never the same again."""
         self._frames += 1
         alone = -self._frames  # below every identity, another one in each frame
 
