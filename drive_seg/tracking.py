@@ -31,15 +31,16 @@ MAX_TRACKS = 512
 """Most tracks of a camera that are kept while unseen; those lost longest go first."""
 
 _CERTAIN_SCORE = 0.5
-_LEAST_IOU, _LEAST_IOU_UNCERTAIN = 0.2, 0.3
-_LEAST_SHARE, _SHARE_AGE_S = 0.7, 0.2
-_WIDENED, _LEAST_WIDENED_IOU = 0.3, 0.1
+_CLEAR_IOU, _LEAST_IOU, _LEAST_IOU_UNCERTAIN = 0.5, 0.2, 0.3
+_LEAST_SHARE, _SHARE_AGE_S = 0.7, 0.5
+_MARGIN, _MARGIN_PER_S, _MOST_MARGIN = 0.1, 0.4, 0.5
+_LEAST_WIDENED_IOU = 0.02
 
 # Of the filter, in sizes of the object: how well an edge is measured, how fast objects are at first (sizes/s), and how
 # their speed wanders ((sizes/s)^2 per s).
-_MEASURED = 0.05**2
+_MEASURED = 0.07**2
 _FIRST_SPEED = 2.0**2
-_WANDER = 1.0
+_WANDER = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -172,8 +173,9 @@ class Tracker:
         self._last: tuple[int, tuple[int, int]] | None = None
         self._tracks = self._none()
 
-    def __len__(self) -> int:
-        """Tracks that are known, seen or lost."""
+    @property
+    def known(self) -> int:
+        """How many tracks there are, seen and lost."""
         return len(self._tracks)
 
     @staticmethod
@@ -218,12 +220,10 @@ class Tracker:
         free = np.ones(len(tracks), np.bool_)
         same = tracks.classes[:, None] == sighting.classes
 
-        def assign(rows: NDArray[np.bool_], columns: NDArray[np.bool_], similarity: Floats, least: float) -> None:
-            r, c = np.flatnonzero(rows & free), np.flatnonzero(columns & (given < 0))
-            if not r.size or not c.size:
-                return
-            table = similarity[r[:, None], c]
-            table = np.where(same[r[:, None], c] & (table >= least), table, 0.0)
+        def assign(allowed: NDArray[np.bool_], similarity: Floats) -> None:
+            r, c = np.flatnonzero(free), np.flatnonzero(given < 0)
+            here = np.ix_(r, c)
+            table = np.where(allowed[here] & same[here], similarity[here], 0.0)
             if not table.any():
                 return
             row, column = self._solve(table, maximize=True)
@@ -231,20 +231,26 @@ class Tracker:
             given[c[column[fits]]] = r[row[fits]]
             free[r[row[fits]]] = False
 
-        every, all_of_them = np.ones_like(free), np.ones(given.size, np.bool_)
+        unseen = sighting.stamp_ns - tracks.seen_ns
+        certain = sighting.scores >= _CERTAIN_SCORE
         shared = _shared(tracks.edges, boxes)
         areas, others = _areas(tracks.edges)[:, None], _areas(boxes)
         iou = shared / (areas + others - shared)
-        assign(every, sighting.scores >= _CERTAIN_SCORE, iou, _LEAST_IOU)
-        assign(every, all_of_them, iou, _LEAST_IOU_UNCERTAIN)
-        if free.any() and (given < 0).any():
-            # Leaving the image, or going behind something: suddenly a part of what it was.
-            recent = sighting.stamp_ns - tracks.seen_ns <= _SHARE_AGE_S * 1e9
-            assign(recent, all_of_them, shared / np.minimum(areas, others), _LEAST_SHARE)
-            wide, wide_boxes = _widened(tracks.edges), _widened(boxes)
-            shared = _shared(wide, wide_boxes)
-            iou = shared / (_areas(wide)[:, None] + _areas(wide_boxes) - shared)
-            assign(every, all_of_them, iou, _LEAST_WIDENED_IOU)
+        # What has long been followed without doubt comes first: a part that breaks off for one frame must not take
+        # its place, however well the two of them would make use of two tracks.
+        followed = (tracks.hits >= CONFIRMED_HITS) & (unseen == unseen.min())
+        assign((iou >= _CLEAR_IOU) & followed[:, None] & certain, iou)
+        assign((iou >= _LEAST_IOU) & certain, iou)
+        assign(iou >= _LEAST_IOU_UNCERTAIN, iou)
+        # Leaving the image, or going behind something: suddenly a part of what it was.
+        recent = unseen <= _SHARE_AGE_S * 1e9
+        assign((shared >= _LEAST_SHARE * np.minimum(areas, others)) & recent[:, None], iou)
+        # Back from behind something: the longer it was away, the less is known of where it should be.
+        margin = np.minimum(_MARGIN + _MARGIN_PER_S * unseen / 1e9, _MOST_MARGIN)
+        wide, wide_boxes = _widened(tracks.edges, margin[:, None]), _widened(boxes, _MARGIN)
+        shared = _shared(wide, wide_boxes)
+        iou = shared / (_areas(wide)[:, None] + _areas(wide_boxes) - shared)
+        assign(iou >= _LEAST_WIDENED_IOU, iou)
 
 
 class Tracking:
@@ -287,7 +293,7 @@ def _shared(boxes: Floats, others: Floats) -> Floats:
     return np.asarray(sides[..., 0] * sides[..., 1])
 
 
-def _widened(boxes: Floats) -> Floats:
-    """The boxes with a margin all round, a fixed part of their sides."""
-    margin = _WIDENED * (boxes[:, 2:] - boxes[:, :2])
-    return np.concatenate((boxes[:, :2] - margin, boxes[:, 2:] + margin), axis=1)
+def _widened(boxes: Floats, margin: Floats | float) -> Floats:
+    """The boxes with a margin all round, a part of their sides."""
+    added = margin * (boxes[:, 2:] - boxes[:, :2])
+    return np.concatenate((boxes[:, :2] - added, boxes[:, 2:] + added), axis=1)
