@@ -57,7 +57,7 @@ def test_a_perfect_tracker_and_one_that_sees_nothing() -> None:
 
 
 def test_a_track_that_breaks_costs_identities_and_one_switch() -> None:
-    """Six frames under one number, four under another: of the ten, the assignment keeps six (Ristani et al., fig. 1)."""
+    """Six frames under one number, four under another: the assignment keeps six of the ten."""
     broken = total([[(1, 11)]] * 6 + [[(1, 12)]] * 4)
     assert (broken.idtp, broken.idfp, broken.idfn, broken.id_switches) == (6, 4, 4, 1)
     assert broken.idf1 == 0.6 and broken.mota == 0.9 and broken.f1 == 1.0
@@ -179,7 +179,9 @@ def test_py_motmetrics_finds_the_same(frames: Any, seed: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.tuples(st.integers(0, 4), st.integers(0, 4)), st.integers(1, 9), max_size=12))
 def test_most_in_common_is_the_heaviest_assignment(common: dict[tuple[int, int], int]) -> None:
-    best = max(sum(common.get((row, column), 0) for row, column in enumerate(order)) for order in permutations(range(5)))
+    best = max(
+        sum(common.get((row, column), 0) for row, column in enumerate(order)) for order in permutations(range(5))
+    )
     assert most_in_common(common) == best
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,11 +18,18 @@ from tiny_model import network
 from drive_seg.engines import FunctionEngine
 from drive_seg.frame import CameraImage, Frame, PanopticResult, split_id
 from drive_seg.labels import DRIVING
+from drive_seg.offline.evaluate import evaluate_predictions, evaluate_source
+from drive_seg.offline.metrics import Trajectories
+from drive_seg.offline.metrics.identity import Encounter, Segment
+from drive_seg.offline.predictions import open_predictions
+from drive_seg.offline.rendering import open_render_sink
 from drive_seg.offline.runner import run
 from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import open_source
+from drive_seg.offline.truth import TruthSource, open_truth
 from drive_seg.overlay import draw_overlay
 from drive_seg.pipeline import Pipeline
+from drive_seg.sim import Simulator
 from drive_seg.tracking import CONFIRMED_HITS, MAX_TRACKS, Sighting, Tracker, TrackingOptions
 
 SIZE = (1280, 720)
@@ -336,3 +344,109 @@ def test_the_overlay_keeps_the_colour_of_a_track(tracked: bool) -> None:
         inside = (vehicle.box.y + vehicle.box.height // 2, vehicle.box.x + vehicle.box.width // 2)
         colours.append(drawn[inside].tolist())
     assert (colours[0] == colours[1]) == tracked
+
+
+NUMBERS = [f"{number:06d}.png" for number in range(8)]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Pictures of one vehicle, and their truth, which knows it again."""
+    write_images(tmp_path / "in", NUMBERS)
+    (tmp_path / "truth/panoptic").mkdir(parents=True)
+    lines = []
+    for number, name in enumerate(NUMBERS):
+        truth = np.ones((HEIGHT, WIDTH), np.uint16)
+        truth[80:120, 16 + 8 * number : 64 + 8 * number] = 3001 + number % 2
+        assert cv2.imwrite(str(tmp_path / "truth/panoptic" / name), truth)
+        instances = [{"id": f"{3001 + number % 2}/900", "score": 1.0}]
+        lines.append({"frame": name[:-4], "stamp_ns": number * FRAME_NS, "instances": instances})
+    (tmp_path / "truth/instances.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def truth_in(path: Path) -> TruthSource:
+    return open_truth(str(path), DRIVING)
+
+
+def test_an_evaluation_that_runs_the_pipeline_judges_its_tracks(recording: Path) -> None:
+    source = open_source(str(recording / "in"))
+    for options, idf1 in ((TrackingOptions(), 1.0), (None, None)):
+        with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING, tracking=options) as pipeline:
+            for _ in range(2):
+                found = evaluate_source(source, truth_in(recording / "truth"), pipeline, "tiny").evaluation.metrics
+                assert found["tracking"]["idf1"] == idf1
+                assert found["tracking"]["objects"] == (None if idf1 is None else 1)
+
+
+@pytest.mark.parametrize("out", ["out", "out.mcap"])
+def test_predictions_made_before_are_judged_by_the_tracks_they_hold(recording: Path, out: str) -> None:
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING, tracking=TrackingOptions()) as pipeline:
+        sink = open_sink(recording / out, DRIVING, 30.0)
+        run(open_source(str(recording / "in")), sink, pipeline, "tiny")
+    made = open_predictions(str(recording / out), DRIVING)
+    assert made is not None
+    if out == "out":
+        found = evaluate_predictions(made, truth_in(recording / "truth"), DRIVING).metrics["tracking"]
+        assert (found["idf1"], found["mota"], found["id_switches"], found["frames"]) == (1.0, 1.0, 0, 8)
+    assert [dict(answer.prediction.tracks or {}) for answer in made] == [{3001: 1}] * 8
+
+
+def test_truth_and_predictions_of_older_versions_have_no_identities(recording: Path) -> None:
+    for folder in ("truth", "old"):
+        old = recording / folder
+        old.mkdir(exist_ok=True)
+        (old / "panoptic").exists() or (old / "panoptic").symlink_to(recording / "truth/panoptic")
+        lines = [json.loads(line) for line in (recording / "truth/instances.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["instances"] = [{"id": int(str(one["id"])[:4]), "score": 0.9} for one in line["instances"]]
+        (old / "instances.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    truth = truth_in(recording / "truth")
+    found = truth.find("000000", 0)
+    assert found is not None and found.tracks is None
+    made = open_predictions(str(recording / "old"), DRIVING)
+    assert made is not None
+    metrics = evaluate_predictions(made, truth, DRIVING).metrics
+    assert metrics["frames"] == 8 and metrics["panoptic"]["all"]["pq"] == 1.0
+    assert metrics["tracking"]["idf1"] is None and metrics["temporal"]["id_switches"] is None
+    (recording / "truth/instances.jsonl").unlink()
+    found = truth_in(recording / "truth").find("000000", 0)
+    assert found is not None and found.tracks is None
+
+
+@pytest.mark.parametrize("out", ["drive", "drive.mcap", "drive.bag2"])
+def test_what_the_simulator_writes_knows_its_objects_again(tmp_path: Path, out: str) -> None:
+    simulator = Simulator(14, 320, 192)
+    frames = [simulator.frame(number) for number in range(3)]
+    sink = open_render_sink(tmp_path / out)
+    for number, frame in enumerate(frames):
+        sink.write(number, frame)
+    sink.close()
+    truth = truth_in(tmp_path / out)
+    for number, frame in enumerate(frames):
+        found = truth.find(f"{number:06d}", frame.stamp_ns)
+        assert found is not None and found.tracks == frame.tracks and len(frame.tracks) > 2
+        np.testing.assert_array_equal(found.map, frame.panoptic)
+    truth.close()
+    for thing in frames[0].instances():
+        rows, columns = np.nonzero(frames[0].panoptic == thing.panoptic_id)
+        box = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+        assert box == (thing.box.x, thing.box.y, thing.box.width, thing.box.height) and thing.area == rows.size
+    assert {thing.panoptic_id: thing.track for thing in frames[0].instances()} == frames[0].tracks
+
+
+def test_the_tracker_follows_the_simulator() -> None:
+    """Every object seen as it is: what is lost then is the tracker's own."""
+    simulator = Simulator(3, 640, 360, weather="clear")
+    tracker, trajectories = Tracker(), Trajectories()
+    for number in range(0, 90, 2):
+        frame = simulator.frame(number)
+        things = frame.instances()
+        rows = [(box.x, box.y, box.width, box.height) for box in (thing.box for thing in things)]
+        classes = [thing.class_id for thing in things]
+        numbers = tracker.update(sight(number, rows, classes, size=(640, 360)))
+        met = Encounter(tuple((s, s) for s in (Segment(t.class_id, t.panoptic_id, t.area) for t in things)))
+        trajectories.add(met, frame.tracks, {t.panoptic_id: n for t, n in zip(things, numbers, strict=True)})
+    counts = trajectories.counts().total()
+    assert counts.objects > 5 and counts.tp > 200
+    assert counts.idf1 > 0.9 and counts.id_switches < 0.02 * counts.tp
