@@ -15,6 +15,7 @@ typedef unsigned long long uint64_t;
 constexpr int SEGMENTS = 4096;    // peaks + connected components of one image, row 0 being "no segment"
 constexpr int CANDIDATES = 4096;  // peaks of one image before the strongest are taken
 constexpr int CHANNELS = 64;      // thing classes; ids above 64 do not fit the panoptic map
+constexpr int MAX_HALVINGS = 4;   // native images up to 32 times the network's size
 constexpr int DIVISOR = 1000;
 constexpr int UNLABELLED = 255;
 constexpr int PANOPTIC_UNLABELLED = 65535;

@@ -17,6 +17,9 @@ from drive_seg.postprocess import FusionOptions
 
 Dim3 = tuple[int, int, int]
 
+STRIP = 16
+"""Pixels of a map row that one thread of ``measure`` goes through."""
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -63,6 +66,11 @@ def _cells(extent: Extent) -> Dim3:
     return _blocks(width * height * extent.sizes.channels, 256), 1, extent.batch
 
 
+def _strips(extent: Extent) -> Dim3:
+    width, height = extent.sizes.maps
+    return _blocks(_blocks(width, STRIP) * height, 256), 1, extent.batch
+
+
 LETTERBOX = Kernel("letterbox", (32, 8, 1), lambda e: _image(*e.sizes.network, e.batch, (32, 8, 1), 4))
 """Camera bytes to the network's input: runs before the network."""
 
@@ -70,7 +78,7 @@ FUSION = (
     Kernel("find_centers", (256, 1, 1), _cells),
     Kernel("assign_cells", (256, 1, 1), _cells),
     Kernel("number_components", (256, 1, 1), _cells),
-    Kernel("measure", (32, 8, 1), lambda e: _image(*e.sizes.maps, e.batch, (32, 8, 1), 16)),
+    Kernel("measure", (256, 1, 1), _strips),
     Kernel("write_maps", (32, 8, 1), lambda e: _image(*e.out, e.batch, (32, 8, 1), 4)),
 )
 """Network outputs to finished maps and instances, in this order on one stream."""
@@ -88,7 +96,7 @@ def bind(frame: Any, addresses: Iterable[dict[str, int]], numbers: Iterable[dict
     Args:
         frame: ``frames[n]`` of an array of dtype ``FRAME``.
         addresses: device addresses by field: ``Layout.addresses`` of workspace, results and tables; and ``raw``,
-            ``input``, ``semantic``, ``confidence``, ``centers``, ``offsets`` and (where drawn) ``overlay``, all of this image.
+            ``input``, ``semantic``, ``confidence``, ``centers``, ``offsets``, and ``overlay`` where one is drawn.
         numbers: ``image_numbers(image)`` and the ``numbers`` of both tables.
 
     Raises:

@@ -5,7 +5,8 @@ No GPU is needed here: addresses are integers that whoever owns the device puts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ class Layout:
 
     offsets: dict[str, int]
     nbytes: int
-    usual_bytes: int = field(default=0)
+    usual_bytes: int = 0
 
     def addresses(self, base: int) -> dict[str, int]:
         """The address of every part in an allocation at ``base``."""
@@ -160,13 +161,75 @@ def results(width: int, height: int, confidence: bool) -> Layout:
     return Layout(layout.offsets, layout.nbytes, usual)
 
 
-def instances_of(records: NDArray[np.void], labels: LabelSet) -> tuple[Instance, ...]:
-    """The instances in the order of their ids.
+@dataclass(frozen=True)
+class Outcome:
+    """One image's results on the host; the maps are views of the block they were read from.
+
+    Attributes:
+        mask: uint8 (H, W).
+        panoptic: uint16 (H, W).
+        confidence: uint8 (H, W), or None when it was not asked for.
+        instances: in the order of their ids.
+        flags: not 0 where the kernels' limits were exceeded; the rest is then not to be used.
+    """
+
+    mask: NDArray[np.uint8]
+    panoptic: NDArray[np.uint16]
+    confidence: NDArray[np.uint8] | None
+    instances: tuple[Instance, ...]
+    flags: int
+
+
+def needed_bytes(block: NDArray[np.uint8], layout: Layout) -> int:
+    """How many bytes of the results an image's answer takes, by its header: seldom more than ``usual_bytes``.
 
     Args:
-        records: (n,) of dtype ``INSTANCE``, n as the header counts them.
-        labels: the classes.
+        block: uint8, the first ``usual_bytes`` of the results.
+        layout: ``results(...)``.
     """
+    return max(layout.usual_bytes, layout.offsets["instances"] + int(_header(block, layout)[0]) * INSTANCE.itemsize)
+
+
+def read(block: NDArray[np.uint8], layout: Layout, width: int, height: int, labels: LabelSet) -> Outcome:
+    """Take the results of one image apart.
+
+    Args:
+        block: uint8 (at least ``needed_bytes``,), the beginning of the results.
+        layout: ``results(width, height, ...)``.
+        width, height: of the maps.
+        labels: the classes.
+
+    Raises:
+        ValueError: there are more instances than the block has records.
+    """
+    count, flags = _header(block, layout)
+    needed = needed_bytes(block, layout)
+    if block.size < needed:
+        raise ValueError(f"{count} instances take {needed} bytes of results, got {block.size}")
+
+    def pixels(name: str, dtype: type[np.generic]) -> NDArray[Any]:
+        begin = layout.offsets[name]
+        nbytes = width * height * np.dtype(dtype).itemsize
+        return block[begin : begin + nbytes].view(dtype).reshape(height, width)
+
+    begin = layout.offsets["instances"]
+    records = block[begin : begin + count * INSTANCE.itemsize].view(INSTANCE)
+    return Outcome(
+        mask=pixels("mask", np.uint8),
+        panoptic=pixels("panoptic", np.uint16),
+        confidence=pixels("out_confidence", np.uint8) if "out_confidence" in layout.offsets else None,
+        instances=_instances(records, labels) if flags == 0 else (),
+        flags=flags,
+    )
+
+
+def _header(block: NDArray[np.uint8], layout: Layout) -> tuple[int, int]:
+    begin = layout.offsets["header"]
+    header = block[begin : begin + HEADER.itemsize].view(HEADER)[0]
+    return int(header["instances"]), int(header["flags"])
+
+
+def _instances(records: NDArray[np.void], labels: LabelSet) -> tuple[Instance, ...]:
     return tuple(
         Instance(
             panoptic_id=ident,

@@ -16,7 +16,7 @@ from drive_seg.overlay import outline_thickness, shade
 
 COPY, LINEAR, WHOLE_AREA, AREA = range(4)
 """What follows the halvings; ``Scaling`` in ``frame.cuh``."""
-MAX_HALVINGS = 6
+MAX_HALVINGS = 4
 
 _PACKED, _YUV422, _TWO_PLANES, _BAYER = range(4)
 _PACKING: dict[str, tuple[int, int, int, int, int]] = {
