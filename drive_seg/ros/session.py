@@ -14,11 +14,12 @@ from std_msgs.msg import Header
 from drive_seg.config import Config
 from drive_seg.engines import EngineOptions
 from drive_seg.frame import CameraImage, Frame, PanopticResult, StageTimes
-from drive_seg.pipeline import Allocator, Pipeline, open_pipeline
+from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.complaints import Complaints
 from drive_seg.ros.publishers import CameraOutput
+from drive_seg.stages import Allocator
 from drive_seg.telemetry import LatencyLog
 from drive_seg.worker import Worker
 
