@@ -3,6 +3,7 @@
 What it is for is order. Work put on a stream is done only when somebody waits for something, and then in any order
 that streams and events allow, drawn at random: a missing event, or a buffer that is used again too early, gives wrong
 pixels here. Freed memory cannot be touched, nothing may be used outside its context, and what is not freed is counted.
+The kernels are the real ones, compiled for the CPU (``cuda_on_cpu``).
 """
 
 from __future__ import annotations
@@ -19,16 +20,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_on_cpu import emulator
 from numpy.typing import NDArray
 
 from drive_seg.engines import kernels
 from drive_seg.engines.driver import Gpu
-from drive_seg.engines.kernels import tables
-from drive_seg.frame import CameraImage, Frame, RawOutputs
-from drive_seg.labels import DRIVING
-from drive_seg.letterbox import Geometry
-from drive_seg.postprocess import FusionOptions, PostProcessor
-from drive_seg.preprocess import Preprocessor
+from drive_seg.frame import RawOutputs
 
 GPU = Gpu(0, "NVIDIA Fake", (9, 0), 132, 80_000, False, "13.0")
 
@@ -63,6 +60,7 @@ class FakeGpu:
         self.width, self.height = shape
         self.random = random.Random(seed)
         self.memory: dict[int, NDArray[np.uint8]] = {}
+        """By address: that of the host, so that kernels can be run on it."""
         self.pinned: dict[int, int] = {}
         self.streams: dict[int, FakeStream] = {}
         self.fail_after: int | None = None
@@ -73,7 +71,6 @@ class FakeGpu:
         self.launches: list[str] = []
         self.header_flags = 0
         self.contexts = 0
-        self._addresses = itertools.count(1 << 20, 1 << 28)
         self._clock = itertools.count(1)
         self.stack = threading.local()
 
@@ -203,8 +200,10 @@ class _Pinned:
 class _Allocation:
     def __init__(self, gpu: FakeGpu, nbytes: int) -> None:
         gpu.take()
-        self._gpu, self._address = gpu, next(gpu._addresses)
-        gpu.memory[self._address] = np.full(nbytes, 0xAB, np.uint8)
+        self._gpu = gpu
+        room = np.full(nbytes + 256, 0xAB, np.uint8)
+        self._address = -(-room.ctypes.data // 256) * 256
+        gpu.memory[self._address] = room[self._address - room.ctypes.data :][:nbytes]
 
     def __int__(self) -> int:
         return self._address
@@ -303,11 +302,10 @@ class _Module:
 
 
 class _Function:
-    """A kernel: the first and the last one do, on the CPU, what all of them together do on the GPU."""
+    """A kernel, run on the CPU from its CUDA source."""
 
     def __init__(self, gpu: FakeGpu, name: str) -> None:
         self._gpu, self._name = gpu, name
-        self._work = {"letterbox": self._letterbox, "write_maps": self._fuse}.get(name)
 
     def prepare(self, arguments: str) -> None:
         assert arguments == "P"
@@ -319,79 +317,14 @@ class _Function:
         def work() -> None:
             gpu.launches.append(self._name)
             records = gpu.view(frames, grid[2] * kernels.FRAME.itemsize).view(kernels.FRAME)
-            if self._work is not None:
+            extent = kernels.Extent(kernels.Sizes((32, 32), (32, 32), (8, 8), 0), grid[2], (1, 1), (1, 1))
+            emulator().launch(kernels.Kernel(self._name, block, lambda _: grid), records, extent)
+            if self._name == kernels.FUSION[-1].name:
                 for record in records:
-                    self._work(record)
+                    header = gpu.view(int(record["header"]), kernels.HEADER.itemsize).view(kernels.HEADER)
+                    header["flags"] |= gpu.header_flags
 
         gpu.put(stream, work)
-
-    def _image(self, record: Any) -> CameraImage:
-        for encoding in tables._PACKING:
-            width, height, step = (int(record[name]) for name in ("raw_w", "raw_h", "raw_step"))
-            rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
-            if encoding == "mono16":
-                continue
-            data = self._gpu.view(int(record["raw"]), step * rows)
-            try:
-                image = CameraImage(encoding, width, height, step, data)
-            except ValueError:
-                continue
-            if all(int(record[name]) == value for name, value in kernels.image_numbers(image).items()):
-                return image
-        raise AssertionError("no encoding has these numbers")
-
-    def _letterbox(self, record: Any) -> None:
-        width, height = int(record["net_w"]), int(record["net_h"])
-        out = np.zeros((height, width, 3), np.uint8)
-        Preprocessor((width, height))(self._image(record), out)
-        self._gpu.view(int(record["input"]), out.size)[:] = out.reshape(-1)
-
-    def _fuse(self, record: Any) -> None:
-        gpu = self._gpu
-        number = {name: int(record[name]) for name in kernels.FRAME.names or () if name not in ("score_threshold",)}
-        maps, cells = (number["map_h"], number["map_w"]), (number["cell_h"], number["cell_w"])
-
-        def read(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            return gpu.view(number[name], size).view(dtype).reshape(1, *shape).copy()
-
-        raw = RawOutputs(
-            read("semantic", maps, np.uint8),
-            read("confidence", maps, np.uint8),
-            read("centers", (number["channels"], *cells), np.float32),
-            read("offsets", (2, *cells), np.float32),
-        )
-        native, out = (number["raw_w"], number["raw_h"]), (number["out_w"], number["out_h"])
-        network = number["net_w"], number["net_h"]
-        options = FusionOptions(
-            float(record["score_threshold"]),
-            number["min_area"],
-            "native" if native == out else "network",
-            float(record["center_threshold"]),
-            number["max_centers"],
-            number["out_confidence"] != 0,
-        )
-        post = PostProcessor(DRIVING, network, options, lambda frame, name, shape, dtype: np.empty(shape, dtype))
-        frame = Frame(CameraImage("mono8", *native, native[0], np.zeros(native[0] * native[1], np.uint8)))
-        result = post(frame, raw, 0, Geometry.letterbox(native, network))
-
-        def write(name: str, array: NDArray[Any]) -> None:
-            flat = array.reshape(-1).view(np.uint8)
-            gpu.view(number[name], flat.size)[:] = flat
-
-        write("mask", result.mask)
-        write("panoptic", result.panoptic)
-        if result.confidence is not None:
-            write("out_confidence", result.confidence)
-        header = np.zeros(1, kernels.HEADER)
-        header["instances"], header["flags"] = len(result.instances), gpu.header_flags
-        write("header", header)
-        records = np.zeros(len(result.instances), kernels.INSTANCE)
-        for place, one in enumerate(result.instances):
-            box = one.box
-            records[place] = (one.panoptic_id, one.area, box.x, box.y, box.width, box.height, one.score)
-        if records.size:
-            write("instances", records)
 
 
 class FakeGraph:
@@ -530,4 +463,4 @@ def install(gpu: FakeGpu, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "find_gpu", lambda index=0: GPU)
     patch.setattr(cuda, "_contexts", {})
     patch.setattr(trt, "CudaGraph", type("Graph", (FakeGraph,), {"gpu": gpu}))
-    patch.setattr(kernels, "cubin", lambda capability, cache: b"cubin", raising=False)
+    patch.setattr(kernels, "cubin", lambda capability, cache: b"cubin")

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from drive_seg.engines import kernels
 from drive_seg.engines.cuda import Arena
-from drive_seg.engines.kernels.layout import USUAL_INSTANCES
 from drive_seg.engines.trt import Network, TrtSlot
 from drive_seg.errors import EngineError
 from drive_seg.frame import CameraImage, Frame, GpuTimes, PanopticResult, RawOutputs
@@ -71,11 +70,6 @@ class Place:
     def reset(self) -> None:
         """Zero the scratch, as the kernels want it after a frame that failed."""
         self._arena.driver.memset_d8(self.scratch, 0, self._scratch_bytes)
-
-    def part(self, name: str, dtype: Any, count: int) -> NDArray[Any]:
-        """A part of the answer, viewed."""
-        start = self.layout.offsets[name]
-        return self.answer[start : start + count * np.dtype(dtype).itemsize].view(dtype)
 
 
 @dataclass(frozen=True)
@@ -244,35 +238,33 @@ class DeviceStages:
     def finish(self, frame: Frame, outputs: Fused, index: int, geometry: Geometry) -> PanopticResult:
         """Copy the maps into the allocator's arrays and read the records."""
         place = outputs.places[index]
-        header = place.part("header", kernels.HEADER, 1)[0]
-        if header["flags"]:
+        outcome = kernels.read(self._whole(place), place.layout, *place.out, self._labels)
+        if outcome.flags:
             return self._finish_on_host(frame, outputs, index, geometry)
-        width, height = place.out
-        maps: dict[str, NDArray[Any]] = {}
-        for name, part, dtype in (
-            ("mask", "mask", np.uint8),
-            ("panoptic", "panoptic", np.uint16),
-            ("confidence", "out_confidence", np.uint8),
-        ):
-            if part in place.layout.offsets:
-                maps[name] = self._allocate(frame, name, (height, width), dtype)
-                np.copyto(maps[name], place.part(part, dtype, width * height).reshape(height, width))
+
+        def kept(name: str, pinned: NDArray[Any]) -> NDArray[Any]:
+            array = self._allocate(frame, name, (pinned.shape[0], pinned.shape[1]), pinned.dtype)
+            np.copyto(array, pinned)
+            return array
+
         return PanopticResult(
             frame=frame,
-            mask=maps["mask"],
-            panoptic=maps["panoptic"],
-            instances=kernels.instances_of(self._records(place, int(header["instances"])), self._labels),
+            mask=kept("mask", outcome.mask),
+            panoptic=kept("panoptic", outcome.panoptic),
+            instances=outcome.instances,
             native_size=geometry.native,
-            confidence=maps.get("confidence"),
+            confidence=None if outcome.confidence is None else kept("confidence", outcome.confidence),
         )
 
-    def _records(self, place: Place, count: int) -> NDArray[Any]:
-        if count <= USUAL_INSTANCES:
-            return place.part("instances", kernels.INSTANCE, count)
-        records = np.empty(count, kernels.INSTANCE)
+    def _whole(self, place: Place) -> NDArray[np.uint8]:
+        """The results as they came; of an image with very many instances, fetched again with all of them."""
+        needed = kernels.needed_bytes(place.answer, place.layout)
+        if needed <= place.answer.size:
+            return place.answer
+        whole = np.empty(needed, np.uint8)
         with self._arena.active("fetch the instances"):
-            self._arena.driver.memcpy_dtoh(records.view(np.uint8), place.results + place.layout.offsets["instances"])
-        return records
+            self._arena.driver.memcpy_dtoh(whole, place.results)
+        return whole
 
     def _finish_on_host(self, frame: Frame, outputs: Fused, index: int, geometry: Geometry) -> PanopticResult:
         """More peaks or segments than the kernels have room for: fetch the network's maps and fuse them here."""
