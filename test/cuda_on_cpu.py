@@ -239,5 +239,13 @@ class Slot:
         )
 
 
+def no_outputs(batch: int, sizes: kernels.Sizes) -> RawOutputs:
+    """What a network that sees nothing says."""
+    (map_w, map_h), (cell_w, cell_h) = sizes.maps, sizes.cells
+    maps = np.zeros((batch, map_h, map_w), np.uint8)
+    cells = np.zeros((batch, sizes.channels + 2, cell_h, cell_w), np.float32)
+    return RawOutputs(maps, maps, cells[:, 2:], cells[:, :2])
+
+
 def _largest(sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     return max(width for width, _ in sizes), max(height for _, height in sizes)

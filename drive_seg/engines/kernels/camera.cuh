@@ -63,6 +63,12 @@ __device__ inline int even_bits(int i) { return (i & 1) | (i >> 1 & 2) | (i >> 2
 // Pixel of the image after `halvings` rounds of rounded 2 x 2 means. The native pixels under it are visited in Z order,
 // so that each round's sum is complete just when the next needs it.
 __device__ inline uint32_t halved_pixel(const Frame& f, int x, int y) {
+    if (f.halvings == 1) {
+        uint32_t sum = 0;
+#pragma unroll 1
+        for (int v = 2 * y; v < 2 * y + 2; ++v) sum += native_pixel(f, 2 * x, v) + native_pixel(f, 2 * x + 1, v);
+        return quarter(sum);
+    }
     uint32_t sums[MAX_HALVINGS] = {};
     uint32_t value = 0;
     const int count = 1 << 2 * f.halvings;

@@ -24,12 +24,12 @@ constexpr uint32_t TOO_MANY_CANDIDATES = 1;
 constexpr uint32_t TOO_MANY_SEGMENTS = 2;
 
 enum Packing { PACKED = 0, YUV422 = 1, TWO_PLANES = 2, BAYER = 3 };
-enum Scaling { COPY = 0, LINEAR = 1, WHOLE_AREA = 2, AREA = 3 };
 
-// One column (or row) of the scaled image. LINEAR: the two source columns and their weights, in 1/2048.
-// Areas: first and last source column, and the float bits of the weights of the first, those between, the last.
+// The source columns (or rows) under one column of the scaled image, and the weights of the first, of those between and
+// of the last. Where pixels are interpolated there are two, or one twice, and the weights are in 1/2048.
 struct Tap {
-    int32_t first, last, w_first, w_between, w_last;
+    int32_t first, last;
+    float w_first, w_between, w_last;
 };
 
 struct Segment {
@@ -116,13 +116,15 @@ struct Frame {
     double score_threshold;
     float center_threshold;
     uint32_t min_area;  // at least 1
+    float share;  // of each pixel in a mean of whole pixels, else 1
     int32_t max_centers;
 
     int32_t packing, raw_w, raw_h, raw_step;
     int32_t pixel_bytes;  // PACKED: from pixel to pixel
     int32_t at0, at1, at2;  // PACKED: bytes of R, G, B; YUV: of Y (YUV422), U, V; BAYER: row and column parity of red
     int32_t net_w, net_h, x0, y0, content_w, content_h;
-    int32_t halvings, scaling;  // how often the image is halved by 2 x 2 means, and what follows
+    int32_t halvings;      // how often the image is first halved by 2 x 2 means
+    int32_t interpolated;  // whether what follows interpolates; else it takes means
 
     int32_t map_w, map_h;
     int32_t win_x, win_y, win_w, win_h;  // map pixels that hold content

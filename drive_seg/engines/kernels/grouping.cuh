@@ -3,6 +3,8 @@
 #pragma once
 #include "blocks.cuh"
 
+constexpr int NEAR = 256;  // candidates, and instances, that the block which sorts them holds in shared memory
+
 __device__ inline void start_segment(Segment* segment, float heat, int channel) {
     Segment fresh = {};
     fresh.first = fresh.value = 0xffffffffu;
@@ -37,41 +39,38 @@ __device__ inline uint32_t candidate_index(unsigned long long key) { return ~uin
 // By one block: the `max_centers` strongest candidates become segments 1, 2, ... in the order of channel and cell. The
 // candidates arrive in any order; their ranks do not depend on it.
 __device__ inline void select_centers(const Frame& f, int cells) {
-    __shared__ unsigned long long cutoff;
+    __shared__ unsigned long long cutoff, near[NEAR];
     const int found = int(__ldcg(&f.state->candidates)), count = min(found, CANDIDATES);
     const int kept = min(count, f.max_centers);
+    const auto key = [&](int i) { return i < NEAR ? near[i] : __ldcg(f.candidates + i); };
+    for (int i = thread_number(); i < min(count, NEAR); i += thread_count()) near[i] = __ldcg(f.candidates + i);
     if (thread_number() == 0) cutoff = kept == 0 ? ~0ull : 0ull;
     __syncthreads();
     if (kept > 0 && kept < count)
         for (int i = thread_number(); i < count; i += thread_count()) {
-            const unsigned long long mine = __ldcg(f.candidates + i);
+            const unsigned long long mine = key(i);
             int stronger = 0;
-            for (int j = 0; j < count; ++j) stronger += __ldcg(f.candidates + j) > mine;
+            for (int j = 0; j < count; ++j) stronger += key(j) > mine;
             if (stronger == kept - 1) cutoff = mine;
         }
     __syncthreads();
+    // How many of the kept come before a channel and cell.
+    const auto before = [&](uint32_t index) {
+        int sum = 0;
+        for (int j = 0; j < count; ++j) sum += key(j) >= cutoff && candidate_index(key(j)) < index;
+        return sum;
+    };
     for (int i = thread_number(); i < count; i += thread_count()) {
-        const unsigned long long mine = __ldcg(f.candidates + i);
-        if (mine < cutoff) continue;
-        const uint32_t index = candidate_index(mine);
-        int segment = 1;
-        for (int j = 0; j < count; ++j) {
-            const unsigned long long other = __ldcg(f.candidates + j);
-            segment += other >= cutoff && candidate_index(other) < index;
-        }
-        const int channel = int(index) / cells, cell = int(index) - channel * cells, row = cell / f.cell_w;
+        if (key(i) < cutoff) continue;
+        const uint32_t index = candidate_index(key(i));
+        const int segment = 1 + before(index), channel = int(index) / cells;
+        const int cell = int(index) - channel * cells, row = cell / f.cell_w;
         start_segment(f.segments + segment, f.centers[index], channel);
         f.peak_x[segment] = f.middle_x[cell - row * f.cell_w];
         f.peak_y[segment] = f.middle_y[row];
     }
-    for (int channel = thread_number(); channel <= f.channels; channel += thread_count()) {
-        uint32_t first = 1;
-        for (int j = 0; j < count; ++j) {
-            const unsigned long long other = __ldcg(f.candidates + j);
-            first += other >= cutoff && candidate_index(other) < uint32_t(channel * cells);
-        }
-        f.state->first_peak[channel] = first;
-    }
+    for (int channel = thread_number(); channel <= f.channels; channel += thread_count())
+        f.state->first_peak[channel] = uint32_t(1 + before(uint32_t(channel * cells)));
     if (thread_number() == 0) {
         start_segment(f.segments, 0.0f, 0);
         f.segments[0].value = PANOPTIC_UNLABELLED;
@@ -82,7 +81,7 @@ __device__ inline void select_centers(const Frame& f, int cells) {
 }
 
 // One thread per thing class and cell.
-extern "C" __global__ void __launch_bounds__(256) find_centers(const Frame* frames) {
+extern "C" __global__ void __launch_bounds__(256, 2) find_centers(const Frame* frames) {
     const Frame f = frames[blockIdx.z];
     const int cells = f.cell_w * f.cell_h, at = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (at < cells * f.channels) {
@@ -118,7 +117,7 @@ __device__ inline void unite(int* parent, int a, int b) {
 }
 
 // One thread per thing class and cell.
-extern "C" __global__ void __launch_bounds__(256) assign_cells(const Frame* frames) {
+extern "C" __global__ void __launch_bounds__(256, 2) assign_cells(const Frame* frames) {
     const Frame f = frames[blockIdx.z];
     const int cells = f.cell_w * f.cell_h, at = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (at >= cells * f.channels || f.grid[at] == 0) return;
@@ -150,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(256) assign_cells(const Frame* fram
 
 // One thread per thing class and cell: the components become segments, behind those of the centres. In what order does
 // not matter, since instances are numbered by score and place.
-extern "C" __global__ void __launch_bounds__(256) number_components(const Frame* frames) {
+extern "C" __global__ void __launch_bounds__(256, 2) number_components(const Frame* frames) {
     const Frame f = frames[blockIdx.z];
     const int cells = f.cell_w * f.cell_h, at = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (at >= cells * f.channels || f.grid[at] >= 0) return;

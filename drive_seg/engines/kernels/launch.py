@@ -6,7 +6,7 @@ depends on the sizes alone and can be captured into a CUDA graph. Nothing betwee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ FRAME_KERNELS = (LETTERBOX, *FUSION, OVERLAY)
 """All of them in the order of a frame; the network runs after the first."""
 
 
-def bind(frame: Any, addresses: Iterable[dict[str, int]], numbers: Iterable[dict[str, int]]) -> None:
+def bind(frame: Any, addresses: Iterable[Mapping[str, int]], numbers: Iterable[Mapping[str, float]]) -> None:
     """Fill one record of ``FRAME``.
 
     Args:

@@ -25,7 +25,9 @@ USUAL_INSTANCES = 256
 TOO_MANY_CANDIDATES, TOO_MANY_SEGMENTS = 1, 2
 """Bits of ``Header.flags``. Such a frame's maps are not to be used: the CPU's PostProcessor has no such limits."""
 
-TAP = np.dtype([(name, np.int32) for name in ("first", "last", "w_first", "w_between", "w_last")])
+TAP = np.dtype(
+    [("first", np.int32), ("last", np.int32)] + [(name, np.float32) for name in ("w_first", "w_between", "w_last")]
+)
 STATE = np.dtype(
     [(name, np.uint32) for name in ("candidates", "find_ticket", "measure_ticket", "segments", "flags")]
     + [("first_peak", np.uint32, (CHANNELS + 1,))]
@@ -59,14 +61,14 @@ _ADDRESSES = (
 )
 _NUMBERS = (
     *("packing", "raw_w", "raw_h", "raw_step", "pixel_bytes", "at0", "at1", "at2"),
-    *("net_w", "net_h", "x0", "y0", "content_w", "content_h", "halvings", "scaling"),
+    *("net_w", "net_h", "x0", "y0", "content_w", "content_h", "halvings", "interpolated"),
     *("map_w", "map_h", "win_x", "win_y", "win_w", "win_h", "cell_w", "cell_h", "channels", "labels"),
     *("out_w", "out_h", "outline", "background"),
 )
 FRAME = np.dtype(
     [(name, np.uint64) for name in _ADDRESSES]
     + [("score_threshold", np.float64), ("center_threshold", np.float32), ("min_area", np.uint32)]
-    + [("max_centers", np.int32)]
+    + [("share", np.float32), ("max_centers", np.int32)]
     + [(name, np.int32) for name in _NUMBERS],
     align=True,
 )

@@ -4,7 +4,7 @@
 #include "grouping.cuh"
 
 // Four pixels of a row per thread; mask, panoptic ids and confidence in one pass, as whole words where rows allow it.
-extern "C" __global__ void __launch_bounds__(256) write_maps(const Frame* frames) {
+extern "C" __global__ void __launch_bounds__(256, 2) write_maps(const Frame* frames) {
     const Frame f = frames[blockIdx.z];
     const int x = 4 * int(blockIdx.x * blockDim.x + threadIdx.x), y = int(blockIdx.y * blockDim.y + threadIdx.y);
     if (x >= f.out_w || y >= f.out_h) return;
@@ -81,7 +81,7 @@ __device__ inline bool on_border(const Frame& f, int x, int y, int code) {
 }
 
 // One native pixel per thread. Equal to cv2.addWeighted where that fuses its multiply-add, else within one grey level.
-extern "C" __global__ void __launch_bounds__(256) draw_overlay(const Frame* frames) {
+extern "C" __global__ void __launch_bounds__(256, 2) draw_overlay(const Frame* frames) {
     const Frame f = frames[blockIdx.z];
     const int x = int(blockIdx.x * blockDim.x + threadIdx.x), y = int(blockIdx.y * blockDim.y + threadIdx.y);
     if (x >= f.raw_w || y >= f.raw_h) return;

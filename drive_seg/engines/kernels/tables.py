@@ -14,9 +14,8 @@ from drive_seg.labels import PANOPTIC_DIVISOR, LabelSet
 from drive_seg.letterbox import Geometry, nearest
 from drive_seg.overlay import outline_thickness, shade
 
-COPY, LINEAR, WHOLE_AREA, AREA = range(4)
-"""What follows the halvings; ``Scaling`` in ``frame.cuh``."""
 MAX_HALVINGS = 4
+"""How often an image may be halved before what remains is scaled: images up to 32 times the network's size."""
 
 _PACKED, _YUV422, _TWO_PLANES, _BAYER = range(4)
 _PACKING: dict[str, tuple[int, int, int, int, int]] = {
@@ -52,7 +51,7 @@ class Tables:
 
     blob: NDArray[np.uint8]
     layout: Layout
-    numbers: dict[str, int]
+    numbers: dict[str, float]
 
 
 def image_numbers(image: CameraImage) -> dict[str, int]:
@@ -85,7 +84,7 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
     """
     (net_w, net_h), (map_w, map_h), (cell_w, cell_h) = sizes.network, sizes.maps, sizes.cells
     across, down = geometry.axes(net_w // map_w)
-    scaling, halvings, taps_x, taps_y = _scaling(geometry)
+    scaling = _scaling(geometry)
     window_x, window_y = across.window, down.window
     if output_resolution == "native":
         out_columns, out_rows = across.cells, down.cells
@@ -94,8 +93,8 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
         out_rows = np.arange(window_y.start, window_y.stop, dtype=np.int32)
     width, height = geometry.native
     arrays: dict[str, NDArray[Any]] = {
-        "taps_x": taps_x,
-        "taps_y": taps_y,
+        "taps_x": scaling.taps_x,
+        "taps_y": scaling.taps_y,
         "x_starts": across.starts,
         "y_starts": down.starts,
         "column_cell": _cell_of(map_w, cell_w),
@@ -109,15 +108,16 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
         "view_columns": nearest(len(out_columns), width),
         "view_rows": nearest(len(out_rows), height),
     }
-    numbers = {
+    numbers: dict[str, float] = {
         "net_w": net_w,
         "net_h": net_h,
         "x0": geometry.x0,
         "y0": geometry.y0,
         "content_w": geometry.content_width,
         "content_h": geometry.content_height,
-        "halvings": halvings,
-        "scaling": scaling,
+        "halvings": scaling.halvings,
+        "interpolated": int(scaling.interpolated),
+        "share": scaling.share,
         "map_w": map_w,
         "map_h": map_h,
         "win_x": window_x.start,
@@ -153,7 +153,7 @@ def label_tables(labels: LabelSet) -> Tables:
     return _pack(arrays, {"labels": len(labels), "background": background[0] if background else -1})
 
 
-def _pack(arrays: dict[str, NDArray[Any]], numbers: dict[str, int]) -> Tables:
+def _pack(arrays: dict[str, NDArray[Any]], numbers: dict[str, float]) -> Tables:
     layout = lay_out({name: array.nbytes for name, array in arrays.items()})
     blob = np.zeros(layout.nbytes, np.uint8)
     for name, array in arrays.items():
@@ -170,8 +170,18 @@ def _first_of(pixels: int, cells: int) -> NDArray[np.int32]:
     return np.searchsorted(_cell_of(pixels, cells), np.arange(cells + 1)).astype(np.int32)
 
 
-def _scaling(geometry: Geometry) -> tuple[int, int, NDArray[np.void], NDArray[np.void]]:
-    """How ``Preprocessor`` would scale: what follows the halvings, how many, and the taps of both axes."""
+@dataclass(frozen=True)
+class _Scaling:
+    """How ``Preprocessor`` scales: halvings, then interpolation or means by the taps of both axes."""
+
+    halvings: int
+    interpolated: bool
+    taps_x: NDArray[np.void]
+    taps_y: NDArray[np.void]
+    share: float = 1.0
+
+
+def _scaling(geometry: Geometry) -> _Scaling:
     (wide, tall), (width, height) = geometry.native, (geometry.content_width, geometry.content_height)
     halvings = 0
     while (shrink := wide >= 2 * width and tall >= 2 * height) and not (wide % 2 or tall % 2):
@@ -179,11 +189,22 @@ def _scaling(geometry: Geometry) -> tuple[int, int, NDArray[np.void], NDArray[np
     if halvings > MAX_HALVINGS:
         raise ValueError(f"the kernels halve an image {MAX_HALVINGS} times, got {geometry.native} for {width}x{height}")
     if (wide, tall) == (width, height):
-        return COPY, halvings, np.zeros(width, TAP), np.zeros(height, TAP)
+        return _Scaling(halvings, False, _whole(width, 1), _whole(height, 1))
     if not shrink:
-        return LINEAR, halvings, _linear(wide, width, True), _linear(tall, height, False)
-    whole = wide % width == 0 and tall % height == 0
-    return WHOLE_AREA if whole else AREA, halvings, _area(wide, width), _area(tall, height)
+        return _Scaling(halvings, True, _linear(wide, width, True), _linear(tall, height, False))
+    if wide % width or tall % height:
+        return _Scaling(halvings, False, _area(wide, width), _area(tall, height))
+    across, down = wide // width, tall // height
+    share = float(np.float32(1) / np.float32(across * down))
+    return _Scaling(halvings, False, _whole(width, across), _whole(height, down), share)
+
+
+def _whole(size: int, each: int) -> NDArray[np.void]:
+    """``each`` source columns under every target column, summed."""
+    taps = np.ones(size, TAP)
+    taps["first"] = np.arange(size) * each
+    taps["last"] = taps["first"] + each - 1
+    return taps
 
 
 def _linear(source: int, size: int, across: bool) -> NDArray[np.void]:
@@ -223,6 +244,5 @@ def _area(source: int, size: int) -> NDArray[np.void]:
     w_last = np.where(
         tail, (np.minimum(np.minimum(end - last_whole, 1.0), covered) / covered).astype(np.float32), between
     )
-    taps["w_first"], taps["w_between"] = w_first.view(np.int32), between.view(np.int32)
-    taps["w_last"] = w_last.view(np.int32)
+    taps["w_first"], taps["w_between"], taps["w_last"] = w_first, between, w_last
     return taps
