@@ -94,7 +94,7 @@ def test_a_damaged_file_is_made_again(damage: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not on PATH")
 def test_nvccs_complaint_reaches_the_user() -> None:
-    with pytest.raises(EngineError, match="nvcc could not compile the kernels: .*gpu"):
+    with pytest.raises(EngineError, match=r"nvcc could not compile the kernels: .*gpu"):
         source.nvcc_compiler(Path(str(NVCC))).compile("", source.options_for((1, 0)))
 
 
