@@ -372,6 +372,26 @@ def test_coco(tmp_path: Path) -> None:
     assert [truth.map[0, 2]] == list(truth.crowds) and len(np.unique(truth.map)) == 5 and source.instances
 
 
+def test_bdd100k(tmp_path: Path) -> None:
+    put(tmp_path / "masks/b1.png", [[0, 13, 11, 12, 18, 255, 10]])
+    found, _, source = scored(tmp_path / "masks", "bdd100k", "b1")
+    things = ["vehicle", "pedestrian", "cyclist"]
+    assert found.tolist() == [["road_or_marking", *things, "void", "void", "background"]] and not source.instances
+
+    # R category, G attributes, 256 B + A the object: two cars, a crowd of cars, two pieces of road, nothing.
+    rgba = [[35, 0, 1, 2], [35, 4, 0, 7], [35, 2, 0, 8], [7, 0, 0, 3], [7, 0, 0, 4], [31, 0, 0, 5], [0, 0, 0, 0]]
+    bgra = np.array([rgba])[..., [2, 1, 0, 3]]
+    put(tmp_path / "bitmasks/b1.png", bgra)
+    found, truth, source = scored(tmp_path / "bitmasks", "bdd100k", "b1")
+    expected = ["vehicle"] * 3 + ["road_or_marking"] * 2 + ["pedestrian", "void"]
+    assert found.tolist() == [expected] and source.instances
+    assert len(np.unique(truth.map)) == 6 and truth.map[0, 3] == truth.map[0, 4]
+    assert list(truth.crowds) == [truth.map[0, 2]]
+    put(tmp_path / "bitmasks/b1.png", bgra + np.array([0, 0, 40, 0]))
+    with pytest.raises(SourceError, match=r"has category 75; BDD100K's bitmasks have 0\.\.40"):
+        scored(tmp_path / "bitmasks", "bdd100k", "b1")
+
+
 def test_camvid_in_colours_and_in_ids(tmp_path: Path) -> None:
     rgb = [[[128, 64, 128], [128, 0, 192], [64, 0, 128], [64, 64, 0], [0, 128, 192], [0, 0, 0]]]
     put(tmp_path / "colour/0016E5_00001_L.png", np.array(rgb)[..., ::-1])
