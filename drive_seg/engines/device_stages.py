@@ -8,7 +8,7 @@ kernels' fixed limits do not hold, and then the CPU does that frame.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,7 @@ class DeviceStages:
         except ValueError as error:
             raise EngineError(f"{error}; a CPU backend takes this model") from error
         self._on_host = PostProcessor(labels, size, options, allocate)
-        self._tables: OrderedDict[tuple[Geometry, str], tuple[dict[str, int], dict[str, int], int]] = OrderedDict()
+        self._tables: OrderedDict[tuple[Geometry, str], tuple[dict[str, int], Mapping[str, float], int]] = OrderedDict()
         with self._arena.active("prepare the kernels"):
             module = self._arena.module(cubin)
             self._functions = {kernel.name: module.get_function(kernel.name) for kernel in kernels.FRAME_KERNELS}
@@ -141,8 +141,8 @@ class DeviceStages:
         place, frame, options = batch.places[index], batch.frames[index], self.options
         with self._arena.active("load an image"):
             addresses, numbers = self._geometry(geometry, options.output_resolution)
-            place.native, place.out = geometry.native, (numbers["out_w"], numbers["out_h"])
-            layout = kernels.results(numbers["out_w"], numbers["out_h"], options.confidence)
+            place.native, place.out = geometry.native, (int(numbers["out_w"]), int(numbers["out_h"]))
+            layout = kernels.results(*place.out, options.confidence)
             place.make_room(layout)
             place.take(image)
         network = {
@@ -162,15 +162,18 @@ class DeviceStages:
             ],
             [kernels.image_numbers(image), numbers, self._label_numbers],
         )
-        kernels.set_options(frame, options)
+        try:
+            kernels.set_options(frame, options)
+        except ValueError as error:
+            raise EngineError(str(error)) from error
         return geometry
 
-    def _geometry(self, geometry: Geometry, resolution: str) -> tuple[dict[str, int], dict[str, int]]:
+    def _geometry(self, geometry: Geometry, resolution: str) -> tuple[dict[str, int], Mapping[str, float]]:
         """Addresses and numbers of the tables of one camera size, on the GPU; made at its first frame."""
         key = (geometry, resolution)
         found = self._tables.get(key)
         if found is None:
-            if len(self._tables) >= _KEPT_GEOMETRIES:
+            if len(self._tables) >= max(_KEPT_GEOMETRIES, 2 * self._network.max_batch):
                 self._network.drain()  # a batch in flight may use the oldest
                 _, (_, _, oldest) = self._tables.popitem(last=False)
                 self._arena.free(oldest)
