@@ -116,7 +116,6 @@ struct Frame {
     double score_threshold;
     float center_threshold;
     uint32_t min_area;  // at least 1
-    float share;  // of each pixel in a mean of whole pixels, else 1
     int32_t max_centers;
 
     int32_t packing, raw_w, raw_h, raw_step;
@@ -124,7 +123,8 @@ struct Frame {
     int32_t at0, at1, at2;  // PACKED: bytes of R, G, B; YUV: of Y (YUV422), U, V; BAYER: row and column parity of red
     int32_t net_w, net_h, x0, y0, content_w, content_h;
     int32_t halvings;      // how often the image is first halved by 2 x 2 means
-    int32_t interpolated;  // whether what follows interpolates; else it takes means
+    int32_t interpolated;  // whether what follows interpolates; else it takes weighed sums
+    int32_t mean_of;       // by which those are divided: the pixels of a mean of whole pixels, else 1
 
     int32_t map_w, map_h;
     int32_t win_x, win_y, win_w, win_h;  // map pixels that hold content

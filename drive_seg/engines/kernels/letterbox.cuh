@@ -32,10 +32,11 @@ __device__ inline uint32_t content_pixel(const Frame& f, int x, int y) {
                 sum[c] = __fadd_rn(sum[c], __fmul_rn(row[c], weight(down, v)));
             }
     }
+    const float share = __fdiv_rn(1.0f, float(f.mean_of));
     uint32_t value[3];
 #pragma unroll
     for (int c = 0; c < 3; ++c)
-        value[c] = f.interpolated ? uint32_t(int(sum[c]) + 2 >> 2) : clamp8(__float2int_rn(__fmul_rn(sum[c], f.share)));
+        value[c] = f.interpolated ? uint32_t(int(sum[c]) + 2 >> 2) : clamp8(__float2int_rn(__fmul_rn(sum[c], share)));
     return pack(value[0], value[1], value[2]);
 }
 

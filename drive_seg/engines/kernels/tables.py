@@ -51,7 +51,7 @@ class Tables:
 
     blob: NDArray[np.uint8]
     layout: Layout
-    numbers: dict[str, float]
+    numbers: dict[str, int]
 
 
 def image_numbers(image: CameraImage) -> dict[str, int]:
@@ -108,7 +108,7 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
         "view_columns": nearest(len(out_columns), width),
         "view_rows": nearest(len(out_rows), height),
     }
-    numbers: dict[str, float] = {
+    numbers: dict[str, int] = {
         "net_w": net_w,
         "net_h": net_h,
         "x0": geometry.x0,
@@ -117,7 +117,7 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
         "content_h": geometry.content_height,
         "halvings": scaling.halvings,
         "interpolated": int(scaling.interpolated),
-        "share": scaling.share,
+        "mean_of": scaling.mean_of,
         "map_w": map_w,
         "map_h": map_h,
         "win_x": window_x.start,
@@ -153,7 +153,7 @@ def label_tables(labels: LabelSet) -> Tables:
     return _pack(arrays, {"labels": len(labels), "background": background[0] if background else -1})
 
 
-def _pack(arrays: dict[str, NDArray[Any]], numbers: dict[str, float]) -> Tables:
+def _pack(arrays: dict[str, NDArray[Any]], numbers: dict[str, int]) -> Tables:
     layout = lay_out({name: array.nbytes for name, array in arrays.items()})
     blob = np.zeros(layout.nbytes, np.uint8)
     for name, array in arrays.items():
@@ -178,7 +178,7 @@ class _Scaling:
     interpolated: bool
     taps_x: NDArray[np.void]
     taps_y: NDArray[np.void]
-    share: float = 1.0
+    mean_of: int = 1
 
 
 def _scaling(geometry: Geometry) -> _Scaling:
@@ -195,8 +195,7 @@ def _scaling(geometry: Geometry) -> _Scaling:
     if wide % width or tall % height:
         return _Scaling(halvings, False, _area(wide, width), _area(tall, height))
     across, down = wide // width, tall // height
-    share = float(np.float32(1) / np.float32(across * down))
-    return _Scaling(halvings, False, _whole(width, across), _whole(height, down), share)
+    return _Scaling(halvings, False, _whole(width, across), _whole(height, down), across * down)
 
 
 def _whole(size: int, each: int) -> NDArray[np.void]:
