@@ -30,6 +30,7 @@ from drive_seg.offline.metrics import (
     TemporalCounts,
     overlaps,
 )
+from drive_seg.offline.metrics.outlines import busy_rows
 from drive_seg.offline.metrics.temporal import Moment, compare
 
 TOLERANCE = 3
@@ -199,7 +200,8 @@ class Scorer:
     def prime(self, stamp_ns: int, truth: Truth, prediction: Prediction, image: NDArray[np.uint8] | None) -> None:
         """Show the frame before the first one of a chunk: it is compared with, not counted."""
         tables = tables_of(self.map, truth)
-        self._before = (stamp_ns, _moment(Runs.of(truth.map, prediction.map), tables, image))
+        runs = Runs.of(truth.map, prediction.map)
+        self._before = (stamp_ns, _moment(runs, (tables[0][runs.truth], tables[1][runs.prediction]), image))
 
     def score(
         self,
@@ -225,13 +227,14 @@ class Scorer:
         tables = tables_of(self.map, truth)
         runs = Runs.of(truth.map, prediction.map)
         found = overlaps(runs, self._things, *tables)
-        now = _moment(runs, tables, image)
+        classes = tables[0][runs.truth], tables[1][runs.prediction]
+        now = _moment(runs, classes, image)
         one = self._empty()
         one.frames = 1
         one.confusion.add(found)
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
-        one.outlines.add(now.truth, now.prediction)
+        one.outlines.add(now.truth, now.prediction, busy_rows(runs, *classes, self.map.lane))
         if self._before is not None and 0 <= stamp_ns - self._before[0] <= CONSECUTIVE_NS:
             one.temporal = compare(self._before[1], now)
         self._before = (stamp_ns, now)
@@ -241,11 +244,13 @@ class Scorer:
         return _record(frame, stamp_ns, one)
 
 
-def _moment(runs: Runs, tables: tuple[NDArray[np.uint8], NDArray[np.uint8]], image: NDArray[np.uint8] | None) -> Moment:
+def _moment(
+    runs: Runs, classes: tuple[NDArray[np.uint8], NDArray[np.uint8]], image: NDArray[np.uint8] | None
+) -> Moment:
     grey = None
     if image is not None and image.shape[:2] == runs.shape:
         grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    return Moment(runs.paint(tables[0][runs.truth]), runs.paint(tables[1][runs.prediction]), grey)
+    return Moment(runs.paint(classes[0]), runs.paint(classes[1]), grey)
 
 
 def tables_of(label_map: LabelMap, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.labels import UNLABELLED
+from drive_seg.offline.metrics.places import places
 
 VOID = -1
 """The segment of pixels without a label."""
@@ -113,9 +114,10 @@ class Runs:
         if truth.shape != prediction.shape or truth.ndim != 2 or not truth.size:
             raise ValueError(f"truth and prediction must be (H, W) of one shape, got {truth.shape}, {prediction.shape}")
         true, predicted = truth.reshape(-1), prediction.reshape(-1)
-        changes = true[1:] != true[:-1]
-        changes |= predicted[1:] != predicted[:-1]
-        starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+        first = np.ones(true.size, np.bool_)
+        np.not_equal(true[1:], true[:-1], out=first[1:])
+        first[1:] |= predicted[1:] != predicted[:-1]
+        starts = places(first)
         return cls(truth.shape, true[starts], predicted[starts], np.diff(starts, append=true.size))
 
     def paint(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
