@@ -122,6 +122,8 @@ def test_a_list_of_bags_is_the_sum_of_its_bags(tmp_path: Path, model: str, job: 
     assert document["frames"] == sum(other["frames"] for other, _ in alone)
     summed = np.sum([other["semantic"]["confusion"] for other, _ in alone], axis=0)
     assert document["semantic"]["confusion"] == summed.tolist()
+    for kind in ("predictions", "truths"):
+        assert document["unmatched"][kind] == sum(other["unmatched"][kind] for other, _ in alone)
     assert document["temporal"]["pairs"] == sum(other["temporal"]["pairs"] for other, _ in alone)
     expected = [f"{name}/{frame['frame']}" for name, (_, part) in zip(names, alone, strict=True) for frame in part]
     assert [frame["frame"] for frame in frames] == expected

@@ -164,7 +164,9 @@ def test_bags_are_matched_by_stamp(tmp_path: Path, pipeline: Pipeline) -> None:
     write_truth_bag(tmp_path / "truth", range(3), camera=False)
     found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
     perfect(found.to_dict(), 3)
-    assert found.metrics["unmatched"]["predictions"] == 2
+    assert found.metrics["unmatched"] == {"predictions": 2, "truths": 0}
+    write_truth_bag(tmp_path / "longer", range(9), camera=False)
+    assert judge(tmp_path / "in", tmp_path / "longer", pipeline).metrics["unmatched"] == {"predictions": 0, "truths": 4}
     write_truth_bag(tmp_path / "late", range(5), camera=False, shift=1)
     with pytest.raises(SourceError, match="none of 5 frames has a truth"):
         judge(tmp_path / "in", tmp_path / "late", pipeline)

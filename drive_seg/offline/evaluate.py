@@ -91,16 +91,19 @@ class Tally:
         totals: all counts.
         latency: of the pipeline, where it ran.
         unmatched_predictions: frames without truth.
+        truths: by name of what holds them, how many frames have a truth, None where that is unknown.
     """
 
     totals: Totals
     latency: StageSamples = field(default_factory=StageSamples)
     unmatched_predictions: int = 0
+    truths: dict[str, int | None] = field(default_factory=dict)
 
     def __iadd__(self, other: Tally) -> Tally:
         self.totals += other.totals
         self.latency += other.latency
         self.unmatched_predictions += other.unmatched_predictions
+        self.truths |= other.truths
         return self
 
 
@@ -119,7 +122,7 @@ class Judge:
         self._truth = truth
         self._scorer = Scorer(self.label_map, options.tolerance, predicted_instances)
         self._observe = observe
-        self.tally = Tally(self._scorer.totals)
+        self.tally = Tally(self._scorer.totals, truths={truth.name: truth.count})
         self.log = FrameLog(_open_log(options.out))
 
     def prime(self, frame: Frame, truth: Truth, result: PanopticResult) -> None:
@@ -155,10 +158,11 @@ class Judge:
                 "frames and truth must have equal names, or equal stamps in bags"
             )
         latency = {stage: percentiles_dict(value) for stage, value in tally.latency.percentiles().items()}
-        truths = self._truth.count
+        truths = [count for count in tally.truths.values() if count is not None]
+        known = len(truths) == len(tally.truths)
         unmatched = {
             "predictions": tally.unmatched_predictions,
-            "truths": None if truths is None else truths - tally.totals.frames,
+            "truths": sum(truths) - tally.totals.frames if known else None,
         }
         figures = tally.totals.figures()
         metrics = {"frames": figures.pop("frames"), "unmatched": unmatched, **figures, "fps": fps}

@@ -9,7 +9,7 @@ from typing import Any
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
+from drive_seg.offline.bag_images import bag_counts, bag_messages, bag_topics, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.scoring import Truth
@@ -28,7 +28,7 @@ class BagTruth:
     """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras.
 
     Args:
-        window: only what was recorded from the first to before the second, ns.
+        window: only what was recorded from the first to before the second, ns; ``count`` is of the whole bag.
 
     Raises:
         SourceError: no such topic; the message lists those there are.
@@ -48,7 +48,8 @@ class BagTruth:
         self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
-        self.count: int | None = None
+        counts = bag_counts(path)
+        self.count: int | None = None if counts is None else counts[self.topic]
         self._messages = prefetch(bag_messages(path, [self.topic], window))
         self._waiting: dict[int, Any] = {}
 

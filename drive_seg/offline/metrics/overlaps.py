@@ -5,6 +5,7 @@ Panoptic quality, the confusion matrix and average precision are all sums over t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,7 +115,8 @@ class Runs:
         if truth.shape != prediction.shape or truth.ndim != 2 or not truth.size:
             raise ValueError(f"truth and prediction must be (H, W) of one shape, got {truth.shape}, {prediction.shape}")
         true, predicted = truth.reshape(-1), prediction.reshape(-1)
-        first = np.ones(true.size, np.bool_)
+        first = np.empty(true.size, np.bool_)
+        first[0] = True
         np.not_equal(true[1:], true[:-1], out=first[1:])
         first[1:] |= predicted[1:] != predicted[:-1]
         starts = places(first)
@@ -171,6 +173,11 @@ def _segments(ids: NDArray[np.int64], classes: ClassTable, things: NDArray[np.bo
     codes += np.where(things[scored], ids, 0)
     codes[scored == UNLABELLED] = VOID
     return codes
+
+
+def one_of(ids: NDArray[np.int64], crowds: Collection[int]) -> NDArray[np.bool_]:
+    """bool (N,): which ids are crowds; frames seldom have any."""
+    return np.isin(ids, np.fromiter(crowds, np.int64)) if crowds else np.zeros(ids.shape, np.bool_)
 
 
 def _has_void(codes: NDArray[np.int64]) -> int:
