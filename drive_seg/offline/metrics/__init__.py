@@ -1,9 +1,9 @@
 """Scores as mergeable counts: what one frame adds, what many come to.
 
-Reading order: ``places`` and ``overlaps`` (one pass over the pixels), then what is counted from it, ``semantic``, ``panoptic`` and
-``average_precision``; ``dilation`` and ``outlines`` (edges and lane markings within a tolerance), ``temporal``,
-``latency``. Every accumulator adds with ``+=``, pickles, and counts in whole numbers: adding in chunks gives the same
-figures as adding frame by frame, to the last bit, in any order.
+Reading order: ``places`` and ``overlaps`` (one pass over the pixels), then what is counted from it, ``semantic``,
+``panoptic`` and ``average_precision``; ``dilation`` and ``outlines`` (edges and lane markings within a tolerance),
+``temporal``, ``latency``. Every accumulator adds with ``+=``, pickles, and counts in whole numbers: adding in chunks
+gives the same figures as adding frame by frame, to the last bit, in any order.
 """
 
 from drive_seg.offline.metrics.average_precision import PrecisionCounts
