@@ -484,7 +484,7 @@ def test_shipped_label_maps_fit_the_default_labels() -> None:
         label_map = bind(file, DRIVING, classes)
         assert (label_map.predicted[:6] != 255).all() and (label_map.predicted[6:] == 255).all()
         assert (label_map.lane is not None) == (name in ("camvid", "carla"))
-    with pytest.raises(ConfigError, match="no label map 'nowhere', there are camvid, camvid11"):
+    with pytest.raises(ConfigError, match="no label map 'nowhere', there are bdd100k, camvid"):
         load_map("nowhere")
 
 
