@@ -16,10 +16,6 @@ from numpy.typing import NDArray
 
 from drive_seg.engines import kernels
 from drive_seg.engines.kernels import layout
-from drive_seg.frame import CameraImage, RawOutputs
-from drive_seg.labels import LabelSet
-from drive_seg.letterbox import Geometry
-from drive_seg.postprocess import FusionOptions
 
 COMPILER = shutil.which("g++")
 STRUCTS = {
@@ -44,13 +40,7 @@ class Order:
     pauses: int = 0
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the kernels made of one image."""
-
-    input: NDArray[np.uint8]
-    outcome: kernels.Outcome
-    overlay: NDArray[np.uint8]
+IN_TURN = Order()
 
 
 @lru_cache(maxsize=1)
@@ -82,7 +72,7 @@ class Emulator:
         return cls(library)
 
     def launch(
-        self, kernel: kernels.Kernel, frames: NDArray[np.void], extent: kernels.Extent, order: Order = Order()
+        self, kernel: kernels.Kernel, frames: NDArray[np.void], extent: kernels.Extent, order: Order = IN_TURN
     ) -> None:
         """Run one kernel as it would be launched."""
         grid, block = ((ctypes.c_uint * 3)(*size) for size in (kernel.grid(extent), kernel.block))
@@ -122,130 +112,45 @@ def _exports() -> str:
     return "\n".join([*lines, "}", ""])
 
 
-class Memory:
+class EmulatedMemory:
     """Allocations as a device has them, with guards that show what was written beside them."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[str, NDArray[np.uint8]]] = []
+        self._parts: dict[int, tuple[str, NDArray[np.uint8]]] = {}
 
-    def take(self, name: str, nbytes: int) -> NDArray[np.uint8]:
-        """uint8 (nbytes,), zeroed, its address a multiple of 256."""
+    def take(self, name: str, nbytes: int) -> int:
+        """Address of zeroed memory, a multiple of 256."""
         memory = np.full(nbytes + 2 * GUARD + 256, GUARD_BYTE, np.uint8)
         begin = -(memory.ctypes.data + GUARD) % 256 + GUARD
         guarded = memory[begin - GUARD : begin + nbytes + GUARD]
-        self._parts.append((name, guarded))
-        inner = guarded[GUARD : GUARD + nbytes]
-        inner[:] = 0
-        return inner
+        guarded[GUARD : GUARD + nbytes] = 0
+        address = int(guarded.ctypes.data) + GUARD
+        self._parts[address] = name, guarded
+        return address
 
     def put(self, name: str, array: NDArray[np.generic]) -> int:
         """Copy an array in; its address."""
-        inner = self.take(name, array.nbytes)
-        inner[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return int(inner.ctypes.data)
+        address = self.take(name, array.nbytes)
+        self._inner(address)[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return address
+
+    def fetch(self, address: int, nbytes: int) -> NDArray[np.uint8]:
+        """uint8 (nbytes,) of what lies at the address of a part."""
+        return self._inner(address)[:nbytes]
+
+    def launch(self, kernel: kernels.Kernel, frames: NDArray[np.void], extent: kernels.Extent, order: Order) -> None:
+        """Run one kernel."""
+        emulator().launch(kernel, frames, extent, order)
 
     def check(self) -> None:
         """Nothing was written outside of the parts."""
-        for name, guarded in self._parts:
+        for name, guarded in self._parts.values():
             beside = np.concatenate([guarded[:GUARD], guarded[-GUARD:]])
             assert (beside == GUARD_BYTE).all(), f"written beside {name}"
 
+    def free(self) -> None:
+        """Give everything back."""
+        self._parts.clear()
 
-@dataclass
-class Slot:
-    """A batch on the pretended device: allocated once, then any number of frames."""
-
-    sizes: kernels.Sizes
-    labels: LabelSet
-
-    def __post_init__(self) -> None:
-        self._labels = kernels.label_tables(self.labels)
-        self._scratch: list[NDArray[np.uint8]] = []
-
-    def run(
-        self,
-        images: list[CameraImage],
-        raw: RawOutputs,
-        options: FusionOptions,
-        order: Order = Order(),
-        only: tuple[kernels.Kernel, ...] = kernels.FRAME_KERNELS,
-    ) -> list[Answer]:
-        """The whole chain over a batch, scratch reused from the frames before."""
-        memory = Memory()
-        frames = np.zeros(len(images), kernels.FRAME)
-        results: list[tuple[NDArray[np.uint8], kernels.Layout, NDArray[np.uint8], NDArray[np.uint8]]] = []
-        workspace = kernels.workspace(self.sizes)
-        while len(self._scratch) < len(images):
-            self._scratch.append(np.zeros(workspace.nbytes, np.uint8))
-        labels = self._labels.layout.addresses(memory.put("labels", self._labels.blob))
-        extents = []
-        for index, image in enumerate(images):
-            geometry = Geometry.letterbox((image.width, image.height), self.sizes.network)
-            tables = kernels.geometry_tables(geometry, self.sizes, options.output_resolution)
-            out = tables.numbers["out_w"], tables.numbers["out_h"]
-            extents.append((geometry.native, out))
-            result_layout = kernels.results(*out, options.confidence)
-            result = memory.take("results", result_layout.nbytes)
-            network_input = memory.take("input", 3 * self.sizes.network[0] * self.sizes.network[1])
-            network_input[:] = 77
-            overlay = memory.take("overlay", 3 * image.width * image.height)
-            results.append((result, result_layout, network_input, overlay))
-            own = {
-                "raw": memory.put("raw", image.data),
-                "input": network_input.ctypes.data,
-                "overlay": overlay.ctypes.data,
-                "semantic": memory.put("semantic", raw.semantic[index]),
-                "confidence": memory.put("confidence", raw.confidence[index]),
-                "centers": memory.put("centers", raw.centers[index]),
-                "offsets": memory.put("offsets", raw.offsets[index]),
-            }
-            kernels.bind(
-                frames[index],
-                [
-                    own,
-                    labels,
-                    tables.layout.addresses(memory.put("tables", tables.blob)),
-                    workspace.addresses(self._scratch[index].ctypes.data),
-                    result_layout.addresses(result.ctypes.data),
-                ],
-                [kernels.image_numbers(image), tables.numbers, self._labels.numbers],
-            )
-            kernels.set_options(frames[index], options)
-        natives, outs = zip(*extents, strict=True)
-        extent = kernels.Extent(self.sizes, len(images), _largest(natives), _largest(outs))
-        for kernel in only:
-            emulator().launch(kernel, frames, extent, order)
-        memory.check()
-        return [
-            self._answer(image, *result, frame) for image, result, frame in zip(images, results, frames, strict=True)
-        ]
-
-    def _answer(
-        self,
-        image: CameraImage,
-        result: NDArray[np.uint8],
-        layout_of: kernels.Layout,
-        network_input: NDArray[np.uint8],
-        overlay: NDArray[np.uint8],
-        frame: np.void,
-    ) -> Answer:
-        usual = result[: layout_of.usual_bytes]
-        block = result[: kernels.needed_bytes(usual, layout_of)]
-        width, height = self.sizes.network
-        return Answer(
-            network_input.reshape(height, width, 3),
-            kernels.read(block, layout_of, int(frame["out_w"]), int(frame["out_h"]), self.labels),
-            overlay.reshape(image.height, image.width, 3),
-        )
-
-
-def no_outputs(batch: int, sizes: kernels.Sizes) -> RawOutputs:
-    """What a network that sees nothing says."""
-    (map_w, map_h), (cell_w, cell_h) = sizes.maps, sizes.cells
-    maps = np.zeros((batch, map_h, map_w), np.uint8)
-    cells = np.zeros((batch, sizes.channels + 2, cell_h, cell_w), np.float32)
-    return RawOutputs(maps, maps, cells[:, 2:], cells[:, :2])
-
-
-def _largest(sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    return max(width for width, _ in sizes), max(height for _, height in sizes)
+    def _inner(self, address: int) -> NDArray[np.uint8]:
+        return self._parts[address][1][GUARD:-GUARD]

@@ -10,7 +10,8 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
-from cuda_on_cpu import Order, Slot, no_outputs
+from cuda_on_cpu import Order
+from kernel_slot import Slot, no_outputs
 from numpy.typing import NDArray
 
 from drive_seg import open_pipeline

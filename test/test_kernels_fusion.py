@@ -6,9 +6,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from cuda_on_cpu import CONSTANTS, STRUCTS, Order, Slot, emulator
+from cuda_on_cpu import CONSTANTS, STRUCTS, Order, emulator
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kernel_slot import Slot
 from numpy.typing import NDArray
 
 from drive_seg.engines import kernels

@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from cuda_on_cpu import Order, Slot, no_outputs
+from cuda_on_cpu import Order
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kernel_slot import Slot, no_outputs
 from numpy.typing import NDArray
 
 from drive_seg.encodings import ENCODINGS
