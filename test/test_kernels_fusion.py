@@ -221,6 +221,7 @@ def crowd(things: int, stuff: int) -> LabelSet:
 
 @settings(max_examples=40, deadline=None)
 @example(1, (1030, 580), DRIVING, "network")  # borders of more than one pixel to either side
+@example(0, (1, 7), DRIVING, "network")  # pixels outside of their instance's box
 @given(
     seed=st.integers(0, 2**32 - 1),
     native=st.tuples(st.integers(1, 130), st.integers(1, 90)),

@@ -90,7 +90,7 @@ FRAME_KERNELS = (LETTERBOX, *FUSION, OVERLAY)
 """All of them in the order of a frame; the network runs after the first."""
 
 
-def bind(frame: Any, addresses: Iterable[Mapping[str, int]], numbers: Iterable[Mapping[str, int]]) -> None:
+def bind(frame: Any, addresses: Iterable[Mapping[str, int]], numbers: Iterable[Mapping[str, float]]) -> None:
     """Fill one record of ``FRAME``.
 
     Args:
