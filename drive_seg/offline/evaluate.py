@@ -283,7 +283,7 @@ def score_source(
 
 def prediction_of(result: PanopticResult) -> Prediction:
     """What is scored of a result."""
-    return Prediction(result.panoptic, {one.panoptic_id: one.score for one in result.instances})
+    return Prediction(result.panoptic, {one.panoptic_id: one.score for one in result.instances}, result.mask)
 
 
 class _ScoringSink:

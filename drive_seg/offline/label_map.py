@@ -83,6 +83,12 @@ class LabelMap:
         return self.predicted[_CLASS_OF_ID]
 
     @property
+    def predicts_own(self) -> bool:
+        """The class ids of the model, none of which a map may leave out, are the scored ones."""
+        own = np.flatnonzero(self.predicted != UNLABELLED)
+        return bool((self.predicted[own] == own).all())
+
+    @property
     def lane(self) -> int | None:
         """The scored class of the lane markings, where the truth has them."""
         return next((label.id for label in self.labels if label.name == LANE and label.id in self.truth), None)

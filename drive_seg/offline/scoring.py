@@ -63,10 +63,12 @@ class Prediction:
     Attributes:
         map: (H, W), panoptic ids (uint16) or, where there are no instances, class ids (uint8) of the model.
         scores: 0..1 by panoptic id.
+        mask: uint8 (H, W) class ids of the same, where they are at hand; 255 unlabelled.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     scores: Mapping[int, float] = field(default_factory=dict)
+    mask: NDArray[np.uint8] | None = None
 
 
 @dataclass
@@ -191,6 +193,7 @@ class Scorer:
         self._tolerance = tolerance
         self._countable = countable
         self._things = label_map.labels.is_thing
+        self._own = label_map.predicts_own
         self._before: tuple[int, Moment] | None = None
         self.totals = self._empty()
 
@@ -201,7 +204,8 @@ class Scorer:
         """Show the frame before the first one of a chunk: it is compared with, not counted."""
         tables = tables_of(self.map, truth)
         runs = Runs.of(truth.map, prediction.map)
-        self._before = (stamp_ns, _moment(runs, (tables[0][runs.truth], tables[1][runs.prediction]), image))
+        classes = tables[0][runs.truth], tables[1][runs.prediction]
+        self._before = (stamp_ns, self._moment(runs, classes, prediction, image))
 
     def score(
         self,
@@ -228,7 +232,7 @@ class Scorer:
         runs = Runs.of(truth.map, prediction.map)
         found = overlaps(runs, self._things, *tables)
         classes = tables[0][runs.truth], tables[1][runs.prediction]
-        now = _moment(runs, classes, image)
+        now = self._moment(runs, classes, prediction, image)
         one = self._empty()
         one.frames = 1
         one.confusion.add(found)
@@ -243,14 +247,19 @@ class Scorer:
         self.totals.precision.add(found, prediction.scores, instances, truth.crowds)
         return _record(frame, stamp_ns, one)
 
-
-def _moment(
-    runs: Runs, classes: tuple[NDArray[np.uint8], NDArray[np.uint8]], image: NDArray[np.uint8] | None
-) -> Moment:
-    grey = None
-    if image is not None and image.shape[:2] == runs.shape:
-        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    return Moment(runs.paint(classes[0]), runs.paint(classes[1]), grey)
+    def _moment(
+        self,
+        runs: Runs,
+        classes: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+        prediction: Prediction,
+        image: NDArray[np.uint8] | None,
+    ) -> Moment:
+        """What the next frame is compared with; ``classes`` are uint8 (R,), by run, of truth and prediction."""
+        grey = None
+        if image is not None and image.shape[:2] == runs.shape:
+            grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+        known = prediction.mask if self._own else None
+        return Moment(runs.paint(classes[0]), runs.paint(classes[1]) if known is None else known, grey)
 
 
 def tables_of(label_map: LabelMap, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
