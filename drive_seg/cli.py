@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drive_seg import __version__
-from drive_seg.commands import benchmark, demo, evaluate, info, network, run, sim
+from drive_seg.commands import benchmark, build_engine, demo, evaluate, info, network, run, sim
 from drive_seg.commands.options import Debug, debug_wanted
 from drive_seg.errors import DriveSegError
 
@@ -27,6 +27,7 @@ app.command("sim", rich_help_panel="Run", epilog=sim.EXAMPLES)(sim.sim)
 app.command("evaluate", rich_help_panel="Measure", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("benchmark", rich_help_panel="Measure", epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command("info", rich_help_panel="Measure", epilog=info.EXAMPLES)(info.info)
+app.command("build-engine", rich_help_panel="Network", epilog=build_engine.EXAMPLES)(build_engine.build_engine)
 app.command("train", rich_help_panel="Network", epilog=network.TRAIN_EXAMPLES)(network.train)
 app.command("export", rich_help_panel="Network", epilog=network.EXPORT_EXAMPLES)(network.export)
 

@@ -19,6 +19,14 @@ class EngineError(DriveSegError):
     """An inference backend could not be opened or failed while running."""
 
 
+class PlanMissing(EngineError):
+    """A compiled engine is not in the cache, and compiling it was not wanted."""
+
+
+class EngineLost(EngineError):
+    """The device an engine runs on is gone: every further frame would fail, so the engine has to be opened again."""
+
+
 class MalformedImage(DriveSegError, ValueError):
     """An image message or file whose fields contradict each other, or whose encoding is not accepted."""
 

@@ -185,11 +185,23 @@ def split_id(text: str) -> tuple[int, int | None]:
 
 
 @dataclass(frozen=True)
+class GpuTimes:
+    """Milliseconds of one batch on the GPU, by its own clock (CUDA events)."""
+
+    h2d: float
+    preprocess: float
+    inference: float
+    fusion: float
+    d2h: float
+
+
+@dataclass(frozen=True)
 class StageTimes:
     """Milliseconds of one frame's walk; None where a stage did not happen or clocks do not compare.
 
     ``transport`` and ``end_to_end`` compare the header's stamp with the node's clock, all others are monotonic.
-    ``processing`` is pick-up to published: decode + preprocess + inference + postprocess + publish.
+    ``processing`` is pick-up to published: decode + preprocess + inference + postprocess + publish. ``gpu_*`` are what
+    the GPU spent on the frame's batch; they are parts of ``inference``, which the host measures.
     """
 
     transport: float | None = None
@@ -201,6 +213,11 @@ class StageTimes:
     publish: float | None = None
     processing: float | None = None
     end_to_end: float | None = None
+    gpu_h2d: float | None = None
+    gpu_preprocess: float | None = None
+    gpu_inference: float | None = None
+    gpu_fusion: float | None = None
+    gpu_d2h: float | None = None
 
 
 @dataclass(frozen=True)

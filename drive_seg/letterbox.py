@@ -47,7 +47,7 @@ class Axis:
     @cached_property
     def is_resize(self) -> bool:
         """Whether cv2's resize of ``window`` gathers precisely ``cells``; else it is done by table."""
-        found = _nearest(self.window.stop - self.window.start, len(self.cells))
+        found = nearest(self.window.stop - self.window.start, len(self.cells))
         return np.array_equal(found, self.gather)
 
 
@@ -100,8 +100,8 @@ class Geometry:
             if stride < 1 or self.network[0] % stride or self.network[1] % stride:
                 raise ValueError(f"stride must divide the network size {self.network}, got {stride}")
             (width, height), (net_width, net_height) = self.native, self.network
-            columns = (self.x0 + _nearest(self.content_width, width)) // stride
-            rows = (self.y0 + _nearest(self.content_height, height)) // stride
+            columns = (self.x0 + nearest(self.content_width, width)) // stride
+            rows = (self.y0 + nearest(self.content_height, height)) // stride
             found = _axis(columns, net_width // stride), _axis(rows, net_height // stride)
             self._axes[stride] = found
         return found
@@ -164,7 +164,7 @@ def _letterbox(native: tuple[int, int], network: tuple[int, int]) -> Geometry:
     return Geometry(native, network, x0, y0, content_width, content_height)
 
 
-def _nearest(source: int, size: int) -> NDArray[np.int32]:
+def nearest(source: int, size: int) -> NDArray[np.int32]:
     """int32 (size,): which of ``source`` pixels each of ``size`` takes, by the operation ``restore`` uses."""
     positions = np.arange(source, dtype=np.uint16)[np.newaxis]
     taken = cv2.resize(positions, (size, 1), interpolation=cv2.INTER_NEAREST_EXACT)

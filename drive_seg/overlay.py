@@ -65,14 +65,20 @@ def draw_overlay(
             raise ValueError(f"{name} must be uint8 {height, width, 3}, got {image.dtype} {image.shape}")
     if not out.flags.writeable:
         raise ValueError("out must be writable; the RGB of an rgb8 camera image is a view of its message")
-    scale = min(height / 720, width / 1280)
+    scale = _scale((width, height))
     codes, palette = _codes(result, labels)
-    _tint(rgb, codes, palette, labels, scale, out)
+    _tint(rgb, codes, palette, labels, outline_thickness((width, height)), out)
     strip = max(12, round(26 * scale)) if times is not None else 0
     _name_instances(out[: height - strip], result.instances, labels, scale)
     if times is not None and strip < height:
         _draw_strip(out[height - strip :], times, fps, scale)
     return out
+
+
+def outline_thickness(native: tuple[int, int]) -> int:
+    """How many pixels the border of an instance reaches to either side, in an image of (width, height)."""
+    scale = _scale(native)
+    return 1 if scale < 0.8 else round(2 * scale)
 
 
 @lru_cache(maxsize=1024)
@@ -84,6 +90,11 @@ def shade(color: Color, number: int) -> Color:
     lightness = min(0.85, lightness + 0.22 * ((number * 0.381966) % 1.0))
     r, g, b = colorsys.hls_to_rgb(hue, lightness, saturation)
     return round(255 * r), round(255 * g), round(255 * b)
+
+
+def _scale(native: tuple[int, int]) -> float:
+    """Size of the image against 1280x720, by which text and lines grow."""
+    return min(native[1] / 720, native[0] / 1280)
 
 
 def _codes(result: PanopticResult, labels: LabelSet) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -112,7 +123,7 @@ def _tint(
     codes: NDArray[np.uint8],
     palette: NDArray[np.uint8],
     labels: LabelSet,
-    scale: float,
+    thickness: int,
     out: NDArray[np.uint8],
 ) -> None:
     """Blend the colours over the image, and draw the border of every instance at full strength."""
@@ -121,7 +132,6 @@ def _tint(
     for untouched in (UNLABELLED, *(label.id for label in labels if label.name == "background")):
         cv2.copyTo(rgb, cv2.inRange(codes, untouched, untouched), colors)
     cv2.addWeighted(rgb, 1 - TINT, colors, TINT, 0, dst=out)
-    thickness = 1 if scale < 0.8 else round(2 * scale)
     window = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
     border = cv2.morphologyEx(codes, cv2.MORPH_GRADIENT, window)
     thing = cv2.inRange(codes, len(labels), UNLABELLED - 1)

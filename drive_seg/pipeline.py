@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 
 from drive_seg.engines import Engine, EngineOptions, Slot, open_engine
 from drive_seg.errors import EngineError
-from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, StageTimes
+from drive_seg.frame import CameraImage, CompressedImage, Frame, GpuTimes, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
 from drive_seg.model import load_model
-from drive_seg.postprocess import FusionOptions, PostProcessor
-from drive_seg.preprocess import Geometry, Preprocessor, decode_compressed
+from drive_seg.postprocess import FusionOptions
+from drive_seg.preprocess import Geometry, decode_compressed
 from drive_seg.resources import find_model
+from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch
 from drive_seg.tracking import Tracking, TrackingOptions
-
-Allocator = Callable[[Frame, str, tuple[int, int], Any], NDArray[Any]]
-"""``allocate(frame, "mask" | "panoptic" | "confidence", shape, dtype)``: the array a result is written into."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,13 @@ class Pending:
         self,
         slot: Slot,
         prepared: Sequence[Prepared],
-        postprocess: PostProcessor,
+        stages: Stages[Any, Any],
         track: Tracking | None,
         release: Callable[[Slot], None],
     ) -> None:
         self._slot = slot
         self._prepared = prepared
-        self._postprocess = postprocess
+        self._stages = stages
         self._track = track
         self._release = release
         self._submitted = Stopwatch()
@@ -63,15 +61,16 @@ class Pending:
             EngineError: inference failed; the frames are lost, the pipeline goes on.
         """
         try:
-            outputs = self._slot.wait()
+            outputs = self._stages.collect(self._slot)
             inference = self._submitted.lap()
+            gpu = _by_stage(self._stages.gpu_times(outputs))
             results = []
             for item in self._prepared:
                 watch = Stopwatch()
-                result = self._postprocess(item.frame, outputs, item.index, item.geometry)
+                result = self._stages.finish(item.frame, outputs, item.index, item.geometry)
                 if self._track is not None:
                     result = self._track(result)
-                times = dataclasses.replace(item.times, inference=inference, postprocess=watch.lap())
+                times = dataclasses.replace(item.times, inference=inference, postprocess=watch.lap(), **gpu)
                 results.append(dataclasses.replace(result, times=times))
             return results
         finally:
@@ -87,7 +86,7 @@ class Pipeline:
         network_size: (width, height) of the network's input.
 
     Args:
-        engine: an open engine; closed with the pipeline.
+        engine: an open engine; closed with the pipeline, and when the pipeline cannot be made.
         labels: the classes, in the channel order of the network.
         options: thresholds and output size; may be replaced at any time through ``options``.
         allocate: where results are written. The default makes fresh arrays; a publisher that reuses its buffers
@@ -109,19 +108,22 @@ class Pipeline:
         self.slots = len(self._free)
         self.max_batch, height, width, _ = self._free[0].input.shape
         self.network_size = (width, height)
-        self._preprocess = Preprocessor(self.network_size)
-        self._postprocess = PostProcessor(labels, self.network_size, options, allocate or _fresh)
+        try:
+            self._stages = stages_of(engine, labels, self.network_size, options, allocate or fresh)
+        except BaseException:
+            engine.close()
+            raise
         self._track: Tracking | None = None
         self.tracking = tracking
 
     @property
     def options(self) -> FusionOptions:
         """Thresholds and output size of the frames submitted from now on."""
-        return self._postprocess.options
+        return self._stages.options
 
     @options.setter
     def options(self, options: FusionOptions) -> None:
-        self._postprocess.options = options
+        self._stages.options = options
 
     @property
     def tracking(self) -> TrackingOptions | None:
@@ -137,6 +139,10 @@ class Pipeline:
         """Another recording begins: nothing that was seen before goes on in it."""
         self._track = None if self._track is None else Tracking(self._track.options)
 
+    def continue_tracks(self, other: Pipeline) -> None:
+        """Go on with the tracks of a pipeline that this one takes the place of."""
+        self._track = other._track
+
     def submit(self, frames: Sequence[Frame]) -> Pending:
         """Preprocess a batch into a free slot and start the engine on it.
 
@@ -151,17 +157,17 @@ class Pipeline:
         slot = self._free.pop()
         try:
             prepared = [self._prepare(frame, slot, index) for index, frame in enumerate(frames)]
-            slot.submit(len(prepared))
+            self._stages.start(slot, len(prepared))
         except BaseException:
             self._free.append(slot)
             raise
-        return Pending(slot, prepared, self._postprocess, self._track, self._free.append)
+        return Pending(slot, prepared, self._stages, self._track, self._free.append)
 
     def _prepare(self, frame: Frame, slot: Slot, index: int) -> Prepared:
         watch = Stopwatch()
         image = decode(frame.image)
         decoded = watch.lap() if frame.decode_ms is None else frame.decode_ms
-        geometry = self._preprocess(image, slot.input[index])
+        geometry = self._stages.load(image, slot, index)
         return Prepared(frame, index, geometry, StageTimes(decode=decoded, preprocess=watch.lap()))
 
     def __call__(self, image: NDArray[np.uint8] | Frame) -> PanopticResult:
@@ -236,5 +242,6 @@ def open_pipeline(
     return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate, tracking)
 
 
-def _fresh(frame: Frame, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
-    return np.empty(shape, dtype)
+def _by_stage(times: GpuTimes | None) -> dict[str, float]:
+    """As fields of StageTimes."""
+    return {} if times is None else {f"gpu_{stage}": ms for stage, ms in dataclasses.asdict(times).items()}

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from drive_seg.errors import DriveSegError, MalformedImage
+from drive_seg.errors import DriveSegError, EngineLost, MalformedImage
 from drive_seg.frame import CompressedImage, Frame, PanopticResult
 from drive_seg.pipeline import Pipeline, decode
 from drive_seg.telemetry import FrameLedger, Stopwatch
@@ -57,7 +57,11 @@ class Worker:
         self._stopping = False
         self._opened = threading.Event()
         self._error: Exception | None = None
+        self._successor: Pipeline | None = None
+        self.lost: EngineLost | None = None
+        """Why no frame can be processed any more; None while all is well."""
         self.pipeline: Pipeline | None = None
+        """The one that serves."""
         self._thread = threading.Thread(target=self._run, name="drive_seg_worker", daemon=True)
 
     @property
@@ -78,6 +82,17 @@ class Worker:
             raise self._error
         assert self.pipeline is not None
         return self.pipeline
+
+    def replace(self, pipeline: Pipeline) -> None:
+        """Serve with ``pipeline`` from the next frames on, with the options and tracks of the former one, which is closed.
+
+        Called on any thread; no frame is lost by it. A worker that is stopping closes ``pipeline`` at once.
+        """
+        with self._wake:
+            refused, self._successor = (pipeline, None) if self._stopping else (self._successor, pipeline)
+            self._wake.notify()
+        if refused is not None:
+            refused.close()
 
     def resume(self) -> None:
         """Accept frames."""
@@ -123,17 +138,32 @@ class Worker:
             self._error = error
             self._opened.set()
             return
-        with pipeline:
-            self.pipeline = pipeline
-            self._opened.set()
-            while self._wait_for_frames():
+        self.pipeline = pipeline
+        self._opened.set()
+        try:
+            while self._wait_for_work():
                 with self._busy:
+                    pipeline = self._newest(pipeline)
                     self._process(pipeline, self._take())
+        finally:
+            self._newest(pipeline).close()
 
-    def _wait_for_frames(self) -> bool:
+    def _wait_for_work(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._latest or self._stopping)
+            self._wake.wait_for(lambda: self._latest or self._successor or self._stopping)
             return not self._stopping
+
+    def _newest(self, pipeline: Pipeline) -> Pipeline:
+        """The successor where there is one; ``pipeline`` is closed then."""
+        with self._wake:
+            successor, self._successor = self._successor, None
+        if successor is None:
+            return pipeline
+        successor.options = pipeline.options
+        successor.continue_tracks(pipeline)
+        self.pipeline = successor
+        pipeline.close()
+        return successor
 
     def _take(self) -> list[Frame]:
         with self._wake:
@@ -150,6 +180,8 @@ class Worker:
             try:
                 results = pipeline.submit(batch).wait()
             except Exception as error:  # noqa: BLE001 - see _lose
+                if isinstance(error, EngineLost):
+                    self.lost = error
                 for frame in batch:
                     self._lose(frame, error)
                 continue

@@ -152,6 +152,8 @@ def test_a_list_of_bags_is_the_sum_of_its_bags(tmp_path: Path, model: str, job: 
     assert document["semantic"]["confusion"] == summed.tolist()
     for count in ("idtp", "idfp", "idfn", "id_switches", "objects", "tracks", "frames"):
         assert document["tracking"][count] == sum(other["tracking"][count] for other, _ in alone)
+    for kind in ("predictions", "truths"):
+        assert document["unmatched"][kind] == sum(other["unmatched"][kind] for other, _ in alone)
     assert document["temporal"]["pairs"] == sum(other["temporal"]["pairs"] for other, _ in alone)
     expected = [f"{name}/{frame['frame']}" for name, (_, part) in zip(names, alone, strict=True) for frame in part]
     assert [frame["frame"] for frame in frames] == expected

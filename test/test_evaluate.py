@@ -165,7 +165,9 @@ def test_bags_are_matched_by_stamp(tmp_path: Path, pipeline: Pipeline) -> None:
     write_truth_bag(tmp_path / "truth", range(3), camera=False)
     found = judge(tmp_path / "in", tmp_path / "truth", pipeline)
     perfect(found.to_dict(), 3)
-    assert found.metrics["unmatched"]["predictions"] == 2
+    assert found.metrics["unmatched"] == {"predictions": 2, "truths": 0}
+    write_truth_bag(tmp_path / "longer", range(9), camera=False)
+    assert judge(tmp_path / "in", tmp_path / "longer", pipeline).metrics["unmatched"] == {"predictions": 0, "truths": 4}
     write_truth_bag(tmp_path / "late", range(5), camera=False, shift=1)
     with pytest.raises(SourceError, match="none of 5 frames has a truth"):
         judge(tmp_path / "in", tmp_path / "late", pipeline)
@@ -373,6 +375,26 @@ def test_coco(tmp_path: Path) -> None:
     assert [truth.map[0, 2]] == list(truth.crowds) and len(np.unique(truth.map)) == 5 and source.instances
 
 
+def test_bdd100k(tmp_path: Path) -> None:
+    put(tmp_path / "masks/b1.png", [[0, 13, 11, 12, 18, 255, 10]])
+    found, _, source = scored(tmp_path / "masks", "bdd100k", "b1")
+    things = ["vehicle", "pedestrian", "cyclist"]
+    assert found.tolist() == [["road_or_marking", *things, "void", "void", "background"]] and not source.instances
+
+    # R category, G attributes, 256 B + A the object: two cars, a crowd of cars, two pieces of road, nothing.
+    rgba = [[35, 0, 1, 2], [35, 4, 0, 7], [35, 2, 0, 8], [7, 0, 0, 3], [7, 0, 0, 4], [31, 0, 0, 5], [0, 0, 0, 0]]
+    bgra = np.array([rgba])[..., [2, 1, 0, 3]]
+    put(tmp_path / "bitmasks/b1.png", bgra)
+    found, truth, source = scored(tmp_path / "bitmasks", "bdd100k", "b1")
+    expected = ["vehicle"] * 3 + ["road_or_marking"] * 2 + ["pedestrian", "void"]
+    assert found.tolist() == [expected] and source.instances
+    assert len(np.unique(truth.map)) == 6 and truth.map[0, 3] == truth.map[0, 4]
+    assert list(truth.crowds) == [truth.map[0, 2]]
+    put(tmp_path / "bitmasks/b1.png", bgra + np.array([0, 0, 40, 0]))
+    with pytest.raises(SourceError, match=r"has category 75; BDD100K's bitmasks have 0\.\.40"):
+        scored(tmp_path / "bitmasks", "bdd100k", "b1")
+
+
 def test_camvid_in_colours_and_in_ids(tmp_path: Path) -> None:
     rgb = [[[128, 64, 128], [128, 0, 192], [64, 0, 128], [64, 64, 0], [0, 128, 192], [0, 0, 0]]]
     put(tmp_path / "colour/0016E5_00001_L.png", np.array(rgb)[..., ::-1])
@@ -463,7 +485,7 @@ def test_shipped_label_maps_fit_the_default_labels() -> None:
         label_map = bind(file, DRIVING, classes)
         assert (label_map.predicted[:6] != 255).all() and (label_map.predicted[6:] == 255).all()
         assert (label_map.lane is not None) == (name in ("camvid", "carla"))
-    with pytest.raises(ConfigError, match="no label map 'nowhere', there are camvid, camvid11"):
+    with pytest.raises(ConfigError, match="no label map 'nowhere', there are bdd100k, camvid"):
         load_map("nowhere")
 
 

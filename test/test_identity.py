@@ -248,7 +248,7 @@ def drive(switch_at: int, known: bool = True, tracked: bool = True) -> list[tupl
         frames.append(
             (
                 Truth(truth, tracks={mine: 77} if known else None),
-                Prediction(prediction, {theirs: 0.9}, {theirs: 1 + (number >= switch_at)} if tracked else None),
+                Prediction(prediction, {theirs: 0.9}, tracks={theirs: 1 + (number >= switch_at)} if tracked else None),
             )
         )
     return frames

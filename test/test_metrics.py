@@ -25,6 +25,8 @@ from drive_seg.offline.metrics import (
     overlaps,
 )
 from drive_seg.offline.metrics.dilation import dilate
+from drive_seg.offline.metrics.outlines import busy_rows
+from drive_seg.offline.metrics.places import places
 from drive_seg.offline.metrics.temporal import Moment, compare
 from drive_seg.offline.scoring import Prediction, Scorer, Totals, Truth
 
@@ -275,6 +277,31 @@ def test_markings_that_fill_an_image_have_no_outline() -> None:
     counts.add(np.full((9, 9), 2, np.uint8), np.ones((9, 9), np.uint8))
     counts.add(np.full((9, 9), 255, np.uint8), np.full((9, 9), 2, np.uint8))
     assert counts.pixels[:-1].sum() == 0 and counts.pixels[-1].tolist() == [0, 0, 0, 81]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.05, 0.7]), st.sampled_from([(), (0,), (5,), (0, 5), (2,)]))
+def test_rows_left_out_have_no_outline_and_no_marking(seed: int, share: float, bands: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    truth = np.kron(rng.choice([0, 1, 2, 3001, 65535], (6, 4)), np.ones((5, 5), int)).astype(np.uint16)
+    for band in set(range(6)) - set(bands):
+        truth[5 * band : 5 * band + 5] = rng.choice([0, 1, 2, 65535], p=[0.6, 0.1, 0.1, 0.2])
+    prediction = np.where(rng.random(truth.shape) < share, 1, np.roll(truth, 1, axis=0)).astype(np.uint16)
+    runs = Runs.of(truth, prediction)
+    some, every = OutlineCounts(CLASSES, 2, 3), OutlineCounts(CLASSES, 2, 3)
+    some.add(mask_of(truth), mask_of(prediction), busy_rows(runs, mask_of(runs.truth), mask_of(runs.prediction), 2))
+    every.add(mask_of(truth), mask_of(prediction))
+    assert np.array_equal(some.pixels, every.pixels)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 90), st.sampled_from([0.0, 0.02, 0.5, 1.0]), st.integers(0, 10**6))
+def test_places_are_those_of_what_is_set(size: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    flags = rng.random(size) < share
+    assert places(flags).tolist() == [n for n, flag in enumerate(flags.tolist()) if flag]
+    values = np.where(flags, rng.integers(1, 256, size), 0).astype(np.uint8)
+    assert places(values).tolist() == places(flags).tolist()
 
 
 def average_by_definition(frames: list, level: int, c: int = 3) -> float:

@@ -311,6 +311,19 @@ def test_tracking_can_be_turned_off_and_on_and_begins_anew() -> None:
         assert vehicles(pipeline(frame_of(3))) == [None]
 
 
+def test_a_pipeline_that_takes_anothers_place_goes_on_with_its_tracks() -> None:
+    with (
+        Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING, tracking=TrackingOptions()) as former,
+        Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as better,
+    ):
+        former.tracking = None
+        former.tracking = TrackingOptions(3.0)
+        assert [vehicles(former(frame_of(number))) for number in (0, 9, 1)] == [[1], [2], [3]]
+        better.continue_tracks(former)
+        assert better.tracking == TrackingOptions(3.0)
+        assert vehicles(better(frame_of(2))) == [3]
+
+
 def test_plain_images_are_tracked_by_the_time_they_come() -> None:
     with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING, tracking=TrackingOptions(60.0)) as pipeline:
         assert [vehicles(pipeline(picture(number))) for number in range(4)] == [[1]] * 4

@@ -63,6 +63,7 @@ class Format(str, Enum):
     coco = "coco"
     camvid = "camvid"
     kitti = "kitti"
+    bdd100k = "bdd100k"
     carla = "carla"
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from drive_seg.model import Model
 
 _state = {"debug": False}
 
@@ -72,3 +75,16 @@ TrackMaxAge = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
 Output = Annotated[Path, typer.Option("--out", "-o", help="Where the results go.", show_default=False)]
+
+
+def network_size(model: Model, size: str) -> Model:
+    """``model`` at the network size ``WxH``; at its own where that is empty."""
+    import dataclasses
+
+    if not size:
+        return model
+    width, _, height = size.lower().partition("x")
+    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
+    if not all(side > 0 and side % 32 == 0 for side in sides):
+        raise typer.BadParameter(f"--size must be WxH in multiples of 32, as 960x544; got '{size}'")
+    return dataclasses.replace(model, width=sides[0], height=sides[1])

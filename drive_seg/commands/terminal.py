@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -47,6 +55,19 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
         def update(done: int) -> None:
             speed = progress.tasks[0].speed
             progress.update(task, completed=done, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield update
+
+
+@contextmanager
+def phase_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for work in phases; the yielded function takes phase, done and total (0: unknown)."""
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=notes) as progress:
+        task = progress.add_task(what, total=None)
+
+        def update(phase: str, done: int, total: int) -> None:
+            progress.update(task, description=f"{what}: {phase}", completed=done, total=total or None)
 
         yield update
 

@@ -28,6 +28,7 @@ class EngineOptions:
             answers soonest; one per thread needs the least processor time per frame, for whoever has many frames.
         gpu_id: CUDA device.
         cache_dir: where compiled engines are kept; None = no cache.
+        build: whether an engine that has to be compiled for minutes (TensorRT) and is not in the cache is compiled.
     """
 
     precision: str = "auto"
@@ -37,17 +38,25 @@ class EngineOptions:
     streams: int = 1
     gpu_id: int = 0
     cache_dir: Path | None = None
+    build: bool = True
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What was opened: ``precision`` is the arithmetic really used (``bf16`` too), ``reason`` why it was picked."""
+    """What was opened.
+
+    Attributes:
+        precision: the arithmetic really used (``bf16`` too).
+        reason: why it was picked.
+        key: of a compiled engine, everything it depends on.
+    """
 
     backend: str
     precision: str
     device: str
     version: str
     reason: str = ""
+    key: str = ""
 
 
 class Slot(Protocol):

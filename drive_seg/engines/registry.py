@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from drive_seg.engines.driver import find_gpu
 from drive_seg.engines.protocol import Engine, EngineOptions
 from drive_seg.errors import ConfigError, EngineError
 from drive_seg.model import Model
@@ -32,7 +33,14 @@ def _open_onnxruntime(model: Model, options: EngineOptions) -> Engine:
     return OnnxEngine(model, options)
 
 
+def _open_tensorrt(model: Model, options: EngineOptions) -> Engine:
+    from drive_seg.engines.planned import open_tensorrt
+
+    return open_tensorrt(model, options)
+
+
 _OPENERS: dict[str, Callable[[Model, EngineOptions], Engine]] = {
+    "tensorrt": _open_tensorrt,
     "openvino": _open_openvino,
     "onnxruntime": _open_onnxruntime,
 }
@@ -40,21 +48,34 @@ BACKENDS: tuple[str, ...] = ("tensorrt", "openvino", "onnxruntime")
 """The backends in the order in which ``auto`` tries them."""
 
 
-def availability() -> list[Availability]:
+def availability(gpu_id: int = 0) -> list[Availability]:
     """One line per backend, in the order of ``BACKENDS``; opens nothing."""
-    rows = []
-    for backend in BACKENDS:
-        if backend not in _OPENERS:
-            rows.append(Availability(backend, False, "not in this release; the CPU backends run the same graph"))
-        elif importlib.util.find_spec(backend) is None:
+    rows = [_tensorrt_row(gpu_id)]
+    for backend in BACKENDS[1:]:
+        if importlib.util.find_spec(backend) is None:
             rows.append(Availability(backend, False, f"not installed; pip install {backend}"))
         else:
             rows.append(Availability(backend, True, "installed"))
     return rows
 
 
+def _tensorrt_row(gpu_id: int) -> Availability:
+    """The driver is asked too, and first: without it the packages are of no use, and dangerous to touch."""
+    try:
+        gpu = find_gpu(gpu_id)
+    except EngineError as error:
+        return Availability("tensorrt", False, str(error))
+    missing = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
+    if missing:
+        reason = f"{gpu.name} is there, but {' and '.join(missing)} not installed; pip install 'drive_seg[gpu]'"
+        return Availability("tensorrt", False, reason)
+    return Availability("tensorrt", True, f"installed, on {gpu.name}")
+
+
 def open_engine(model: Model, backend: str = "auto", options: EngineOptions = EngineOptions()) -> Engine:
     """Open ``model`` on ``backend``; ``auto`` takes the first that works and tells why in ``engine.info.reason``.
+
+    ``auto`` never compiles for minutes: it takes TensorRT where its engine is in the cache already.
 
     Raises:
         ConfigError: no such backend.
@@ -64,12 +85,13 @@ def open_engine(model: Model, backend: str = "auto", options: EngineOptions = En
     if backend != "auto":
         if backend not in BACKENDS:
             raise ConfigError(f"backend must be auto or one of {', '.join(BACKENDS)}, got '{backend}'")
-        if backend not in _OPENERS:
-            reason = next(row.reason for row in availability() if row.backend == backend)
-            raise EngineError(f"backend {backend} is unavailable: {reason}")
+        row = next(row for row in availability(options.gpu_id) if row.backend == backend)
+        if backend == "tensorrt" and not row.available:
+            raise EngineError(f"backend {backend} is unavailable: {row.reason}")
         return _with_reason(_open_warm(backend, model, options), f"{backend} was asked for")
     passed: list[str] = []
-    for row in availability():
+    options = replace(options, build=False)
+    for row in availability(options.gpu_id):
         if not row.available:
             passed.append(f"{row.backend}: {row.reason}")
             continue

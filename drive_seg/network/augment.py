@@ -1,4 +1,4 @@
-"""Random views of a sample: scale, crop, flip, tilt, light, blur and noise, all by one generator."""
+"""Random views of a sample: scale, crop, flip, tilt, light, weather, blur and noise, all by one generator."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from drive_seg.network.codes import VOID
 from drive_seg.network.samples import Sample
+from drive_seg.network.weather import under_weather
 
 PAD_GREY = 114
 """Value of pixels outside of the image, as the letterbox of inference draws them."""
@@ -32,6 +33,7 @@ class Augmentation:
     blur: float = 0.15
     noise: float = 0.25
     grey: float = 0.05
+    weather: float = 0.1
 
 
 def view(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:
@@ -84,4 +86,4 @@ def _light(image: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator
         grain = rng.integers(0, 256, image.shape, np.uint8).astype(np.float32)
         grain = (grain - 127.5) * (rng.uniform(0.02, 0.16))
         image = np.clip(image + grain, 0, 255).astype(np.uint8)
-    return image
+    return under_weather(image, rng) if rng.random() < how.weather else image

@@ -7,25 +7,22 @@ import csv
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from drive_seg.network.augment import view
-from drive_seg.network.datasets import load_set
+from drive_seg.errors import ConfigError
+from drive_seg.network.held_out import score
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
+from drive_seg.network.mixture import Mixture
 from drive_seg.network.panoptic import SUBPIXELS, Normalise, PanopticNet
-from drive_seg.network.paste import cutouts_of, paste
-from drive_seg.network.samples import SampleSet
-from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train_config import TrainConfig
 
 
@@ -42,7 +39,6 @@ class Progress:
     images_per_second: float
 
 
-_MOST_PASTED = 3
 REPORT_EVERY = 20
 """Steps between rows of losses.csv and calls of the progress callback."""
 
@@ -52,7 +48,8 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
 
     The checkpoint has ``network`` (NetworkConfig fields), ``weights``, ``average`` (what is exported),
     ``optimizer``, ``step``, ``training_data`` and ``license``. Losses go to ``losses.csv`` beside it. ``steps`` may
-    change between resumes.
+    change between resumes. With ``held_out``, scores go to ``scores.csv`` and the best weights to ``best.pt``, whose
+    path is then returned.
 
     Raises:
         ConfigError: a data set is missing or unknown.
@@ -63,13 +60,16 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
     step = run.resume()
     config.out_dir.mkdir(parents=True, exist_ok=True)
     report = _Report(config, progress)
-    for batch in _batches(config, step):
+    for batch in _batches(config, step, run.device):
         losses = run.learn(batch, step)
         step += 1
         report.add(losses, step, run.rate)
-        if step % config.save_every == 0 or step == config.steps:
-            run.save(step)
-    return run.checkpoint
+        last = step == config.steps
+        if step % config.save_every == 0 or last:
+            run.save(run.checkpoint, step)
+        if config.held_out.every and (step % config.held_out.every == 0 or last):
+            run.validate(step)
+    return run.best if run.best.is_file() else run.checkpoint
 
 
 class _Run:
@@ -78,15 +78,21 @@ class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.checkpoint = config.out_dir / "checkpoint.pt"
+        self.best = config.out_dir / "best.pt"
+        self.scores = config.out_dir / "scores.csv"
+        self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.backends.cudnn.benchmark = True
         net = PanopticNet(config.network)
         if isinstance(net.encoder, LiteEncoder):
             if config.imagenet:
                 net.encoder.load_imagenet()
             net.encoder.freeze(config.frozen)
-        self.net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if config.start:
+            net.load_state_dict(_weights(Path(config.start)), strict=False)
+        self.net = net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
-        self.normalise = Normalise()
-        self.loss = PanopticLoss(config.loss)
+        self.normalise = Normalise().to(self.device)
+        self.loss = PanopticLoss(config.loss).to(self.device)
         self.optimizer = torch.optim.AdamW(_groups(net, config))
         self.rate = 0.0
 
@@ -94,13 +100,21 @@ class _Run:
         """Load the checkpoint if there is one; return the step to go on with."""
         if not self.checkpoint.is_file():
             return 0
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         self.net.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
 
-    def save(self, step: int) -> None:
+    def validate(self, step: int) -> None:
+        """Score the averaged weights, write the figures down, and keep the weights if none were better before."""
+        figures = score(self.average, self.config.held_out, self.config.data_root)
+        before = _best_score(self.scores)
+        append_row(self.scores, {"step": step, **figures})
+        if figures["score"] > before:
+            self.save(self.best, step)
+
+    def save(self, path: Path, step: int) -> None:
         """Write beside and rename, so that a killed run never leaves half a checkpoint."""
         state: dict[str, Any] = {
             "network": dataclasses.asdict(self.config.network),
@@ -111,18 +125,18 @@ class _Run:
             "training_data": self.config.training_data,
             "license": self.config.license,
         }
-        part = self.checkpoint.with_suffix(".part")
+        part = path.with_suffix(".part")
         torch.save(state, part)
-        part.replace(self.checkpoint)
+        part.replace(path)
 
     def learn(self, batch: list[Tensor], step: int) -> Losses:
         """One optimiser step on (images, codes, heat, known, offsets, member)."""
-        images, codes, *rest = batch
+        images, codes, *rest = (part.to(self.device, non_blocking=True) for part in batch)
         self.rate = _rate(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["factor"]
         chosen = torch.randperm(SUBPIXELS)[: self.config.loss.subpixels]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             maps = self.net(self.normalise(images).contiguous(memory_format=torch.channels_last), chosen)
         losses: Losses = self.loss(maps, BatchTargets(codes[:, chosen].long(), *rest))
         self.optimizer.zero_grad(set_to_none=True)
@@ -141,6 +155,12 @@ class _Run:
                 mine.lerp_(theirs, 1 - keep)
             else:
                 mine.copy_(theirs)
+
+
+def _weights(checkpoint: Path) -> dict[str, Tensor]:
+    if not checkpoint.is_file():
+        raise ConfigError(f"start: checkpoint {checkpoint} does not exist; leave it out to start from ImageNet")
+    return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
 
 
 def _groups(net: PanopticNet, config: TrainConfig) -> list[dict[str, Any]]:
@@ -163,42 +183,15 @@ def _rate(config: TrainConfig, step: int) -> float:
     return config.rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
 
 
-class _Mixture(Dataset[tuple[Any, ...]]):
-    """Training view number i, drawn from the sets by their shares; a pure function of (seed, i)."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.sets: list[SampleSet] = [
-            load_set(name, config.sim_folder if name == "sim" else config.data_root, config.folders)
-            for name in config.sets
-        ]
-        shares = np.array(list(config.sets.values()))
-        self.shares = shares / shares.sum()
-        self.possible = possible_classes(config.network.classes)
-        by_name = dict(zip(config.sets, self.sets, strict=True))
-        self.cutouts = cutouts_of(by_name[name] for name in config.paste_from)
-        self.pasted = [config.pasted if name in config.paste_into and self.cutouts else 0.0 for name in config.sets]
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        cv2.setNumThreads(0)
-        rng = np.random.default_rng((self.config.seed, index))
-        number = int(rng.choice(len(self.sets), p=self.shares))
-        sample = self.sets[number][int(rng.integers(len(self.sets[number])))]
-        if rng.random() < self.pasted[number]:
-            sample = paste(sample, self.cutouts, _MOST_PASTED, rng)
-        sample = view(sample, self.config.augmentation, rng)
-        targets = make_targets(sample, self.config.network.things, self.possible)
-        return sample.image, targets.codes, targets.heat, targets.known, targets.offsets, targets.member
-
-
-def _batches(config: TrainConfig, first_step: int) -> Iterator[list[Tensor]]:
+def _batches(config: TrainConfig, first_step: int, device: torch.device) -> Iterator[list[Tensor]]:
     order = range(first_step * config.batch, config.steps * config.batch)
     loader = DataLoader(
-        _Mixture(config),
+        Mixture(config),
         config.batch,
         sampler=order,
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
+        pin_memory=device.type == "cuda",
     )
     return iter(loader)
 
@@ -220,15 +213,24 @@ class _Report:
         semantic, centers, offsets = (float(v) for v in np.mean(self.rows, axis=0))
         speed = len(self.rows) * self.config.batch / (time.monotonic() - self.since)
         state = Progress(step, self.config.steps, rate, semantic, centers, offsets, speed)
-        self._write(state)
+        append_row(self.path, dataclasses.asdict(state))
         if self.progress is not None:
             self.progress(state)
         self.rows, self.since = [], time.monotonic()
 
-    def _write(self, state: Progress) -> None:
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow([f.name for f in dataclasses.fields(state)])
-            writer.writerow(dataclasses.astuple(state))
+
+def append_row(path: Path, row: Mapping[str, float]) -> None:
+    """Add a row to a CSV file, with the names first where it is new."""
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _best_score(path: Path) -> float:
+    if not path.exists():
+        return -math.inf
+    with path.open(newline="", encoding="utf-8") as file:
+        return max((float(row["score"]) for row in csv.DictReader(file)), default=-math.inf)

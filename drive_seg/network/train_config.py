@@ -14,6 +14,7 @@ import yaml
 from drive_seg.errors import ConfigError
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.folders import FolderConfig
+from drive_seg.network.held_out import HeldOut
 from drive_seg.network.losses import LossConfig
 from drive_seg.network.panoptic import NetworkConfig
 
@@ -30,9 +31,12 @@ class TrainConfig:
     sets: data set name (see ``datasets.load_set``) -> share of the training images, relative to the others.
     steps, batch: optimiser steps and images per step. rate: peak learning rate, reached after ``warmup``
     steps, then a cosine to zero. average: decay of the averaged weights, which are what is exported.
+    device: ``cpu``, ``cuda``...; empty takes a GPU where there is one. held_out: what is validated on while training.
     workers: loader processes. threads: torch threads. save_every: steps between checkpoints.
     imagenet: start the ``lite0`` encoder from ImageNet; it then learns at ``encoder_rate`` times the rate, and its stem
     and first ``frozen`` stages not at all (half of the time per step).
+    start: a checkpoint whose averaged weights this run begins with; what it has not (a new head) starts fresh.
+    taught: set name -> folder of the codes that a teacher has decided for it, see ``teach``.
     training_data, license: what the sidecar of the exported model states.
     """
 
@@ -51,12 +55,16 @@ class TrainConfig:
     warmup: int = 200
     average: float = 0.998
     seed: int = 1
+    device: str = ""
+    held_out: HeldOut = field(default_factory=HeldOut)
     workers: int = 1
     threads: int = 2
     save_every: int = 250
     imagenet: bool = True
     encoder_rate: float = 0.15
     frozen: int = 3
+    start: str = ""
+    taught: Mapping[str, str] = field(default_factory=dict)
     training_data: str = "not stated"
     license: str = "not stated"
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,15 +48,14 @@ def labelled_folder(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[n
         yield np.ascontiguousarray(image[..., ::-1]), np.asarray(label, np.uint8)
 
 
-def validate_folder(model: str, backend: str, folder: Path) -> dict[str, object]:
+def validate_folder(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """IoU on a labelled folder whose people include riders: pedestrian and cyclist count as one class."""
-    with open_pipeline(model, backend) as pipeline:
-        confusion = Confusion(len(pipeline.labels))
-        frames = 0
-        for image, label in labelled_folder(folder):
-            confusion.add_masks(label, pipeline(image).mask)
-            frames += 1
-        return {"frames": frames, "backend": _backend(pipeline), "iou": _joint_ious(confusion, pipeline.labels)}
+    confusion = Confusion(len(pipeline.labels))
+    frames = 0
+    for image, label in labelled_folder(folder):
+        confusion.add_masks(label, pipeline(image).mask)
+        frames += 1
+    return {"frames": frames, "backend": _backend(pipeline), "iou": _joint_ious(confusion, pipeline.labels)}
 
 
 def _backend(pipeline: Pipeline) -> str:
@@ -74,31 +74,30 @@ def _joint_ious(confusion: Confusion, labels: LabelSet) -> dict[str, float]:
     return {"mean": float(np.nanmean([ious[name] for name in scored])), **ious}
 
 
-def validate_simulator(model: str, backend: str, drives: Iterable[int], width: int, height: int) -> dict[str, object]:
+def validate_simulator(pipeline: Pipeline, drives: Iterable[int], width: int, height: int) -> dict[str, Any]:
     """IoU and PQ on one frame of every drive of the simulator given by its seed."""
-    with open_pipeline(model, backend) as pipeline:
-        labels = pipeline.labels
-        confusion = Confusion(len(labels))
-        counts = MatchCounts(len(labels))
-        same = LabelMap.identity(labels)
-        frames = 0
-        for seed in drives:
-            shot = Simulator(seed, width, height).frame(HELD_OUT_FRAME)
-            result = pipeline(shot.image)
-            found = overlaps(
-                Runs.of(shot.panoptic, result.panoptic), labels.is_thing, same.truth_table, same.predicted_table
-            )
-            confusion.add(found)
-            counts.add(found)
-            frames += 1
-        ious = {label.name: confusion.iou((label.id,)) for label in labels}
-        quality = {label.name: counts.qualities(label.id)[0] for label in labels}
-        return {
-            "frames": frames,
-            "backend": _backend(pipeline),
-            "iou": {"mean": float(np.nanmean(list(ious.values()))), **ious},
-            "pq": {"mean": float(np.nanmean(list(quality.values()))), **quality},
-        }
+    labels = pipeline.labels
+    confusion = Confusion(len(labels))
+    counts = MatchCounts(len(labels))
+    same = LabelMap.identity(labels)
+    frames = 0
+    for seed in drives:
+        shot = Simulator(seed, width, height).frame(HELD_OUT_FRAME)
+        result = pipeline(shot.image)
+        found = overlaps(
+            Runs.of(shot.panoptic, result.panoptic), labels.is_thing, same.truth_table, same.predicted_table
+        )
+        confusion.add(found)
+        counts.add(found)
+        frames += 1
+    ious = {label.name: confusion.iou((label.id,)) for label in labels}
+    quality = {label.name: counts.qualities(label.id)[0] for label in labels}
+    return {
+        "frames": frames,
+        "backend": _backend(pipeline),
+        "iou": {"mean": float(np.nanmean(list(ious.values()))), **ious},
+        "pq": {"mean": float(np.nanmean(list(quality.values()))), **quality},
+    }
 
 
 def main() -> None:
@@ -115,15 +114,16 @@ def main() -> None:
         parser.error("nothing to measure on: give --folder, --drives, or both")
     command = "python -m drive_seg.network.validate"
     report: dict[str, object] = {}
-    if arguments.folder is not None:
-        name = "/".join(arguments.folder.resolve().parts[-2:])
-        command += f" --folder {name}"
-        report[name] = validate_folder(arguments.model, arguments.backend, arguments.folder)
-    if arguments.drives:
-        width, height = (int(side) for side in arguments.size.split("x"))
-        command += f" --drives {arguments.drives} --size {arguments.size}"
-        seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.drives)
-        report["simulator"] = validate_simulator(arguments.model, arguments.backend, seeds, width, height)
+    with open_pipeline(arguments.model, arguments.backend) as pipeline:
+        if arguments.folder is not None:
+            name = "/".join(arguments.folder.resolve().parts[-2:])
+            command += f" --folder {name}"
+            report[name] = validate_folder(pipeline, arguments.folder)
+        if arguments.drives:
+            width, height = (int(side) for side in arguments.size.split("x"))
+            command += f" --drives {arguments.drives} --size {arguments.size}"
+            seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.drives)
+            report["simulator"] = validate_simulator(pipeline, seeds, width, height)
     report = {"command": command, **report}
     if arguments.write:
         write_metrics(find_model(arguments.model), report)

@@ -31,6 +31,21 @@ def bag_topics(path: Path) -> dict[str, str]:
         return {message.topic: message.msgtype for message in salvage_messages(_storage_files(path))}
 
 
+def bag_counts(path: Path) -> dict[str, int] | None:
+    """Number of messages by topic; None where the bag is damaged.
+
+    Raises:
+        MissingDependency: rosbags is not installed.
+    """
+    try:
+        with _open(path) as reader:
+            return {topic: found.msgcount for topic, found in reader.topics.items()}
+    except MissingDependency:
+        raise
+    except Exception:  # noqa: BLE001 - see above
+        return None
+
+
 def bag_messages(
     path: Path, topics: Collection[str], window: tuple[int, int] | None = None
 ) -> Iterator[tuple[str, Any]]:

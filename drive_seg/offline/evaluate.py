@@ -20,12 +20,12 @@ from drive_seg.frame import CameraImage, Frame, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog, FrameScore
 from drive_seg.offline.identities import Witness
-from drive_seg.offline.label_map import LabelMap, bind, load_map
+from drive_seg.offline.label_map import LabelMap, bind, load_map, scored_ids
 from drive_seg.offline.metrics import StageSamples
 from drive_seg.offline.predictions import PredictionSource
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.runner import Outcome, run
-from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, scored_ids, tables_of
+from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, tables_of
 from drive_seg.offline.sources import Source, origin_of
 from drive_seg.offline.summary import percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
@@ -92,16 +92,19 @@ class Tally:
         totals: all counts.
         latency: of the pipeline, where it ran.
         unmatched_predictions: frames without truth.
+        truths: by name of what holds them, how many frames have a truth, None where that is unknown.
     """
 
     totals: Totals
     latency: StageSamples = field(default_factory=StageSamples)
     unmatched_predictions: int = 0
+    truths: dict[str, int | None] = field(default_factory=dict)
 
     def __iadd__(self, other: Tally) -> Tally:
         self.totals += other.totals
         self.latency += other.latency
         self.unmatched_predictions += other.unmatched_predictions
+        self.truths |= other.truths
         return self
 
 
@@ -122,7 +125,7 @@ class Judge:
         self._scorer = Scorer(self.label_map, options.tolerance, predicted_instances, witness)
         self._observe = observe
         self._witness = witness
-        self.tally = Tally(self._scorer.totals)
+        self.tally = Tally(self._scorer.totals, truths={truth.name: truth.count})
         self.log = FrameLog(_open_log(options.out))
 
     def prime(self, frame: Frame, truth: Truth, result: PanopticResult) -> None:
@@ -172,10 +175,11 @@ class Judge:
                 "frames and truth must have equal names, or equal stamps in bags"
             )
         latency = {stage: percentiles_dict(value) for stage, value in tally.latency.percentiles().items()}
-        truths = self._truth.count
+        truths = [count for count in tally.truths.values() if count is not None]
+        known = len(truths) == len(tally.truths)
         unmatched = {
             "predictions": tally.unmatched_predictions,
-            "truths": None if truths is None else truths - tally.totals.frames,
+            "truths": sum(truths) - tally.totals.frames if known else None,
         }
         figures = tally.totals.figures()
         metrics = {"frames": figures.pop("frames"), "unmatched": unmatched, **figures, "fps": fps}
@@ -301,7 +305,7 @@ def prediction_of(result: PanopticResult) -> Prediction:
     scores = {one.panoptic_id: one.score for one in result.instances}
     tracks = {one.panoptic_id: one.track for one in result.instances if one.track is not None}
     # A frame without instances is tracked too: its objects are missed.
-    return Prediction(result.panoptic, scores, tracks if len(tracks) == len(scores) else None)
+    return Prediction(result.panoptic, scores, result.mask, tracks if len(tracks) == len(scores) else None)
 
 
 class _ScoringSink:

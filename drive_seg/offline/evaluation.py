@@ -130,15 +130,22 @@ class FrameLog(Sequence[FrameScore]):
             if not file.readline():
                 break
             self._starts.append(at)
+        self._end = at
+        """Where the next frame begins. To ask the file would write out its buffer every time."""
+        self._at_end = True
 
     def append(self, score: FrameScore) -> None:
         """Add one frame; raises DriveSegError where that fails."""
+        line = json.dumps(score.to_dict()) + "\n"  # ASCII: a byte per character
         try:
-            self._file.seek(0, 2)
-            self._starts.append(self._file.tell())
-            self._file.write(json.dumps(score.to_dict()) + "\n")
+            if not self._at_end:
+                self._file.seek(self._end)
+                self._at_end = True
+            self._file.write(line)
         except OSError as error:
             raise DriveSegError(f"cannot write {self._file.name}: {error}") from error
+        self._starts.append(self._end)
+        self._end += len(line)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -150,6 +157,7 @@ class FrameLog(Sequence[FrameScore]):
     def __getitem__(self, index: int | slice) -> FrameScore | list[FrameScore]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
+        self._at_end = False
         self._file.seek(self._starts[index])
         return FrameScore.from_dict(json.loads(self._file.readline()))
 

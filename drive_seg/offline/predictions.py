@@ -95,7 +95,7 @@ class FolderPredictions:
             if pixels is None:
                 raise SourceError(f"prediction {path} is no image that can be read")
             stamp = round(number * 1e9 / DEFAULT_FPS) if row.stamp_ns is None else row.stamp_ns
-            yield Answer(row.frame, stamp, Prediction(decode(path, pixels).map, row.scores, row.tracks))
+            yield Answer(row.frame, stamp, Prediction(decode(path, pixels).map, row.scores, tracks=row.tracks))
 
     def _listed(self) -> Iterator[ListedInstances]:
         if self._lines.is_file():
@@ -146,7 +146,7 @@ class BagPredictions:
     def _answer(self, number: int, stamp: int, message: Any, listed: ListedInstances | None) -> Answer:
         rows = listed or ListedInstances("", stamp, {}, None)
         try:
-            return Answer(f"{number:06d}", stamp, Prediction(pixels_of(message), rows.scores, rows.tracks))
+            return Answer(f"{number:06d}", stamp, Prediction(pixels_of(message), rows.scores, tracks=rows.tracks))
         except MalformedImage as error:
             raise SourceError(f"{self._topic} of {self.name} at {stamp}: {error}") from error
 

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 _END = object()
 
 
-def prefetch(items: Iterable[Item], ahead: int = 4) -> Generator[Item, None, None]:
+def prefetch(items: Iterable[Item], ahead: int = 2) -> Generator[Item, None, None]:
     """The items, made in a thread of their own while the last ones are used; its error comes in their place."""
     ready: queue.Queue[object] = queue.Queue(ahead)
     stopping = threading.Event()

@@ -22,8 +22,8 @@ from drive_seg.telemetry import FrameLedger, LatencyLog, Stopwatch
 if TYPE_CHECKING:
     from drive_seg.offline.bags import BagCopy
 
-_AHEAD = 4
-"""Frames that may wait between two of the three threads: memory stays bounded, stalls are evened out."""
+_AHEAD = 2
+"""Frames that may wait between two of the three threads: stalls are evened out, and few enough stay in the cache."""
 
 _LATENCIES = 1 << 17
 """Most frames whose latencies are kept; of a longer run the last ones."""

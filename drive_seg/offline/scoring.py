@@ -12,13 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
-from drive_seg.labels import (
-    MAX_INSTANCES_PER_CLASS,
-    PANOPTIC_DIVISOR,
-    PANOPTIC_UNLABELLED,
-    UNLABELLED,
-    LabelSet,
-)
+from drive_seg.labels import LabelSet
 from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, none_if_nan
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
@@ -34,6 +28,7 @@ from drive_seg.offline.metrics import (
     overlaps,
 )
 from drive_seg.offline.metrics.identity import Identities
+from drive_seg.offline.metrics.outlines import busy_rows
 from drive_seg.offline.metrics.temporal import Moment, compare
 
 TOLERANCE = 3
@@ -68,11 +63,13 @@ class Prediction:
     Attributes:
         map: (H, W), panoptic ids (uint16) or, where there are no instances, class ids (uint8) of the model.
         scores: 0..1 by panoptic id.
+        mask: uint8 (H, W) class ids of the same, where they are at hand; 255 unlabelled.
         tracks: by panoptic id, as those of ``Truth``; None where nothing was tracked.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     scores: Mapping[int, float] = field(default_factory=dict)
+    mask: NDArray[np.uint8] | None = None
     tracks: Mapping[int, int] | None = None
 
 
@@ -217,6 +214,7 @@ class Scorer:
         self._tolerance = tolerance
         self._countable = countable
         self._things = label_map.labels.is_thing
+        self._own = label_map.predicts_own
         self._before: tuple[int, Moment] | None = None
         self.totals = self._empty()
 
@@ -226,7 +224,9 @@ class Scorer:
     def prime(self, stamp_ns: int, truth: Truth, prediction: Prediction, image: NDArray[np.uint8] | None) -> None:
         """Show the frame before the first one of a chunk: it is compared with, not counted."""
         tables = tables_of(self.map, truth)
-        self._before = (stamp_ns, _moment(Runs.of(truth.map, prediction.map), tables, image))
+        runs = Runs.of(truth.map, prediction.map)
+        classes = tables[0][runs.truth], tables[1][runs.prediction]
+        self._before = (stamp_ns, self._moment(runs, classes, prediction, image))
 
     def score(
         self,
@@ -252,13 +252,14 @@ class Scorer:
         tables = tables_of(self.map, truth)
         runs = Runs.of(truth.map, prediction.map)
         found = overlaps(runs, self._things, *tables)
-        now = _moment(runs, tables, image)
+        classes = tables[0][runs.truth], tables[1][runs.prediction]
+        now = self._moment(runs, classes, prediction, image)
         one = self._empty()
         one.frames = 1
         one.confusion.add(found)
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
-        one.outlines.add(now.truth, now.prediction)
+        one.outlines.add(now.truth, now.prediction, busy_rows(runs, *classes, self.map.lane))
         if self._before is not None and 0 <= stamp_ns - self._before[0] <= CONSECUTIVE_NS:
             one.temporal = compare(self._before[1], now)
         self._before = (stamp_ns, now)
@@ -271,39 +272,25 @@ class Scorer:
             switches = self._identities.add(met, truth.tracks, prediction.tracks)
         return _record(frame, stamp_ns, one, switches)
 
-
-def _moment(runs: Runs, tables: tuple[NDArray[np.uint8], NDArray[np.uint8]], image: NDArray[np.uint8] | None) -> Moment:
-    grey = None
-    if image is not None and image.shape[:2] == runs.shape:
-        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    return Moment(runs.paint(tables[0][runs.truth]), runs.paint(tables[1][runs.prediction]), grey)
+    def _moment(
+        self,
+        runs: Runs,
+        classes: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+        prediction: Prediction,
+        image: NDArray[np.uint8] | None,
+    ) -> Moment:
+        """What the next frame is compared with; ``classes`` are uint8 (R,), by run, of truth and prediction."""
+        grey = None
+        if image is not None and image.shape[:2] == runs.shape:
+            grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+        known = prediction.mask if self._own else None
+        return Moment(runs.paint(classes[0]), runs.paint(classes[1]) if known is None else known, grey)
 
 
 def tables_of(label_map: LabelMap, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """uint8 (N,) scored classes by the values of a truth and of predictions."""
     own = label_map.truth_table if truth.classes is None else label_map.truth[truth.classes]
     return own, label_map.predicted_table
-
-
-def scored_ids(
-    ids: NDArray[np.uint16] | NDArray[np.uint8], classes: NDArray[np.uint8], labels: LabelSet
-) -> NDArray[np.uint16]:
-    """uint16 (H, W): a map's segments as panoptic ids of the scored classes, numbered anew.
-
-    Args:
-        classes: uint8 (N,) scored class by value of the map, 255 is void.
-    """
-    table = np.full(1 << 16, PANOPTIC_UNLABELLED, np.uint16)
-    numbers = dict.fromkeys(range(len(labels)), 0)
-    for value in np.flatnonzero(np.bincount(ids.reshape(-1), minlength=1)).tolist():
-        scored = int(classes[value])
-        if scored == UNLABELLED:
-            continue
-        table[value] = scored
-        if ids.dtype == np.uint16 and labels[scored].thing and numbers[scored] < MAX_INSTANCES_PER_CLASS:
-            numbers[scored] += 1
-            table[value] = scored * PANOPTIC_DIVISOR + numbers[scored]
-    return np.take(table, ids)
 
 
 def _record(frame: str, stamp_ns: int, one: Totals, switches: int) -> FrameScore:

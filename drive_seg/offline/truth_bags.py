@@ -10,7 +10,7 @@ from typing import Any
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
+from drive_seg.offline.bag_images import bag_counts, bag_messages, bag_topics, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
 from drive_seg.offline.instance_lists import ListedInstances, instances_of
 from drive_seg.offline.prefetch import prefetch
@@ -32,7 +32,7 @@ class BagTruth:
     A topic ``instances`` beside one of panoptic ids says by its ids which objects are the same in several frames.
 
     Args:
-        window: only what was recorded from the first to before the second, ns.
+        window: only what was recorded from the first to before the second, ns; ``count`` is of the whole bag.
 
     Raises:
         SourceError: no such topic; the message lists those there are.
@@ -52,7 +52,8 @@ class BagTruth:
         self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
-        self.count: int | None = None
+        counts = bag_counts(path)
+        self.count: int | None = None if counts is None else counts[self.topic]
         listing = f"{self.topic.rpartition('/')[0]}/instances"
         self._listing = listing if self.topic.endswith("panoptic") and listing in bag_topics(path) else None
         wanted = [self.topic] if self._listing is None else [self.topic, self._listing]

@@ -19,6 +19,7 @@ from drive_seg.errors import SourceError
 from drive_seg.labels import UNLABELLED
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
+from drive_seg.offline.truth_bdd100k import open_bdd100k
 from drive_seg.offline.truth_carla import open_carla
 from drive_seg.offline.truth_colors import Palette
 from drive_seg.offline.truth_files import FolderTruth, mask_truth, panoptic_truth, png_files
@@ -179,5 +180,6 @@ OPENERS: dict[str, Callable[[Path], TruthSource]] = {
     "coco": open_coco,
     "camvid": open_camvid,
     "kitti": open_kitti,
+    "bdd100k": open_bdd100k,
     "carla": open_carla,
 }

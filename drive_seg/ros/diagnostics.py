@@ -127,10 +127,15 @@ class Diagnostics:
             "device": info.device,
             "version": info.version,
             "reason": info.reason,
-            "engine_key": f"{config.model} {width}x{height} {info.backend} {info.version} {info.precision}",
+            "engine_key": info.key or f"{config.model} {width}x{height} {info.backend} {info.version} {info.precision}",
             "batch": session.pipeline.max_batch,
         }
         verdict = Verdict(OK, f"{info.backend} {info.precision} on {info.device}")
+        if session.upgrade is not None:
+            progress = session.upgrade.progress
+            values["upgrade"] = progress.text
+            if not progress.done:
+                verdict = Verdict(WARN if progress.trouble else OK, f"{verdict.message}; {progress.text}")
         return self._status("engine", info.device, verdict, values)
 
     def _camera(self, session: Session, camera: str) -> DiagnosticStatus:

@@ -14,11 +14,13 @@ from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from drive_seg.config import Config
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import DriveSegError, EngineLost
 from drive_seg.ros.diagnostics import Diagnostics
 from drive_seg.ros.parameters import NodeParameters
 from drive_seg.ros.process import run
-from drive_seg.ros.session import Opener, Session, open_configured
+from drive_seg.ros.session import Improver, Opener, Session, build_tensorrt, open_configured
+
+_WATCH_S = 0.5
 
 Transition = Callable[["SegmentationNode", LifecycleState], TransitionCallbackReturn]
 
@@ -30,6 +32,10 @@ def _logged(transition: Transition) -> Transition:
         name = transition.__name__.removeprefix("on_")
         try:
             result = transition(node, state)
+        except EngineLost as error:  # nothing that is configured can go on
+            node.trouble = str(error)
+            node.get_logger().error(node.trouble)
+            return TransitionCallbackReturn.ERROR
         except DriveSegError as error:
             node.trouble = f"{name} failed: {error}"
             node.get_logger().error(node.trouble)
@@ -49,21 +55,31 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
 
     Args:
         opener: opens the pipeline of a configuration.
+        improver: see ``session.Improver``.
 
     Raises:
         ConfigError: a parameter given at start-up is refused.
     """
 
-    def __init__(self, name: str = "drive_seg", opener: Opener = open_configured, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str = "drive_seg",
+        opener: Opener = open_configured,
+        improver: Improver = build_tensorrt,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
         self.session: Session | None = None
         self.trouble = ""
         self._opener = opener
+        self._improver = improver
         self._settings = NodeParameters(self, lambda: self.session is not None)
         for line in self._settings.unknown_at_start():
             self.get_logger().warning(line)
         self._diagnostics = Diagnostics(self, self)
-        self._autostart = self.create_timer(0.0, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._autostart = self.create_timer(0.0, self._start, clock=steady)
+        self._watch = self.create_timer(_WATCH_S, self._look_after_engine, clock=steady)
 
     @property
     def finished(self) -> bool:
@@ -81,11 +97,16 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         if self.config.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
+    def _look_after_engine(self) -> None:
+        """An engine whose device is gone takes the node through the error state to unconfigured."""
+        if self.session is not None and self.session.worker.lost is not None:
+            self.trigger_deactivate()
+
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, open the engine, create the publishers; FAILURE leaves the node unconfigured and alive."""
         started = time.monotonic()
-        self.session = Session(self, lambda: self.config, self._opener)
+        self.session = Session(self, lambda: self.config, self._opener, self._improver)
         info = self.session.pipeline.engine.info
         self.get_logger().info(
             f"configured in {time.monotonic() - started:.1f} s: model {self.config.model} on "
@@ -104,8 +125,10 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and let the frame in work end."""
+        """Unsubscribe and let the frame in work end; an ERROR where the engine's device is lost."""
         assert self.session is not None
+        if self.session.worker.lost is not None:
+            raise self.session.worker.lost
         self.session.deactivate()
         return TransitionCallbackReturn.SUCCESS
 

@@ -1,10 +1,10 @@
 """Scores as mergeable counts: what one frame adds, what many come to.
 
-Reading order: ``overlaps`` (one pass over the pixels), then what is counted from it, ``semantic``, ``panoptic`` and
-``average_precision``; ``dilation`` and ``outlines`` (edges and lane markings within a tolerance), ``temporal``,
-``identity`` (objects over time, the only one that needs its frames in order), ``latency``. Every accumulator adds with
-``+=``, pickles, and counts in whole numbers: adding in chunks gives the same figures as adding frame by frame, to the
-last bit, in any order.
+Reading order: ``places`` and ``overlaps`` (one pass over the pixels), then what is counted from it, ``semantic``,
+``panoptic`` and ``average_precision``; ``dilation`` and ``outlines`` (edges and lane markings within a tolerance),
+``temporal``, ``identity`` (objects over time, the only one that needs its frames in order), ``latency``. Every
+accumulator adds with ``+=``, pickles, and counts in whole numbers: adding in chunks gives the same figures as adding
+frame by frame, to the last bit, in any order.
 """
 
 from drive_seg.offline.metrics.average_precision import PrecisionCounts

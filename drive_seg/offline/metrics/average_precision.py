@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.offline.metrics.overlaps import VOID, Overlaps
+from drive_seg.offline.metrics.overlaps import VOID, Overlaps, one_of
 
 THRESHOLDS = 10
 _STEPS = 1000
+_NONE = np.zeros((0, THRESHOLDS, _STEPS + 1), np.int64)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
 
@@ -24,7 +25,7 @@ class PrecisionCounts:
     """Instances by score.
 
     Attributes:
-        hits: int64 (C, THRESHOLDS, 1001), by class, IoU threshold and score * 1000.
+        hits: int64 (C, THRESHOLDS, 1001), by class, IoU threshold and score * 1000; empty before the first frame.
         misses: the same, of those that found nothing.
         truths: int64 (C,) instances there are.
         seen: instances of truth and prediction.
@@ -37,7 +38,7 @@ class PrecisionCounts:
     seen: int = 0
 
     def __post_init__(self) -> None:
-        self.hits, self.misses = (np.zeros((self.classes, THRESHOLDS, _STEPS + 1), np.int64) for _ in range(2))
+        self.hits, self.misses = _NONE, _NONE
         self.truths = np.zeros(self.classes, np.int64)
 
     def add(
@@ -57,8 +58,9 @@ class PrecisionCounts:
             scored: bool (C,): classes whose instances are told apart in truth and prediction.
             crowds: panoptic ids of the truth that stand for several objects.
         """
+        self._open()
         truths, predictions = found.truths, found.predictions
-        crowd = np.isin(truths.ids, np.fromiter(crowds, np.int64))
+        crowd = one_of(truths.ids, crowds)
         countable = scored[truths.classes] & ~crowd
         self.truths += np.bincount(truths.classes[countable], minlength=self.classes)
         answers = np.flatnonzero(scored[predictions.classes])
@@ -78,12 +80,18 @@ class PrecisionCounts:
                 cell[1][levels[row] :] += 1
 
     def __iadd__(self, other: PrecisionCounts) -> PrecisionCounts:
-        if other.seen:  # the tables are large and most often empty
+        if other.seen:
+            self._open()
             self.hits += other.hits
             self.misses += other.misses
             self.truths += other.truths
             self.seen += other.seen
         return self
+
+    def _open(self) -> None:
+        """Make the tables: they are large, and most often not needed."""
+        if not self.hits.size:
+            self.hits, self.misses = (np.zeros((self.classes, THRESHOLDS, _STEPS + 1), np.int64) for _ in range(2))
 
     def average(self, number: int) -> NDArray[np.float64]:
         """float64 (THRESHOLDS,): AP of a class at IoU .50, .55 .. .95; NaN where the truth has none of it."""

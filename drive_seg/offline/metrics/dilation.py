@@ -18,15 +18,20 @@ def dilate(planes: NDArray[Bits], radius: int) -> NDArray[Bits]:
     rows of that width. ``4 * radius`` joins of whole images do all bits.
     """
     height, width = planes.shape
-    spans, grown = planes.copy(), planes.copy()
+    # With a margin between the rows the image is one long row: what moves across its edge lands in the margin.
+    pitch = width + radius
+    wide = np.zeros((height, pitch), planes.dtype)
+    wide[:, :width] = planes
+    flat = wide.reshape(-1)
+    spans, grown = flat.copy(), flat.copy()
     for half in range(radius + 1):
-        if 0 < half < width:
-            spans[:, half:] |= planes[:, :-half]
-            spans[:, :-half] |= planes[:, half:]
+        if half:
+            spans[half:] |= flat[:-half]
+            spans[:-half] |= flat[half:]
         if half == radius:
             grown |= spans
-        for row in range(1, radius + 1):
-            if math.isqrt(radius * radius - row * row) == half and row < height:
-                grown[row:] |= spans[:-row]
-                grown[:-row] |= spans[row:]
-    return grown
+        for row in range(1, min(radius + 1, height)):
+            if math.isqrt(radius * radius - row * row) == half:
+                grown[row * pitch :] |= spans[: -row * pitch]
+                grown[: -row * pitch] |= spans[row * pitch :]
+    return np.ascontiguousarray(grown.reshape(height, pitch)[:, :width])

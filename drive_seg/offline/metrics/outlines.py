@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from drive_seg.labels import UNLABELLED
 from drive_seg.offline.metrics.dilation import dilate
+from drive_seg.offline.metrics.overlaps import Runs
+from drive_seg.offline.metrics.places import places
 
 _BITS = 64
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -38,33 +40,57 @@ class OutlineCounts:
     def __post_init__(self) -> None:
         self.pixels = np.zeros((self.classes + 1, 4), np.int64)
 
-    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
-        """Count one frame of scored class ids, uint8 (H, W), 255 without label."""
+    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], rows: slice = slice(None)) -> None:
+        """Count one frame of scored class ids, uint8 (H, W), 255 without label.
+
+        Args:
+            rows: those to look at, where ``busy_rows`` knows that the others have nothing.
+        """
+        truth, prediction = truth[rows], prediction[rows]
         known = _far_from(truth == UNLABELLED, self.tolerance)
         sides = _Side.of(truth, known, self.lane), _Side.of(prediction, known, self.lane)
-        rows = _rows_with(sides)
-        sides = sides[0].crop(rows), sides[1].crop(rows)
         for first in range(0, self.classes + 1, _BITS):
             block = range(first, min(first + _BITS, self.classes + 1))
-            near_truth, near_prediction = (dilate(side.planes(block, self.classes), self.tolerance) for side in sides)
+            planes = [side.planes(block, self.classes) for side in sides]
+            near_truth, near_prediction = (dilate(plane, self.tolerance) for plane in planes)
+            near_truth &= planes[1]
+            near_prediction &= planes[0]
             self._count(sides[1], near_truth, block, 0)
             self._count(sides[0], near_prediction, block, 2)
 
-    def _count(self, side: _Side, near: NDArray[np.uint8], block: range, column: int) -> None:
-        at, classes = side.within(block)
-        bits = near.reshape(-1)[at] >> (classes - block[0]).astype(near.dtype)
-        right = classes[(bits & near.dtype.type(1)) != 0]
-        self.pixels[: self.classes, column] += np.bincount(right, minlength=self.classes)
-        self.pixels[: self.classes, column + 1] += np.bincount(classes, minlength=self.classes)
+    def _count(self, side: _Side, right: NDArray[np.uint8], block: range, column: int) -> None:
+        """Add a side's pixels, and those of them whose bits are still set in ``right``."""
+        marked = right.dtype.type(0)
         if side.marking is not None and block[-1] == self.classes:
-            close = (near & near.dtype.type(1 << (self.classes - block[0]))) != 0
-            close &= side.marking
-            self.pixels[-1, column] += np.count_nonzero(close)
+            marked = right.dtype.type(1 << (self.classes - block[0]))
+            self.pixels[-1, column] += np.count_nonzero(right & marked)
             self.pixels[-1, column + 1] += np.count_nonzero(side.marking)
+        at, classes = side.within(block)
+        hit = classes[(right.reshape(-1)[at] & ~marked) != 0]
+        self.pixels[: self.classes, column] += np.bincount(hit, minlength=self.classes)
+        self.pixels[: self.classes, column + 1] += np.bincount(classes, minlength=self.classes)
 
     def __iadd__(self, other: OutlineCounts) -> OutlineCounts:
         self.pixels += other.pixels
         return self
+
+
+def busy_rows(runs: Runs, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], lane: int | None) -> slice:
+    """The rows with all outlines and markings of two maps, and where there are such one row around them.
+
+    Args:
+        truth, prediction: uint8 (R,) scored class of each run.
+    """
+    starts = np.cumsum(runs.lengths) - runs.lengths
+    changed = (truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])
+    edges = starts[1:][changed]
+    if lane is not None:
+        marked = (truth == lane) | (prediction == lane)
+        edges = np.concatenate((edges, starts[marked], (starts + runs.lengths)[marked] - 1))
+    if not edges.size:
+        return slice(0, 1)
+    height, width = runs.shape
+    return slice(max(0, int(edges.min()) // width - 1), min(height, int(edges.max()) // width + 2))
 
 
 @dataclass(frozen=True)
@@ -73,12 +99,12 @@ class _Side:
 
     shape: tuple[int, int]
     at: NDArray[np.int64]
-    classes: NDArray[np.int64]
+    classes: NDArray[np.uint8]
     marking: NDArray[np.bool_] | None
 
     @classmethod
     def of(cls, classes: NDArray[np.uint8], known: NDArray[np.bool_] | None, lane: int | None) -> _Side:
-        at = np.flatnonzero(cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS) != 0)
+        at = places(np.asarray(cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS), np.uint8))
         own = classes.reshape(-1)[at]
         counted = own != UNLABELLED
         marking = None if lane is None else classes == lane
@@ -87,44 +113,24 @@ class _Side:
             if marking is not None:
                 marking &= known
         height, width = classes.shape
-        return cls((height, width), at[counted], own[counted].astype(np.int64), marking)
+        return cls((height, width), at[counted], own[counted], marking)
 
-    def crop(self, rows: slice) -> _Side:
-        """Only these rows, which hold all outlines and markings."""
-        height, width = rows.stop - rows.start, self.shape[1]
-        marking = None if self.marking is None else self.marking[rows]
-        return _Side((height, width), self.at - rows.start * width, self.classes, marking)
-
-    def within(self, block: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def within(self, block: range) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Places and classes of the outlines of some classes."""
+        if block.start == 0 and block.stop > int(self.classes.max(initial=0)):
+            return self.at, self.classes
         chosen = (self.classes >= block.start) & (self.classes < block.stop)
-        return (self.at, self.classes) if chosen.all() else (self.at[chosen], self.classes[chosen])
+        return self.at[chosen], self.classes[chosen]
 
     def planes(self, block: range, lane_bit: int) -> NDArray[np.uint8]:
         """(H, W): bit k is the outline of class ``block[k]``; the class ``lane_bit`` stands for the markings."""
         kind = np.dtype(next(f"u{size}" for size in (1, 2, 4, 8) if len(block) <= 8 * size))
         planes: NDArray[np.uint8] = np.zeros(self.shape, kind)
-        if self.marking is not None and block[-1] == lane_bit:
-            np.multiply(self.marking, kind.type(1 << (lane_bit - block[0])), out=planes)
         at, classes = self.within(block)
-        planes.reshape(-1)[at] |= np.left_shift(kind.type(1), (classes - block[0]).astype(kind))
+        planes.reshape(-1)[at] = np.left_shift(kind.type(1), (classes - block.start).astype(kind))
+        if self.marking is not None and block[-1] == lane_bit:
+            planes |= np.multiply(self.marking, kind.type(1 << (lane_bit - block.start)))
         return planes
-
-
-def _rows_with(sides: tuple[_Side, _Side]) -> slice:
-    """The rows from the first to the last outline or marking of either side."""
-    width = sides[0].shape[1]
-    first, last = [], []
-    for side in sides:
-        if side.at.size:
-            first.append(int(side.at[0]) // width)
-            last.append(int(side.at[-1]) // width)
-        if side.marking is not None:
-            rows = np.flatnonzero(side.marking.any(axis=1))
-            if rows.size:
-                first.append(int(rows[0]))
-                last.append(int(rows[-1]))
-    return slice(min(first), max(last) + 1) if first else slice(0, 1)
 
 
 def _far_from(unsure: NDArray[np.bool_], distance: int) -> NDArray[np.bool_] | None:

@@ -5,6 +5,7 @@ Panoptic quality, the confusion matrix and average precision are all sums over t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.labels import UNLABELLED
+from drive_seg.offline.metrics.places import places
 
 VOID = -1
 """The segment of pixels without a label."""
@@ -113,9 +115,11 @@ class Runs:
         if truth.shape != prediction.shape or truth.ndim != 2 or not truth.size:
             raise ValueError(f"truth and prediction must be (H, W) of one shape, got {truth.shape}, {prediction.shape}")
         true, predicted = truth.reshape(-1), prediction.reshape(-1)
-        changes = true[1:] != true[:-1]
-        changes |= predicted[1:] != predicted[:-1]
-        starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+        first = np.empty(true.size, np.bool_)
+        first[0] = True
+        np.not_equal(true[1:], true[:-1], out=first[1:])
+        first[1:] |= predicted[1:] != predicted[:-1]
+        starts = places(first)
         return cls(truth.shape, true[starts], predicted[starts], np.diff(starts, append=true.size))
 
     def paint(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -169,6 +173,11 @@ def _segments(ids: NDArray[np.int64], classes: ClassTable, things: NDArray[np.bo
     codes += np.where(things[scored], ids, 0)
     codes[scored == UNLABELLED] = VOID
     return codes
+
+
+def one_of(ids: NDArray[np.int64], crowds: Collection[int]) -> NDArray[np.bool_]:
+    """bool (N,): which ids are crowds; frames seldom have any."""
+    return np.isin(ids, np.fromiter(crowds, np.int64)) if crowds else np.zeros(ids.shape, np.bool_)
 
 
 def _has_void(codes: NDArray[np.int64]) -> int:

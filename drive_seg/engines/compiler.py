@@ -1,0 +1,140 @@
+"""ONNX to TensorRT plan: everything that is asked of TensorRT's builder, on 8.6, 10 and 11.
+
+What one version has and another has not is asked of the module (``hasattr``), never read off its version number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from drive_seg.engines.trt_graph import eight_bit_graph
+from drive_seg.engines.trt_library import new_logger, strongly_typed
+from drive_seg.errors import EngineError
+from drive_seg.model import Model
+
+BuildProgress = Callable[[str, int, int], None]
+"""``progress(phase, done, total)``; ``total`` is 0 where TensorRT does not say how far it is."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be compiled.
+
+    Attributes:
+        graph: the ONNX file's content, as ``source_graph`` and ``graph_of`` choose it.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        width, height, batch: the one size, and the most images, that the plan serves.
+        workspace_mb: memory that kernels may need beside the tensors.
+        timing: what was measured by earlier builds; may be empty.
+    """
+
+    graph: bytes
+    input_name: str
+    precision: str
+    width: int
+    height: int
+    batch: int
+    workspace_mb: int
+    timing: bytes = b""
+
+
+def source_graph(precision: str, typed: bool) -> str:
+    """Which of the model's graphs ``precision`` is compiled from; ``typed``: see ``strongly_typed``."""
+    return "fp32" if precision == "fp16" and not typed else precision
+
+
+def graph_of(model: Model, precision: str, typed: bool) -> bytes:
+    """The ONNX content to compile.
+
+    Raises:
+        ModelError: the model has no such graph, or it is damaged.
+        MissingDependency: int8 needs rewriting and ``onnx`` is not installed.
+    """
+    content = model.graph(source_graph(precision, typed)).read_bytes()
+    return eight_bit_graph(content, half=typed) if precision == "int8" else content
+
+
+def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Callable[[], bool]) -> tuple[bytes, bytes]:
+    """Run the builder; returns the plan and the timing cache for the next build.
+
+    Args:
+        cancelled: asked between steps where TensorRT has progress monitors (10 and newer).
+
+    Raises:
+        EngineError: the graph does not parse or no engine could be built; the message has TensorRT's reasons.
+    """
+    logger = new_logger(trt)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # what the binding makes of a null pointer
+        raise EngineError(f"TensorRT cannot make a builder: {logger.reason()}") from error
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(order.graph):
+        reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise EngineError(f"TensorRT {trt.__version__} cannot take this graph: {reasons or logger.reason()}")
+    config = builder.create_builder_config()
+    _configure(trt, config, order)
+    profile = builder.create_optimization_profile()
+    image = (order.height, order.width, 3)
+    profile.set_shape(order.input_name, (1, *image), (order.batch, *image), (order.batch, *image))
+    config.add_optimization_profile(profile)
+    config.set_timing_cache(config.create_timing_cache(order.timing), False)
+    if hasattr(trt, "IProgressMonitor"):
+        monitor = _monitor(trt, progress, cancelled)
+        config.progress_monitor = monitor  # the config does not keep it alive: the name does, until the end
+    else:
+        progress("compiling", 0, 0)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        if cancelled():
+            raise EngineError("the engine build was cancelled")
+        raise EngineError(f"TensorRT {trt.__version__} cannot build this engine: {logger.reason()}")
+    return bytes(plan), bytes(config.get_timing_cache().serialize())
+
+
+def _network_flags(trt: Any) -> int:
+    flags = 0
+    for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):  # needed by 8.6, gone in 11; from 10 on
+        flag = getattr(trt.NetworkDefinitionCreationFlag, name, None)
+        if flag is not None:
+            flags |= 1 << int(flag)
+    return flags
+
+
+def _configure(trt: Any, config: Any, order: Order) -> None:
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace_mb << 20)
+    # TensorRT's own kernels only: cuDNN and cuBLAS need not be there, and one machine's plan does not depend on them.
+    sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
+    config.set_tactic_sources(sum(1 << int(source) for source in sources))
+    if order.precision == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no more exact than fp16
+    if not strongly_typed(trt):
+        if order.precision in ("fp16", "int8"):
+            config.set_flag(trt.BuilderFlag.FP16)
+        if order.precision == "int8":
+            config.set_flag(trt.BuilderFlag.INT8)
+
+
+def _monitor(trt: Any, progress: BuildProgress, cancelled: Callable[[], bool]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Phases are nested; what is reported is the innermost that has steps."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            progress(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            progress(phase_name, step + 1, self._steps.get(phase_name, 0))
+            return not cancelled()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()

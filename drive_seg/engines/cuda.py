@@ -1,0 +1,197 @@
+"""pycuda behind a few names: one GPU's primary context, and an arena of everything an engine allocates in it.
+
+The primary context is the one that the CUDA runtime uses, so TensorRT, torch and we share it. It is retained once per
+GPU and process and never given back: CUDA cannot be sure to start again in the same process. It is made current only
+for the length of a call (``Arena.active``), on whichever thread that is, and the thread's former context comes back
+afterwards; so an engine may be opened on one thread and used on another, and torch finds its own context as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.engines.driver import find_gpu
+from drive_seg.engines.trt_library import INSTALL
+from drive_seg.errors import EngineError, EngineLost, MissingDependency
+
+_NON_BLOCKING_STREAM = 1  # CU_STREAM_NON_BLOCKING: does not wait for torch's or anyone's default stream
+
+_log = logging.getLogger(__name__)
+_contexts: dict[int, Any] = {}
+_opening = threading.Lock()
+
+
+def load_pycuda(gpu_id: int) -> tuple[Any, Any]:
+    """``pycuda.driver`` and the primary context of a GPU, retained for the rest of the process.
+
+    Raises:
+        EngineError: no driver, no such GPU, or pycuda does not fit the driver.
+        MissingDependency: pycuda is not installed.
+    """
+    find_gpu(gpu_id)
+    try:
+        import pycuda.driver as driver
+    except ModuleNotFoundError as error:
+        raise MissingDependency("pycuda", "backend tensorrt", INSTALL) from error
+    except ImportError as error:  # a driver older than the CUDA that pycuda was built with
+        raise EngineError(f"pycuda does not load: {error}; build it again with this machine's CUDA") from error
+    try:
+        with _opening:
+            if gpu_id not in _contexts:
+                driver.init()
+                _contexts[gpu_id] = driver.Device(gpu_id).retain_primary_context()
+            return driver, _contexts[gpu_id]
+    except driver.Error as error:
+        raise EngineError(f"GPU {gpu_id} cannot be opened: {error}") from error
+
+
+class Arena:
+    """Everything an engine has on one GPU: made through this, freed by ``close``, in any state of the device.
+
+    Args:
+        gpu_id: CUDA device number.
+    """
+
+    def __init__(self, gpu_id: int) -> None:
+        self.driver, self._context = load_pycuda(gpu_id)
+        self._gpu_id = gpu_id
+        self._memory: dict[int, Any] = {}
+        self._pinned: list[NDArray[np.uint8]] = []
+        self._objects: list[Any] = []
+        self._sizes: dict[int, int] = {}
+        self.closed = False
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of device memory that were asked for and not freed."""
+        return sum(self._sizes.values())
+
+    @contextmanager
+    def active(self, doing: str) -> Iterator[None]:
+        """Make the GPU current on this thread; what the driver raises becomes ours.
+
+        Args:
+            doing: for the message, as in ``cannot DOING``.
+
+        Raises:
+            EngineLost: the context is beyond repair (the GPU fell off the bus, a kernel crashed).
+            EngineError: anything else, for example that memory is short.
+        """
+        try:
+            self._context.push()
+        except self.driver.Error as error:
+            raise EngineLost(self._lost(doing, error)) from error
+        try:
+            yield
+        except self.driver.MemoryError as error:
+            raise EngineError(f"cannot {doing}: GPU {self._gpu_id} is out of memory ({self._room()}): {error}") from (
+                error
+            )
+        except self.driver.Error as error:
+            if self._works():
+                raise EngineError(f"cannot {doing}: {error}") from error
+            raise EngineLost(self._lost(doing, error)) from error
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        try:
+            self._context.pop()
+        except self.driver.Error as error:
+            _log.warning("GPU %d: cannot leave its context: %s", self._gpu_id, error)
+
+    def _works(self) -> bool:
+        """Whether the context still does; errors that break it come back from every later call."""
+        try:
+            self.driver.Context.synchronize()
+        except self.driver.Error:
+            return False
+        return True
+
+    def _lost(self, doing: str, error: Exception) -> str:
+        return (
+            f"GPU {self._gpu_id} is lost: cannot {doing}: {error}; CUDA does not recover from this within a process: "
+            "restart it (the kernel's log has the Xid)"
+        )
+
+    def _room(self) -> str:
+        try:
+            free, total = self.driver.mem_get_info()
+        except self.driver.Error:
+            return "free memory unknown"
+        return f"{free >> 20} of {total >> 20} MiB free, {self.allocated >> 20} of them ours"
+
+    def stream(self) -> Any:
+        """A stream that waits for no other by itself."""
+        return self._keep(self.driver.Stream(_NON_BLOCKING_STREAM))
+
+    def event(self, wait_asleep: bool = False) -> Any:
+        """An event with a time; ``wait_asleep``: whoever waits for it on the host sleeps instead of spinning."""
+        flags = self.driver.event_flags
+        return self._keep(self.driver.Event(flags.BLOCKING_SYNC if wait_asleep else flags.DEFAULT))
+
+    def module(self, cubin: bytes) -> Any:
+        """Compiled kernels."""
+        return self._keep(self.driver.module_from_buffer(cubin))
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        """Page-locked host memory, uint8 (nbytes,): the only kind that is copied while the host goes on."""
+        array = self.driver.pagelocked_empty(max(nbytes, 1), np.uint8)
+        self._pinned.append(array)
+        return np.asarray(array)
+
+    def memory(self, nbytes: int) -> int:
+        """Device memory, zeroed; its address, a multiple of 256."""
+        allocation = self.driver.mem_alloc(max(nbytes, 1))
+        address = int(allocation)
+        self._memory[address], self._sizes[address] = allocation, nbytes
+        self.driver.memset_d8(address, 0, max(nbytes, 1))
+        return address
+
+    def free(self, address: int) -> None:
+        """Give device memory back before ``close``."""
+        self._memory.pop(address).free()
+        del self._sizes[address]
+
+    def free_pinned(self, array: NDArray[np.uint8]) -> None:
+        """Give page-locked memory back before ``close``; ``array`` as ``pinned`` gave it."""
+        self._pinned = [kept for kept in self._pinned if not _release_if(kept, array)]
+
+    def _keep(self, made: Any) -> Any:
+        self._objects.append(made)
+        return made
+
+    def close(self) -> None:
+        """Free everything; also when the device is lost. A second call does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            with self.active("free what the engine had"):
+                self._free_all()
+        except EngineError as error:
+            _log.warning("%s", error)  # there is nothing left to free on a lost device
+
+    def _free_all(self) -> None:
+        self._objects.clear()
+        for array in self._pinned:
+            array.base.free()  # type: ignore[union-attr] # pycuda's allocation
+        self._pinned.clear()
+        while self._memory:
+            address, allocation = self._memory.popitem()
+            del self._sizes[address]
+            allocation.free()
+
+
+def _release_if(kept: NDArray[np.uint8], array: NDArray[np.uint8]) -> bool:
+    if kept.ctypes.data != array.ctypes.data:
+        return False
+    kept.base.free()  # type: ignore[union-attr]
+    return True

@@ -1,0 +1,175 @@
+"""The kernels' source and their compilation to a cubin, by nvcc or NVRTC, kept on disk."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from drive_seg.errors import EngineError
+
+_FOLDER = Path(__file__).parent
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+
+OPTIONS = ("--std=c++17", "--fmad=false")
+"""Besides the architecture. The source says itself where a product may be fused; nothing else may be."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """Something that makes cubins.
+
+    Attributes:
+        name: for messages.
+        identity: changes when another version is installed.
+        compile: ``compile(source, options) -> cubin``; raises EngineError with the compiler's own words.
+    """
+
+    name: str
+    identity: str
+    compile: Callable[[str, tuple[str, ...]], bytes]
+
+
+def source_text() -> str:
+    """All kernels as one text without includes of ours, as NVRTC and pycuda's SourceModule take it."""
+    seen: set[str] = set()
+
+    def text(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        own = (_FOLDER / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+        return _INCLUDE.sub(lambda found: text(found[1]), own)
+
+    return text("kernels.cu")
+
+
+def options_for(capability: tuple[int, int]) -> tuple[str, ...]:
+    """Compiler options for a GPU's compute capability, good for nvcc and NVRTC."""
+    return (f"--gpu-architecture=sm_{capability[0]}{capability[1]}", *OPTIONS)
+
+
+def cubin(capability: tuple[int, int], cache_dir: Path | None = None, compiler: Compiler | None = None) -> bytes:
+    """The compiled kernels, for ``cuModuleLoadData``.
+
+    Args:
+        capability: of the GPU, (9, 0) for sm_90.
+        cache_dir: kept there under a name that says source, options and compiler; None = no cache.
+        compiler: ``find_compiler()`` when None.
+
+    Raises:
+        EngineError: there is no compiler, or it refuses.
+    """
+    compiler = compiler or find_compiler()
+    source, options = source_text(), options_for(capability)
+    if cache_dir is None:
+        return compiler.compile(source, options)
+    key = hashlib.sha256("\0".join((source, *options, compiler.identity)).encode()).hexdigest()
+    path = cache_dir / f"kernels-sm{capability[0]}{capability[1]}-{key[:20]}.cubin"
+    if path.is_file():
+        kept = path.read_bytes()
+        digest, code = kept[:32], kept[32:]
+        if hashlib.sha256(code).digest() == digest:
+            return code
+    code = compiler.compile(source, options)
+    _write_whole(path, hashlib.sha256(code).digest() + code)
+    return code
+
+
+def find_compiler() -> Compiler:
+    """nvcc from the PATH or CUDA_HOME, else an NVRTC library.
+
+    Raises:
+        EngineError: there is neither.
+    """
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home) / "bin"))
+    if nvcc is not None:
+        return nvcc_compiler(Path(nvcc))
+    library = find_nvrtc()
+    if library is not None:
+        return nvrtc_compiler(library)
+    raise EngineError(
+        "the CUDA kernels need a compiler once: put nvcc of a CUDA toolkit on PATH, "
+        "or `pip install nvidia-cuda-nvrtc` (CUDA 12: nvidia-cuda-nvrtc-cu12)"
+    )
+
+
+def nvcc_compiler(nvcc: Path) -> Compiler:
+    """The CUDA toolkit's compiler; needs a host compiler beside it."""
+
+    def run(source: str, options: tuple[str, ...]) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="drive_seg-nvcc-") as folder:
+            given, made = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
+            given.write_text(source, encoding="utf-8")
+            command = [str(nvcc), *options, "--cubin", "--output-file", str(made), str(given)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise EngineError(f"nvcc could not compile the kernels: {(done.stderr or done.stdout).strip()[-2000:]}")
+            return made.read_bytes()
+
+    stat = nvcc.resolve().stat()
+    return Compiler("nvcc", f"{nvcc.resolve()} {stat.st_size} {stat.st_mtime_ns}", run)
+
+
+def find_nvrtc() -> Path | str | None:
+    """NVRTC's library: of a pip wheel (nvidia-cuda-nvrtc), or the system's."""
+    for entry in map(Path, sys.path):
+        for pattern in ("nvidia/cu*/lib/libnvrtc.so.*", "nvidia/cuda_nvrtc/lib/libnvrtc.so.*"):
+            found = [path for path in sorted(entry.glob(pattern)) if path.name.count(".") == 2]
+            if found:
+                return found[-1]
+    return ctypes.util.find_library("nvrtc")
+
+
+def nvrtc_compiler(library: Path | str) -> Compiler:
+    """NVIDIA's runtime compiler (NVRTC, 11.1 or newer): needs no toolkit and no host compiler."""
+    nvrtc = ctypes.CDLL(str(library))
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+
+    def ask(size_of: str, get: str, program: ctypes.c_void_p) -> bytes:
+        size = ctypes.c_size_t()
+        getattr(nvrtc, size_of)(program, ctypes.byref(size))
+        text = ctypes.create_string_buffer(size.value)
+        getattr(nvrtc, get)(program, text)
+        return text.raw
+
+    def run(source: str, options: tuple[str, ...]) -> bytes:
+        program = ctypes.c_void_p()
+        if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None) != 0:
+            raise EngineError("NVRTC could not start on the kernels")
+        try:
+            given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+            if nvrtc.nvrtcCompileProgram(program, len(options), given) != 0:
+                log = (
+                    ask("nvrtcGetProgramLogSize", "nvrtcGetProgramLog", program).rstrip(b"\0").decode(errors="replace")
+                )
+                raise EngineError(f"NVRTC could not compile the kernels: {log.strip()[-2000:]}")
+            return ask("nvrtcGetCUBINSize", "nvrtcGetCUBIN", program)
+        finally:
+            nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+    return Compiler("NVRTC", f"NVRTC {major.value}.{minor.value}", run)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Readers see the whole file or none, also when two processes write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

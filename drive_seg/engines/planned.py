@@ -1,0 +1,93 @@
+"""Open a model on TensorRT: from the plan in the cache, or after building it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from drive_seg.engines.build import Job, Maker, never, obtain, plan_key
+from drive_seg.engines.child import make_in_child
+from drive_seg.engines.compiler import BuildProgress
+from drive_seg.engines.plan_cache import Plan, PlanCache, PlanKey
+from drive_seg.engines.protocol import Engine, EngineOptions
+from drive_seg.engines.trt_library import load_tensorrt, strongly_typed
+from drive_seg.errors import PlanMissing
+from drive_seg.model import Model
+
+_SIGN_OF_LIFE_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+def key_here(model: Model, options: EngineOptions) -> PlanKey:
+    """The key of the plan that this machine needs.
+
+    Raises:
+        EngineError: no GPU, no TensorRT.
+        ModelError: the model has no graph of that precision.
+    """
+    trt, gpu = load_tensorrt(options.gpu_id)
+    return plan_key(model, options, gpu, trt.__version__, strongly_typed(trt))
+
+
+def plan_for(
+    model: Model,
+    options: EngineOptions,
+    progress: BuildProgress | None = None,
+    cancelled: Callable[[], bool] = never,
+    reference: Path | None = None,
+    rebuild: bool = False,
+    make: Maker = make_in_child,
+) -> Plan:
+    """The plan of ``key_here``, built where it is not in the cache.
+
+    Args:
+        progress: default: a line in the log every ten seconds.
+        reference: see ``build.Job``.
+
+    Raises:
+        PlanMissing: it is not in the cache and ``options.build`` is off.
+        EngineError: it cannot be built, or the accuracy gate refused it.
+    """
+    key = key_here(model, options)
+    with ExitStack() as stack:
+        folder = options.cache_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drive_seg_plan_")))
+        cache = PlanCache(folder / "tensorrt")
+        if not options.build:
+            found = cache.load(key)
+            if found is None:
+                raise PlanMissing(
+                    f"no engine of {key.text} in {cache.folder} yet; make it with: drive_seg build-engine"
+                )
+            return found
+        job = Job(model, key, options.gpu_id, reference=reference)
+        return obtain(job, cache, make, progress or _signs_of_life(key), cancelled, rebuild)
+
+
+def open_tensorrt(model: Model, options: EngineOptions) -> Engine:
+    """An engine on the GPU ``options.gpu_id``.
+
+    Raises:
+        PlanMissing, EngineError: as ``plan_for``, or the plan does not run.
+    """
+    from drive_seg.engines.trt import TrtEngine
+
+    plan = plan_for(model, options)
+    return TrtEngine(plan, replace(model, width=plan.key.width, height=plan.key.height), options)
+
+
+def _signs_of_life(key: PlanKey) -> BuildProgress:
+    last = [float("-inf")]
+
+    def progress(phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - last[0] >= _SIGN_OF_LIFE_S:
+            last[0] = now
+            _log.info("building %s: %s%s", key.text, phase, f" {done}/{total}" if total else "")
+
+    return progress

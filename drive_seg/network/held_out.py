@@ -1,0 +1,63 @@
+"""How good a network is while it trains: the figures of the sidecar, on frames that it does not learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drive_seg import Pipeline
+from drive_seg.engines import FunctionEngine
+from drive_seg.frame import RawOutputs
+from drive_seg.labels import DRIVING
+from drive_seg.network.deploy import DeployedNet
+from drive_seg.network.panoptic import PanopticNet
+from drive_seg.network.validate import HELD_OUT_SEED, validate_folder, validate_simulator
+
+_SIZE = (1280, 720)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What to validate on.
+
+    folder: below the data root, with images/ and labels/; empty for none. drives: simulator drives, one frame of each.
+    every: steps between two validations, 0 for none.
+    """
+
+    folder: str = ""
+    drives: int = 0
+    every: int = 0
+
+
+def score(net: PanopticNet, held_out: HeldOut, data_root: Path) -> dict[str, float]:
+    """Mean IoU on the folder (``miou``), PQ on the drives (``pq``), and their mean (``score``), all 0..1.
+
+    Measured through the pipeline, so that it is what a user gets: letterbox, fusion, native pixels.
+    """
+    figures: dict[str, float] = {}
+    with Pipeline(FunctionEngine(_Function(net)), DRIVING) as pipeline:
+        if held_out.folder:
+            figures["miou"] = validate_folder(pipeline, data_root / held_out.folder)["iou"]["mean"]
+        if held_out.drives:
+            seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + held_out.drives)
+            figures["pq"] = validate_simulator(pipeline, seeds, *_SIZE)["pq"]["mean"]
+    return {"score": float(np.mean(list(figures.values()))), **figures}
+
+
+class _Function:
+    """The network as the engine of a pipeline, in the precision that it trains in."""
+
+    def __init__(self, net: PanopticNet) -> None:
+        self._net = DeployedNet(net).eval()
+        self._device = next(net.parameters()).device
+        self._net.normalise.to(self._device)
+
+    @torch.no_grad()
+    def __call__(self, images: NDArray[np.uint8]) -> RawOutputs:
+        with torch.autocast(self._device.type, torch.bfloat16):
+            maps = self._net(torch.from_numpy(images).to(self._device))
+        return RawOutputs(*(np.ascontiguousarray(one.cpu().numpy()) for one in maps))

@@ -1,0 +1,28 @@
+"""Where the few set pixels of a large map are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WORD = 8
+
+
+def places(flags: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 (N,): flat ascending positions of what is not 0, as ``np.flatnonzero``; faster where little is set.
+
+    Args:
+        flags: of any shape, C-contiguous.
+    """
+    values: NDArray[Any] = flags.reshape(-1).view(np.uint8)
+    whole = values.size - values.size % _WORD
+    # Eight pixels at a time, and only then one by one.
+    words = values[:whole].view(np.uint64)
+    busy = np.flatnonzero(words != 0)
+    within = np.flatnonzero(words[busy].view(np.uint8) != 0)
+    found = busy[within // _WORD] * _WORD + within % _WORD
+    if whole == values.size:
+        return found
+    return np.concatenate((found, np.flatnonzero(values[whole:]) + whole))

@@ -1,0 +1,466 @@
+"""A GPU that is not there: pycuda's driver and TensorRT's runtime in NumPy, as far as drive_seg uses them.
+
+What it is for is order. Work put on a stream is done only when somebody waits for something, and then in any order
+that streams and events allow, drawn at random: a missing event, or a buffer that is used again too early, gives wrong
+pixels here. Freed memory cannot be touched, nothing may be used outside its context, and what is not freed is counted.
+The kernels are the real ones, compiled for the CPU (``cuda_on_cpu``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+import threading
+import types
+from collections import deque
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_on_cpu import emulator
+from numpy.typing import NDArray
+
+from drive_seg.engines import kernels
+from drive_seg.engines.driver import Gpu
+from drive_seg.frame import RawOutputs
+
+GPU = Gpu(0, "NVIDIA Fake", (9, 0), 132, 80_000, False, "13.0")
+
+
+class Error(Exception):
+    """pycuda.driver.Error."""
+
+
+class OutOfMemory(Error):
+    """pycuda.driver.MemoryError."""
+
+
+class LaunchError(Error):
+    """pycuda.driver.LaunchError."""
+
+
+class FakeGpu:
+    """The device: memory, streams, and what may go wrong.
+
+    Attributes:
+        fail_after: so many allocations succeed, then memory is out.
+        taken: allocations asked for.
+        lost: every call fails from now on.
+        network: what the plan computes.
+        order: seed of the order in which work is done.
+    """
+
+    def __init__(
+        self, network: Callable[[NDArray[np.uint8]], RawOutputs], shape: tuple[int, int], seed: int = 0
+    ) -> None:
+        self.network = network
+        self.width, self.height = shape
+        self.random = random.Random(seed)
+        self.memory: dict[int, NDArray[np.uint8]] = {}
+        """By address: that of the host, so that kernels can be run on it."""
+        self.pinned: dict[int, int] = {}
+        self.streams: dict[int, FakeStream] = {}
+        self.fail_after: int | None = None
+        self.taken = 0
+        self.lost = False
+        self.capturing: list[Callable[[], None]] | None = None
+        self.can_capture = True
+        self.launches: list[str] = []
+        self.header_flags = 0
+        self.contexts = 0
+        self._clock = itertools.count(1)
+        self.stack = threading.local()
+
+    # Context.
+
+    def check(self) -> None:
+        """Every call needs a current context and a living device."""
+        assert getattr(self.stack, "depth", 0) > 0, "no context is current on this thread"
+        if self.lost:
+            raise LaunchError("unspecified launch failure")
+
+    # Memory.
+
+    def take(self) -> None:
+        self.check()
+        self.taken += 1
+        if self.fail_after is not None:
+            if self.fail_after == 0:
+                raise OutOfMemory("cuMemAlloc failed: out of memory")
+            self.fail_after -= 1
+
+    def view(self, address: int, nbytes: int) -> NDArray[np.uint8]:
+        """Device memory; it must lie within one living allocation."""
+        for base, content in self.memory.items():
+            if base <= address < base + max(content.size, 1):
+                assert address + nbytes <= base + content.size, "beyond the end of an allocation"
+                return content[address - base : address - base + nbytes]
+        raise AssertionError(f"address {address:#x} is not allocated")
+
+    # Streams.
+
+    def put(self, stream: FakeStream, work: Callable[[], None]) -> None:
+        self.check()
+        if self.capturing is not None:
+            self.capturing.append(work)
+        else:
+            stream.queue.append((None, work))
+
+    def step(self, only: FakeStream | None = None) -> bool:
+        """Do one piece of work that may be done now; False where there is none."""
+        ready = [stream for stream in self.streams.values() if stream.ready and only in (None, stream)]
+        if not ready:
+            return False
+        _, work = self.random.choice(ready).queue.popleft()
+        if work is not None:
+            work()
+        return True
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        self.check()
+        while not done():
+            assert self.step(), "a deadlock: what is waited for is never recorded"
+
+    @property
+    def idle(self) -> bool:
+        return not any(stream.queue for stream in self.streams.values())
+
+    def tick(self) -> float:
+        return float(next(self._clock))
+
+    @property
+    def leaks(self) -> str:
+        """What was not freed."""
+        left = {"memory": len(self.memory), "pinned": len(self.pinned), "contexts": self.contexts}
+        return ", ".join(f"{count} {what}" for what, count in left.items() if count)
+
+
+class FakeStream:
+    def __init__(self, gpu: FakeGpu, flags: int) -> None:
+        gpu.check()
+        assert flags == 1, "streams must not wait for the default stream"
+        self.gpu = gpu
+        self.handle = id(self)
+        self.queue: deque[tuple[tuple[FakeEvent, int] | None, Callable[[], None] | None]] = deque()
+        gpu.streams[self.handle] = self
+
+    @property
+    def ready(self) -> bool:
+        if not self.queue:
+            return False
+        gate = self.queue[0][0]
+        return gate is None or gate[0].done >= gate[1]
+
+    def wait_for_event(self, event: FakeEvent) -> None:
+        self.gpu.check()
+        self.queue.append(((event, event.recorded), None))
+
+    def synchronize(self) -> None:
+        self.gpu.run_until(lambda: not self.queue)
+
+
+class FakeEvent:
+    def __init__(self, gpu: FakeGpu, flags: int = 0) -> None:
+        gpu.check()
+        self.gpu = gpu
+        self.recorded = self.done = 0
+        self.time = 0.0
+
+    def record(self, stream: FakeStream) -> None:
+        self.recorded += 1
+        number = self.recorded
+
+        def mark() -> None:
+            self.done, self.time = number, self.gpu.tick()
+
+        self.gpu.put(stream, mark)
+
+    def synchronize(self) -> None:
+        self.gpu.run_until(lambda: self.done >= self.recorded)
+
+    def time_till(self, other: FakeEvent) -> float:
+        assert self.done == self.recorded and other.done == other.recorded, "cuEventElapsedTime: not ready"
+        return other.time - self.time
+
+
+class _Pinned:
+    def __init__(self, gpu: FakeGpu, nbytes: int) -> None:
+        gpu.take()
+        self._gpu, self._content = gpu, np.full(nbytes, 0xCD, np.uint8)
+        self.__array_interface__ = self._content.__array_interface__
+        gpu.pinned[self._content.ctypes.data] = nbytes
+
+    def free(self) -> None:
+        del self._gpu.pinned[self._content.ctypes.data]
+
+
+class _Allocation:
+    def __init__(self, gpu: FakeGpu, nbytes: int) -> None:
+        gpu.take()
+        self._gpu = gpu
+        room = np.full(nbytes + 256, 0xAB, np.uint8)
+        self._address = -(-room.ctypes.data // 256) * 256
+        gpu.memory[self._address] = room[self._address - room.ctypes.data :][:nbytes]
+
+    def __int__(self) -> int:
+        return self._address
+
+    def free(self) -> None:
+        del self._gpu.memory[self._address]
+
+
+class _Context:
+    def __init__(self, gpu: FakeGpu) -> None:
+        self._gpu = gpu
+
+    def push(self) -> None:
+        self._gpu.stack.depth = getattr(self._gpu.stack, "depth", 0) + 1
+
+    def pop(self) -> None:
+        assert self._gpu.stack.depth > 0, "popped more often than pushed"
+        self._gpu.stack.depth -= 1
+
+
+def driver_of(gpu: FakeGpu) -> types.ModuleType:
+    """``pycuda.driver``."""
+    driver = types.ModuleType("pycuda.driver")
+
+    class Context:
+        @staticmethod
+        def synchronize() -> None:
+            gpu.check()
+
+    class Device:
+        def __init__(self, index: int) -> None:
+            assert index == 0
+
+        def retain_primary_context(self) -> _Context:
+            return _Context(gpu)
+
+    def memset(address: int, value: int, count: int) -> None:
+        gpu.check()
+        gpu.view(address, count).fill(value)
+
+    def up(address: int, source: Any, stream: FakeStream) -> None:
+        host = _bytes(source)
+        assert any(base <= host.ctypes.data < base + size for base, size in gpu.pinned.items()), "not page-locked"
+        gpu.put(stream, lambda: np.copyto(gpu.view(address, host.size), host))
+
+    def down(target: Any, address: int, stream: FakeStream) -> None:
+        host = _bytes(target)
+        assert any(base <= host.ctypes.data < base + size for base, size in gpu.pinned.items()), "not page-locked"
+        gpu.put(stream, lambda: np.copyto(host, gpu.view(address, host.size)))
+
+    def up_now(address: int, source: Any) -> None:
+        gpu.check()
+        np.copyto(gpu.view(address, _bytes(source).size), _bytes(source))
+
+    def down_now(target: Any, address: int) -> None:
+        gpu.check()
+        np.copyto(_bytes(target), gpu.view(address, _bytes(target).size))
+
+    def pagelocked_empty(nbytes: int, dtype: Any) -> NDArray[np.uint8]:
+        return np.asarray(_Pinned(gpu, nbytes))
+
+    driver.__dict__.update(
+        Error=Error,
+        MemoryError=OutOfMemory,
+        LaunchError=LaunchError,
+        Context=Context,
+        Device=Device,
+        Stream=lambda flags=0: FakeStream(gpu, flags),
+        Event=lambda flags=0: FakeEvent(gpu, flags),
+        event_flags=types.SimpleNamespace(DEFAULT=0, BLOCKING_SYNC=1),
+        init=lambda: None,
+        pagelocked_empty=pagelocked_empty,
+        mem_alloc=lambda nbytes: _Allocation(gpu, nbytes),
+        mem_get_info=lambda: (1 << 30, 80 << 30),
+        memset_d8=memset,
+        memcpy_htod_async=up,
+        memcpy_dtoh_async=down,
+        memcpy_htod=up_now,
+        memcpy_dtoh=down_now,
+        module_from_buffer=lambda cubin: _Module(gpu),
+    )
+    return driver
+
+
+def _bytes(array: Any) -> NDArray[np.uint8]:
+    assert array.flags.c_contiguous
+    return np.asarray(array).reshape(-1).view(np.uint8)
+
+
+class _Module:
+    def __init__(self, gpu: FakeGpu) -> None:
+        self._gpu = gpu
+
+    def get_function(self, name: str) -> _Function:
+        return _Function(self._gpu, name)
+
+
+class _Function:
+    """A kernel, run on the CPU from its CUDA source."""
+
+    def __init__(self, gpu: FakeGpu, name: str) -> None:
+        self._gpu, self._name = gpu, name
+
+    def prepare(self, arguments: str) -> None:
+        assert arguments == "P"
+
+    def prepared_async_call(self, grid: Any, block: Any, stream: FakeStream, frames: int) -> None:
+        gpu = self._gpu
+        assert all(isinstance(side, int) and side > 0 for side in (*grid, *block)) and len(grid) == len(block) == 3
+
+        def work() -> None:
+            gpu.launches.append(self._name)
+            records = gpu.view(frames, grid[2] * kernels.FRAME.itemsize).view(kernels.FRAME)
+            extent = kernels.Extent(kernels.Sizes((32, 32), (32, 32), (8, 8), 0), grid[2], (1, 1), (1, 1))
+            emulator().launch(kernels.Kernel(self._name, block, lambda _: grid), records, extent)
+            if self._name == kernels.FUSION[-1].name:
+                for record in records:
+                    header = gpu.view(int(record["header"]), kernels.HEADER.itemsize).view(kernels.HEADER)
+                    header["flags"] |= gpu.header_flags
+
+        gpu.put(stream, work)
+
+
+class FakeGraph:
+    """``drive_seg.engines.cuda_graph.CudaGraph``."""
+
+    gpu: FakeGpu
+
+    def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
+        from drive_seg.errors import EngineError
+
+        if not self.gpu.can_capture:
+            raise EngineError("CUDA graph: cannot capture this work (CUDA error 901)")
+        assert not self.gpu.streams[stream].queue, "the stream must be idle"
+        self.gpu.capturing = []
+        enqueue()
+        self._work, self.gpu.capturing = self.gpu.capturing, None
+        self.closed = False
+
+    def launch(self, stream: int) -> None:
+        assert not self.closed
+        for work in self._work:
+            self.gpu.put(self.gpu.streams[stream], work)
+        self.gpu.put(self.gpu.streams[stream], lambda: self.gpu.launches.append("graph"))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
+    """``tensorrt``, the runtime side. Plans begin with ``FAKE``."""
+    trt = types.ModuleType("tensorrt")
+
+    class ILogger:
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+        def __init__(self) -> None: ...
+
+    names = ("image", "semantic", "confidence", "centers", "offsets")
+
+    class ExecutionContext:
+        def __init__(self) -> None:
+            gpu.contexts += 1
+            self._shape: tuple[int, ...] = ()
+            self._addresses: dict[str, int] = {}
+
+        def __del__(self) -> None:
+            gpu.contexts -= 1
+
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            self._shape = shape
+            return name == "image" and shape[1:] == (gpu.height, gpu.width, 3)
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            n, height, width, _ = self._shape
+            cells = height // 4, width // 4
+            maps = (n, height, width)
+            return dict(zip(names, (self._shape, maps, maps, (n, 3, *cells), (n, 2, *cells)), strict=True))[name]
+
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            self._addresses[name] = address
+            return True
+
+        def execute_async_v3(self, stream: int) -> bool:
+            shape, addresses = self._shape, dict(self._addresses)
+
+            def work() -> None:
+                gpu.launches.append("network")
+                image = gpu.view(addresses["image"], int(np.prod(shape))).reshape(shape).copy()
+                raw = gpu.network(image)
+                for name in names[1:]:
+                    flat = np.ascontiguousarray(getattr(raw, name)).reshape(-1).view(np.uint8)
+                    gpu.view(addresses[name], flat.size)[:] = flat
+
+            gpu.put(gpu.streams[stream], work)
+            return True
+
+    class Engine:
+        num_io_tensors = len(names)
+
+        def get_tensor_name(self, index: int) -> str:
+            return names[index]
+
+        def get_tensor_dtype(self, name: str) -> str:
+            return "float32" if name in ("centers", "offsets") else "uint8"
+
+        def __init__(self, logger: Any) -> None:
+            self._logger = logger
+
+        def create_execution_context(self) -> Any:
+            try:
+                gpu.take()
+            except OutOfMemory:
+                self._logger.log(ILogger.ERROR, "defaultAllocator: out of memory")
+                return None
+            return ExecutionContext()
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            gpu.check()
+            self._logger = logger
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Any:
+            if plan.startswith(b"FAKE"):
+                return Engine(self._logger)
+            self._logger.log(ILogger.ERROR, "magic tag does not match")
+            return None
+
+    class IExecutionContext:
+        execute_async_v3 = None
+
+    trt.__spec__ = ModuleSpec("tensorrt", None)
+    trt.__dict__.update(
+        __version__="10.3.0",
+        ILogger=ILogger,
+        Runtime=Runtime,
+        IExecutionContext=IExecutionContext,
+        nptype=np.dtype,
+        NetworkDefinitionCreationFlag=types.SimpleNamespace(STRONGLY_TYPED=1),
+        BuilderFlag=types.SimpleNamespace(FP16=0),
+    )
+    return trt
+
+
+def install(gpu: FakeGpu, patch: pytest.MonkeyPatch) -> None:
+    """Make ``gpu`` the machine's only one, for this test."""
+    from drive_seg.engines import cuda, registry, trt, trt_library
+
+    driver = driver_of(gpu)
+    package = types.ModuleType("pycuda")
+    package.__spec__ = ModuleSpec("pycuda", None)
+    package.driver = driver  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, "pycuda", package)
+    patch.setitem(sys.modules, "pycuda.driver", driver)
+    patch.setitem(sys.modules, "tensorrt", tensorrt_of(gpu))
+    for module in (cuda, registry, trt_library):
+        patch.setattr(module, "find_gpu", lambda index=0: GPU)
+    patch.setattr(cuda, "_contexts", {})
+    patch.setattr(trt, "CudaGraph", type("Graph", (FakeGraph,), {"gpu": gpu}))
+    patch.setattr(kernels, "cubin", lambda capability, cache: b"cubin")

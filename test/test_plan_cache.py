@@ -1,0 +1,182 @@
+"""Compiled engines on disk: found by all they depend on, never used when damaged, built once by many processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drive_seg.engines.build import Job, Made, obtain
+from drive_seg.engines.gate import Agreement
+from drive_seg.engines.plan_cache import Plan, PlanCache, PlanKey
+from drive_seg.errors import EngineError
+from drive_seg.model import load_model
+from drive_seg.resources import find_model
+
+KEY = PlanKey("net", "ab" * 32, 1, "10.3.0", "NVIDIA Test", "9.0", "fp16", 640, 384, 1, 2048)
+GOOD = Agreement(8, 1.0, 0.0, 0.0, 0.0)
+
+# A process that wants the plan: it says when it starts to build, takes its time, and prints what it got.
+BUILDER = """
+import sys, time
+from pathlib import Path
+from drive_seg.engines.build import Job, Made, obtain
+from drive_seg.engines.gate import Agreement
+from drive_seg.engines.plan_cache import PlanCache, PlanKey
+from drive_seg.model import load_model
+from drive_seg.resources import find_model
+
+folder, seconds, mark = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+key = PlanKey("net", "ab" * 32, 1, "10.3.0", "NVIDIA Test", "9.0", "fp16", 640, 384, 1, 2048)
+
+def make(job, progress, cancelled):
+    print("building", flush=True)
+    time.sleep(seconds)
+    return Made(mark.encode() * 100_000, b"timing", Agreement(8, 1.0, 0.0, 0.0, 0.0))
+
+job = Job(load_model(find_model("default")), key, 0)
+plan = obtain(job, PlanCache(folder), make)
+print("got", plan.data[:1].decode(), len(plan.data), flush=True)
+"""
+
+
+def job() -> Job:
+    return Job(load_model(find_model("default")), KEY, 0)
+
+
+def want(folder: Path, seconds: float, mark: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILDER, str(folder), str(seconds), mark]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_plan_comes_back_as_it_was_stored(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path / "deep" / "cache")
+    assert cache.load(KEY) is None
+    path = cache.store(Plan(KEY, b"plan" * 1000, {"seconds": 1.5}))
+    assert cache.load(KEY) == Plan(KEY, b"plan" * 1000, {"seconds": 1.5})
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "temporary files are left"
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(PlanKey)])
+def test_every_part_of_the_key_counts(field: str, tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    cache.store(Plan(KEY, b"plan", {}))
+    value = getattr(KEY, field)
+    other = dataclasses.replace(KEY, **{field: value + 1 if isinstance(value, int) else value + "x"})
+    assert cache.load(other) is None
+    # Neither is a plan used under a name that is not its own.
+    cache.path(KEY).rename(cache.path(other))
+    assert cache.load(other) is None
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[PlanCache, Path, bytes]:
+    cache = PlanCache(tmp_path_factory.mktemp("damaged"))
+    path = cache.store(Plan(KEY, bytes(range(200)), {}))
+    return cache, path, path.read_bytes()
+
+
+@given(cut=st.integers(1, 800), place=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_a_damaged_plan_is_as_good_as_none(
+    cut: int, place: int, flip: int, stored: tuple[PlanCache, Path, bytes]
+) -> None:
+    cache, path, whole = stored
+    place %= len(whole)
+    for content in (
+        whole[: max(0, len(whole) - cut)],
+        whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :],
+        whole + b"more",
+        b"",
+    ):
+        path.write_bytes(content)
+        assert cache.load(KEY) is None
+    path.write_bytes(whole)
+    assert cache.load(KEY) is not None
+
+
+def test_a_damaged_plan_is_built_again(tmp_path: Path) -> None:
+    cache, built = PlanCache(tmp_path), []
+
+    def make(job: Job, progress: object, cancelled: object) -> Made:
+        built.append(job.timing)
+        return Made(b"plan", b"times", GOOD)
+
+    assert obtain(job(), cache, make).data == b"plan"
+    assert obtain(job(), cache, make).data == b"plan"
+    assert built == [b""], "the second call is served from the cache"
+    cache.path(KEY).write_bytes(cache.path(KEY).read_bytes()[:-1])
+    obtain(job(), cache, make)
+    obtain(job(), cache, make, rebuild=True)
+    assert built == [b"", b"times", b"times"], "later builds are given the timing cache"
+
+
+def test_an_engine_that_disagrees_is_refused_with_figures_and_not_stored(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    bad = Agreement(8, 0.42, 30.0, float("nan"), 0.1)
+    with pytest.raises(EngineError, match=r"8 frames.*equal labels 42\.00.* < 99\.50%.*confidence.*heat") as refused:
+        obtain(job(), cache, lambda *_: Made(b"plan", b"", bad))
+    assert "offsets" not in str(refused.value), "what is met is not complained of"
+    assert cache.load(KEY) is None
+
+
+def test_a_failed_build_leaves_the_former_plan(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    obtain(job(), cache, lambda *_: Made(b"old", b"", GOOD))
+
+    def fail(*_: object) -> Made:
+        raise EngineError("no tactic")
+
+    with pytest.raises(EngineError, match="no tactic"):
+        obtain(job(), cache, fail, rebuild=True)
+    assert obtain(job(), cache, fail).data == b"old"
+
+
+def test_of_many_processes_one_builds_and_all_get_its_plan(tmp_path: Path) -> None:
+    processes = [want(tmp_path, 0.5, mark) for mark in "abcd"]
+    said = [process.communicate(timeout=60)[0].split("\n")[:-1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert sum("building" in lines for lines in said) == 1
+    assert len({lines[-1] for lines in said}) == 1 and said[0][-1].endswith(" 100000")
+
+
+def test_a_killed_builder_is_succeeded_by_the_next(tmp_path: Path) -> None:
+    first = want(tmp_path, 60.0, "a")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "building\n"
+    second = want(tmp_path, 0.0, "b")
+    time.sleep(0.3)
+    assert second.poll() is None, "it waits while the first one lives"
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert second.communicate(timeout=60)[0] == "building\ngot b 100000\n"
+
+
+def test_waiting_for_another_process_can_be_cancelled(tmp_path: Path) -> None:
+    said: list[str] = []
+    cache = PlanCache(tmp_path)
+
+    def make(*_: object) -> Made:
+        raise AssertionError("it is not this one's turn")
+
+    with cache.locked(KEY) as mine:
+        assert mine
+        with pytest.raises(EngineError, match="cancelled"):
+            obtain(job(), cache, make, lambda phase, *_: said.append(phase), lambda: bool(said))
+    assert said == ["waiting for another process that builds it"]
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(EngineError, match="engine_cache_dir"):
+        obtain(job(), PlanCache(file / "cache"), lambda *_: Made(b"", b"", GOOD))
+    with pytest.raises(EngineError, match="engine_cache_dir"):
+        PlanCache(file / "cache").store(Plan(KEY, b"", {}))

@@ -1,0 +1,165 @@
+"""Sets that a teacher completed, sets in packed form, weather, and choosing weights by held-out frames."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
+
+from drive_seg.errors import ConfigError
+from drive_seg.network.augment import Augmentation
+from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
+from drive_seg.network.held_out import HeldOut, score
+from drive_seg.network.mixture import open_sets
+from drive_seg.network.pack import pack
+from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.render import render
+from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample
+from drive_seg.network.taught import Taught
+from drive_seg.network.teach import Teacher, decide, teach
+from drive_seg.network.train import train
+from drive_seg.network.train_config import TrainConfig
+from drive_seg.network.weather import under_weather
+
+TINY = NetworkConfig(encoder="plain", channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), context=16, decoder=16, head=16)
+
+
+def samples(count: int, height: int = 48, width: int = 64) -> InMemory:
+    """Smooth pictures (JPEG keeps them), some with objects and some without."""
+    made = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        small = rng.integers(0, 256, (3, 4, 3), np.uint8)
+        image = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        codes = np.full((height, width), ROAD_OR_MARKING, np.uint8)
+        codes[:10] = VOID
+        instances = np.zeros((height, width), np.uint16)
+        classes = [0]
+        if seed % 2:
+            codes[20:30, 5:15], instances[20:30, 5:15] = 3, 1
+            codes[20:30, 40:50], instances[20:30, 40:50] = 4, UNKNOWN_INSTANCE
+            classes.append(3)
+        made.append(Sample(image, codes, instances, np.array(classes, np.uint8)))
+    return InMemory(made)
+
+
+class SaysMarking(Teacher):
+    """Sees markings in the left half, is torn in the middle, sees road on the right."""
+
+    def __init__(self) -> None:
+        pass
+
+    def votes(self, image: np.ndarray, members: tuple[int, ...]) -> np.ndarray:
+        width = image.shape[1]
+        marking = np.full(width, 0.5, np.float32)
+        marking[: width // 4], marking[-width // 4 :] = 0.9, 0.1
+        per_class = {1: 1 - marking, 2: marking}
+        return np.stack([np.broadcast_to(per_class[m], image.shape[:2]) for m in members])
+
+
+def test_a_teacher_decides_only_open_stuff_and_only_where_it_is_sure() -> None:
+    sample = samples(2)[1]
+    sample.codes[40:, :] = PEDESTRIAN_OR_CYCLIST
+    decided = decide(sample.codes, sample.image, SaysMarking())
+    open_stuff = sample.codes == ROAD_OR_MARKING
+    assert (decided[~open_stuff] == sample.codes[~open_stuff]).all()
+    columns = np.broadcast_to(np.arange(64), decided.shape)
+    assert set(decided[open_stuff & (columns < 16)]) == {2}
+    assert set(decided[open_stuff & (columns >= 48)]) == {1}
+    assert set(decided[open_stuff & (columns >= 16) & (columns < 48)]) == {ROAD_OR_MARKING}
+
+
+def test_a_real_model_teaches_markings_it_sees_and_mirrors_nothing(tmp_path: Path) -> None:
+    render(tmp_path / "sim", 1, 1, 640, 384, first_seed=5)
+    panoptic = np.load(tmp_path / "sim" / "panoptic.npy")[0]
+    image = np.load(tmp_path / "sim" / "images.npy")[0]
+    truth = np.where(panoptic < 255, panoptic, 255).astype(np.uint8)
+    codes = np.where(np.isin(truth, (1, 2)), ROAD_OR_MARKING, VOID).astype(np.uint8)
+    teacher = Teacher(widths=(640,))
+    try:
+        votes = teacher.votes(image, (1, 2))
+        mirrored = teacher.votes(np.ascontiguousarray(image[:, ::-1]), (1, 2))[:, :, ::-1]
+        decided = decide(codes, image, teacher)
+    finally:
+        teacher.close()
+    assert np.abs(votes - mirrored).mean() < 0.02
+    sure = np.isin(decided, (1, 2))
+    assert sure.sum() > 0.7 * np.isin(truth, (1, 2)).sum()
+    assert (decided[sure] == truth[sure]).mean() > 0.97
+
+
+def test_taught_codes_take_the_place_of_the_sets_own(tmp_path: Path) -> None:
+    plain = samples(3)
+    pixels = teach(SaysMarking(), plain, tmp_path / "taught")
+    taught = Taught(plain, tmp_path / "taught")
+    assert len(taught) == 3
+    assert pixels == sum(int((taught[i].codes != plain[i].codes).sum()) for i in range(3)) > 0
+    assert (taught[1].image == plain[1].image).all() and (taught[1].instances == plain[1].instances).all()
+    with pytest.raises(ConfigError, match="3 PNG, the set it was taught for 4 images"):
+        Taught(samples(4), tmp_path / "taught")
+
+
+def test_packed_sets_come_back_in_bounded_pieces(tmp_path: Path) -> None:
+    plain = samples(5)
+    written = pack("mine", plain, tmp_path, chunk_bytes=4000)
+    assert len(written) > 1 and all(path.stat().st_size < 6000 for path in written)
+    packed = open_sets(TrainConfig(sets={"mine": 1.0}, data_root=tmp_path))["mine"]
+    assert len(packed) == 5
+    for number in range(5):
+        before, after = plain[number], packed[number]
+        assert (before.codes == after.codes).all() and (before.instances == after.instances).all()
+        assert before.classes.tolist() == after.classes.tolist()
+        assert np.abs(before.image.astype(int) - after.image).max() < 24
+    written[0].write_bytes(b"not a zip")
+    with pytest.raises(ConfigError, match=r"mine-000\.zip is not a packed training set"):
+        open_sets(TrainConfig(sets={"mine": 1.0}, data_root=tmp_path))
+
+
+def test_weather_changes_pictures_by_its_generator_alone() -> None:
+    image = samples(1)[0].image
+    seen = {under_weather(image, np.random.default_rng(seed)).tobytes() for seed in range(8)}
+    assert len(seen) == 8
+    again = under_weather(image, np.random.default_rng(3))
+    assert (again == under_weather(image, np.random.default_rng(3))).all()
+    assert again.dtype == np.uint8 and again.shape == image.shape
+
+
+def test_the_weights_that_scored_best_are_kept_and_can_be_started_from(tmp_path: Path) -> None:
+    render(tmp_path / "sim", 2, 1, 96, 64, first_seed=3)
+    config = TrainConfig(
+        out_dir=tmp_path / "run",
+        sim_folder=tmp_path / "sim",
+        steps=4,
+        batch=2,
+        workers=0,
+        save_every=4,
+        imagenet=False,
+        network=TINY,
+        augmentation=Augmentation(width=96, height=64),
+        held_out=HeldOut(drives=1, every=2),
+    )
+    best = train(config)
+    with (tmp_path / "run" / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [2, 4]
+    state = torch.load(best, weights_only=True)
+    assert best.name == "best.pt"
+    assert state["step"] == int(max(rows, key=lambda row: float(row["score"]))["step"])
+    net = PanopticNet(TINY)
+    net.load_state_dict(state["average"])
+    expected = max(float(row["score"]) for row in rows)
+    assert score(net, config.held_out, tmp_path)["score"] == pytest.approx(expected, abs=1e-6)
+
+    longer = replace(config, out_dir=tmp_path / "second", start=str(best), rate=1e-9, held_out=HeldOut())
+    again = torch.load(train(longer), weights_only=True)
+    for name, value in state["average"].items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(value, again["weights"][name], atol=1e-5), name
+    with pytest.raises(ConfigError, match=r"start: checkpoint .*nowhere\.pt does not exist"):
+        train(replace(longer, out_dir=tmp_path / "third", start=str(tmp_path / "nowhere.pt")))

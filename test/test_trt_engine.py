@@ -1,0 +1,377 @@
+"""The TensorRT engine on a GPU made of NumPy (``fake_gpu``): order on the streams, memory, teardown, faults.
+
+What only silicon can show (that kernels and plans compute the right thing, and how fast) is in ``test_gpu.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_gpu import GPU, FakeGpu, install
+from tiny_model import network, paint, write_tiny_model
+
+from drive_seg.engines import EngineOptions, FunctionEngine, availability, open_engine
+from drive_seg.engines.plan_cache import Plan, PlanCache
+from drive_seg.engines.planned import key_here
+from drive_seg.engines.trt import SLOTS, TrtEngine
+from drive_seg.errors import EngineError, EngineLost, MissingDependency
+from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
+from drive_seg.labels import DRIVING
+from drive_seg.model import Model, load_model
+from drive_seg.pipeline import Pipeline
+from drive_seg.postprocess import FusionOptions
+from drive_seg.stages import HostStages, fresh
+
+SIZE = (160, 96)
+OPTIONS = FusionOptions(score_threshold=0.1, min_instance_area=4, confidence=True)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    return load_model(write_tiny_model(tmp_path_factory.mktemp("model"), size=SIZE))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
+    gpu = FakeGpu(network, SIZE)
+    install(gpu, monkeypatch)
+    yield gpu
+    assert getattr(gpu.stack, "depth", 0) == 0, "a context was left current"
+
+
+def engine_of(model: Model, batch: int = 1, content: bytes = b"FAKE", **options: Any) -> TrtEngine:
+    settings = EngineOptions(max_batch=batch, precision="fp32", **options)
+    return TrtEngine(Plan(key_here(model, settings), content, {}), model, settings)
+
+
+def picture(seed: int, size: tuple[int, int] = (200, 130)) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    draw = np.random.default_rng(seed)
+    things = [
+        (
+            int(draw.integers(3, 6)),
+            *(int(v) for v in draw.integers(0, 60, 2)),
+            *(int(v) for v in draw.integers(8, 60, 2)),
+        )
+        for _ in range(6)
+    ]
+    image = paint(*size, things)
+    image[..., 2] = draw.integers(0, 256, image.shape[:2]) // 200 * 200
+    return image
+
+
+def frames(count: int, seed: int = 0) -> list[Frame]:
+    """Three cameras of different sizes and encodings in turn."""
+    made = []
+    for number in range(count):
+        kind = number % 3
+        if kind == 0:
+            image = CameraImage.from_rgb(picture(seed + number))
+        elif kind == 1:
+            image = CameraImage.from_bgr(picture(seed + number, (320, 96)))
+        else:
+            mono = picture(seed + number, (100, 140))[..., 0]
+            padded = np.zeros((140, 128), np.uint8)
+            padded[:, :100] = mono
+            image = CameraImage("mono8", 100, 140, 128, padded.reshape(-1))
+        made.append(Frame(image, f"camera{kind}"))
+    return made
+
+
+def assert_same(one: PanopticResult, other: PanopticResult) -> None:
+    assert one.frame is other.frame and one.native_size == other.native_size
+    np.testing.assert_array_equal(one.mask, other.mask)
+    np.testing.assert_array_equal(one.panoptic, other.panoptic)
+    np.testing.assert_array_equal(one.confidence, other.confidence)
+    assert one.instances == other.instances
+
+
+def on_cpu(batches: list[list[Frame]], options: FusionOptions = OPTIONS) -> list[PanopticResult]:
+    with Pipeline(FunctionEngine(network, SIZE, max_batch=4), DRIVING, options) as pipeline:
+        return [result for batch in batches for result in pipeline.submit(batch).wait()]
+
+
+def in_flight(pipeline: Pipeline, batches: list[list[Frame]]) -> list[PanopticResult]:
+    """As many batches under way as there are slots."""
+    flying, results = [], []
+    for batch in batches:
+        if len(flying) == pipeline.slots:
+            results += flying.pop(0).wait()
+        flying.append(pipeline.submit(batch))
+    return results + [result for pending in flying for result in pending.wait()]
+
+
+class TestOrder:
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize("fused", [True, False])
+    def test_many_batches_in_flight_give_what_the_cpu_gives(
+        self, fused: bool, seed: int, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gpu.random.seed(seed)
+        if not fused:
+            monkeypatch.delattr(TrtEngine, "stages")
+        sizes = [1, 4, 2, 4, 4, 3, 1, 4, 4]
+        source = iter(frames(sum(sizes), 100 * seed))
+        batches = [[next(source) for _ in range(size)] for size in sizes]
+        with Pipeline(engine_of(model, batch=4), DRIVING, OPTIONS) as pipeline:
+            assert pipeline.slots == SLOTS
+            ours = in_flight(pipeline, batches)
+        for one, other in zip(ours, on_cpu(batches), strict=True):
+            assert_same(one, other)
+        assert ("letterbox" in gpu.launches) is fused
+        assert not gpu.leaks
+
+    def test_copies_wait_for_nothing_that_they_do_not_need(self, gpu: FakeGpu, model: Model) -> None:
+        """All slots can be uploaded before anything is computed, and computed before anything is downloaded."""
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            in_flight(pipeline, [[frame] for frame in frames(3)])  # every slot has its graph
+            gpu.launches.clear()
+            pending = [pipeline.submit([frame]) for frame in frames(3)]
+            upload, compute, download = gpu.streams.values()
+            while gpu.step(upload):
+                pass
+            assert not upload.queue and not gpu.launches
+            while gpu.step(compute):
+                pass
+            assert not compute.queue and gpu.launches.count("network") == 3
+            assert len(download.queue) >= 3
+            for one in pending:
+                one.wait()
+
+    def test_the_steady_state_is_one_graph_and_odd_batches_are_not(self, gpu: FakeGpu, model: Model) -> None:
+        with Pipeline(engine_of(model, batch=2), DRIVING, OPTIONS) as pipeline:
+            for batch in ([0, 1], [2], [3, 4]) * 3:
+                pipeline.submit([frames(5)[number] for number in batch]).wait()
+            gpu.launches.clear()
+            pipeline.submit(frames(2)).wait()
+            assert gpu.launches.count("graph") == 1
+            gpu.launches.clear()
+            pipeline.submit(frames(1)).wait()
+            assert gpu.launches.count("graph") == 0 and gpu.launches.count("network") == 1
+
+    def test_what_cannot_be_captured_is_enqueued(self, gpu: FakeGpu, model: Model) -> None:
+        gpu.can_capture = False
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            batch = frames(4)
+            ours = in_flight(pipeline, [[frame] for frame in batch])
+        for one, other in zip(ours, on_cpu([[frame] for frame in batch]), strict=True):
+            assert_same(one, other)
+
+    def test_the_gpus_own_times_are_told(self, gpu: FakeGpu, model: Model) -> None:
+        with Pipeline(engine_of(model), DRIVING) as pipeline:
+            times = pipeline(frames(1)[0]).times
+        for stage in ("gpu_h2d", "gpu_preprocess", "gpu_inference", "gpu_fusion", "gpu_d2h"):
+            assert getattr(times, stage) > 0
+        assert times.inference is not None and times.postprocess is not None
+
+    def test_thresholds_and_sizes_follow_the_options(self, gpu: FakeGpu, model: Model) -> None:
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            for options in (
+                FusionOptions(score_threshold=0.9),
+                FusionOptions(min_instance_area=2000, output_resolution="network"),
+                FusionOptions(confidence=True, output_resolution="network"),
+                OPTIONS,
+            ):
+                pipeline.options = options
+                for frame in frames(3, 7):
+                    assert_same(pipeline(frame), on_cpu([[frame]], options)[0])
+
+
+class TestLimitsOfTheKernels:
+    def test_a_frame_beyond_them_is_done_by_the_cpu(self, gpu: FakeGpu, model: Model) -> None:
+        gpu.header_flags = 1
+        batches = [frames(3), frames(3, 50), frames(2, 70)]
+        with Pipeline(engine_of(model, batch=3), DRIVING, OPTIONS) as pipeline:
+            for one, other in zip(in_flight(pipeline, batches), on_cpu(batches), strict=True):
+                assert_same(one, other)
+
+    def test_more_instances_than_usual_are_fetched(self, gpu: FakeGpu, model: Model) -> None:
+        image = paint(*SIZE, ground=3)
+        image[..., 2] = 200  # a peak in every cell
+        options = FusionOptions(score_threshold=0.0, min_instance_area=1, max_centers=2000)
+        frame = Frame(CameraImage.from_rgb(image))
+        with Pipeline(engine_of(model), DRIVING, options) as pipeline:
+            ours = pipeline(frame)
+        assert len(ours.instances) > 256
+        assert ours.instances == on_cpu([[frame]], options)[0].instances
+
+    def test_kernels_that_cannot_be_had_leave_the_rest_to_the_cpu(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from drive_seg.engines import kernels
+
+        def no_compiler(capability: object, cache: object) -> bytes:
+            raise EngineError("neither nvcc nor NVRTC")
+
+        monkeypatch.setattr(kernels, "cubin", no_compiler)
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            frame = frames(1)[0]
+            assert_same(pipeline(frame), on_cpu([[frame]])[0])
+            assert "neither nvcc nor NVRTC" in pipeline.engine.info.reason
+        assert "letterbox" not in gpu.launches
+
+
+class TestMemory:
+    def test_it_is_constant_once_every_camera_was_seen(self, gpu: FakeGpu, model: Model) -> None:
+        with Pipeline(engine_of(model, batch=2), DRIVING, OPTIONS) as pipeline:
+            batches = [[frame] for frame in frames(24)]
+            in_flight(pipeline, batches)
+            in_flight(pipeline, batches[1:])
+            in_flight(pipeline, batches[2:])
+            before = dict.fromkeys(gpu.memory), dict(gpu.pinned), gpu.contexts
+            for _ in range(4):
+                in_flight(pipeline, batches)
+            assert before == (dict.fromkeys(gpu.memory), dict(gpu.pinned), gpu.contexts)
+
+    def test_a_folder_of_photographs_does_not_fill_the_gpu(self, gpu: FakeGpu, model: Model) -> None:
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            counts = []
+            for number in range(40):
+                pipeline(Frame(CameraImage.from_rgb(paint(160 + 2 * number, 96))))
+                counts.append(len(gpu.memory))
+        assert counts[-1] == counts[20]
+
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_memory_that_runs_out_anywhere_leaves_nothing_behind(self, batch: int, gpu: FakeGpu, model: Model) -> None:
+        def run(allowed: int | None) -> None:
+            gpu.fail_after = allowed
+            with Pipeline(engine_of(model, batch=batch), DRIVING, OPTIONS) as pipeline:
+                pipeline.submit(frames(batch)).wait()
+
+        run(None)
+        needed = gpu.taken
+        assert needed > 20
+        for allowed in range(needed):
+            with pytest.raises(EngineError, match="out of memory"):
+                run(allowed)
+            assert not gpu.leaks, f"after {allowed} allocations"
+
+    def test_after_memory_ran_out_in_a_frame_the_next_frame_is_right(self, gpu: FakeGpu, model: Model) -> None:
+        small, large = frames(2)
+        large = Frame(CameraImage.from_rgb(paint(800, 600)))
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            pipeline(small)
+            gpu.fail_after = 0
+            with pytest.raises(EngineError, match=r"out of memory \(1024 of 81920 MiB free"):
+                pipeline(large)
+            gpu.fail_after = None
+            for frame in (small, large, small):
+                assert_same(pipeline(frame), on_cpu([[frame]])[0])
+
+
+class TestEnds:
+    @pytest.mark.parametrize("in_work", [0, 1, 3])
+    def test_it_may_be_closed_at_any_time_and_twice(self, in_work: int, gpu: FakeGpu, model: Model) -> None:
+        pipeline = Pipeline(engine_of(model), DRIVING, OPTIONS)
+        pending = [pipeline.submit([frame]) for frame in frames(in_work)]
+        pipeline.close()
+        pipeline.close()
+        assert len(pending) == in_work and gpu.idle and not gpu.leaks
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_two_engines_may_end_in_either_order(self, order: tuple[int, int], gpu: FakeGpu, model: Model) -> None:
+        engines = [engine_of(model), engine_of(model)]
+        pipelines = [Pipeline(engine, DRIVING, OPTIONS) for engine in engines]
+        pipelines[order[0]].close()
+        frame = frames(1)[0]
+        assert_same(pipelines[order[1]](frame), on_cpu([[frame]])[0])
+        pipelines[order[1]].close()
+        assert not gpu.leaks
+
+    def test_it_may_be_opened_used_and_closed_on_different_threads(self, gpu: FakeGpu, model: Model) -> None:
+        made: dict[str, Any] = {}
+        frame = frames(1)[0]
+
+        def on_a_thread(step: Callable[[], None]) -> None:
+            thread = threading.Thread(target=step)
+            thread.start()
+            thread.join()
+
+        on_a_thread(lambda: made.update(pipeline=Pipeline(engine_of(model), DRIVING, OPTIONS)))
+        on_a_thread(lambda: made.update(result=made["pipeline"](frame)))
+        assert_same(made["result"], on_cpu([[frame]])[0])
+        on_a_thread(made["pipeline"].close)
+        assert not gpu.leaks
+
+    def test_a_lost_gpu_is_told_from_a_failed_frame(self, gpu: FakeGpu, model: Model) -> None:
+        pipeline = Pipeline(engine_of(model), DRIVING, OPTIONS)
+        pending = pipeline.submit(frames(1))
+        gpu.lost = True
+        with pytest.raises(EngineLost, match=r"GPU 0 is lost.*unspecified launch failure.*restart"):
+            pending.wait()
+        with pytest.raises(EngineLost):
+            pipeline(frames(1)[0])
+        pipeline.close()  # says nothing
+
+    def test_waiting_for_what_was_not_submitted_is_an_error(self, gpu: FakeGpu, model: Model) -> None:
+        with engine_of(model) as engine, pytest.raises(EngineError, match="not submitted"):
+            engine.slots[0].wait()
+
+
+class TestOpening:
+    def test_a_plan_that_does_not_load_says_why(self, gpu: FakeGpu, model: Model) -> None:
+        with pytest.raises(EngineError, match="magic tag does not match"):
+            engine_of(model, content=b"garbage")
+        assert not gpu.leaks
+
+    def test_a_plan_of_another_network_is_refused(self, gpu: FakeGpu, model: Model) -> None:
+        named = dataclasses.replace(model, outputs=dataclasses.replace(model.outputs, centers="heat"))
+        with pytest.raises(EngineError, match=r"has tensors \['centers'.*expected.*'heat'"):
+            engine_of(named)
+        with pytest.raises(EngineError, match=r"does not take \(1, 96, 192, 3\)"):
+            engine_of(dataclasses.replace(model, width=192))
+        assert not gpu.leaks
+
+    def test_auto_takes_tensorrt_when_its_plan_is_there(self, gpu: FakeGpu, model: Model, tmp_path: Path) -> None:
+        options = EngineOptions(cache_dir=tmp_path)
+        row = availability()[0]
+        assert (row.backend, row.available, GPU.name in row.reason) == ("tensorrt", True, True)
+        with open_engine(model, "auto", options) as engine:
+            assert engine.info.backend != "tensorrt"
+            assert "no engine of tiny 160x96 x1 fp32" in engine.info.reason
+            assert "drive_seg build-engine" in engine.info.reason
+        key = key_here(model, options)
+        PlanCache(tmp_path / "tensorrt").store(Plan(key, b"FAKE", {}))
+        with open_engine(model, "auto", options) as engine:
+            assert (engine.info.backend, engine.info.precision) == ("tensorrt", "fp32")
+            assert engine.info.device == "NVIDIA Fake (sm_90)" and engine.info.key == key.text
+            slot = engine.slots[0]
+            slot.input[0] = picture(1, SIZE)
+            slot.submit(1)
+            got = slot.wait()
+            want = network(picture(1, SIZE)[None])
+            for name in ("semantic", "confidence", "centers", "offsets"):
+                np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+        assert not gpu.leaks
+
+    @pytest.mark.parametrize("package", ["tensorrt", "pycuda"])
+    def test_what_is_missing_is_named_with_its_command(
+        self, package: str, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = key_here(model, EngineOptions())
+        for name in (package, f"{package}.driver"):
+            monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MissingDependency, match=rf"{package}.*pip install 'drive_seg\[gpu\]'"):
+            TrtEngine(Plan(key, b"FAKE", {}), model, EngineOptions())
+
+
+def test_a_cpu_pipeline_is_as_it_was(model: Model) -> None:
+    """Engines without stages of their own are served by the CPU's."""
+    seen: list[RawOutputs] = []
+
+    def watched(batch: Any) -> RawOutputs:
+        seen.append(network(batch))
+        return seen[-1]
+
+    with Pipeline(FunctionEngine(watched, SIZE), DRIVING, OPTIONS) as pipeline:
+        result = pipeline(frames(1)[0])
+        assert isinstance(pipeline._stages, HostStages)
+        assert result.times.gpu_inference is None and len(seen) == 1
+    assert fresh(frames(1)[0], "mask", (2, 3), np.uint8).shape == (2, 3)
