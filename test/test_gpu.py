@@ -124,11 +124,13 @@ class TestParity:
         with engine_of(model, "fp16", batch=4) as engine:
             slot = engine.slots[0]
             for count in (4, 3, 1, 4):
-                slot.input[:count] = np.stack(reference.frames[:count])
+                for index in range(count):
+                    slot.input[index] = reference.frames[index % len(reference.frames)]
                 slot.submit(count)
                 maps = slot.wait()
                 for index in range(count):
-                    assert (maps.semantic[index] == reference.answers[index].semantic[0]).mean() >= 0.99
+                    answer = reference.answers[index % len(reference.frames)]
+                    assert (maps.semantic[index] == answer.semantic[0]).mean() >= 0.99
 
     def test_the_graph_computes_what_the_enqueued_network_computes(self, model: Model, reference: Reference) -> None:
         answers = []

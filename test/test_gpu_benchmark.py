@@ -98,7 +98,7 @@ class TestRun:
 
         monkeypatch.setattr(planned.plan_for, "__defaults__", (*planned.plan_for.__defaults__[:-1], make))
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.find_gpu", lambda index=0: __import__("fake_gpu").GPU)
-        monkeypatch.setattr("drive_seg.gpu_benchmark.cases._WARM_UP", 1)
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.WARM_UP", 1)
         work = Work((Layer("conv", 10**9, 1000, 1000, 1000, False),))
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", lambda *_: work)
         return gpu

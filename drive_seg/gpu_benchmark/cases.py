@@ -22,8 +22,8 @@ from drive_seg.engines.protocol import EngineOptions
 from drive_seg.engines.trt import TrtEngine
 from drive_seg.errors import DriveSegError, EngineError
 from drive_seg.frame import CameraImage, Frame
+from drive_seg.gpu_benchmark.latency import WARM_UP, host_to_host
 from drive_seg.gpu_benchmark.sample import SampleEngine
-from drive_seg.gpu_benchmark.torch_side import host_to_host
 from drive_seg.gpu_benchmark.work import Peaks, count
 from drive_seg.machine import hardware
 from drive_seg.model import Model
@@ -34,8 +34,6 @@ SIZES = ((640, 384), (960, 544), (1920, 1088))
 """Network sizes; 1088 is the first multiple of 32 that holds 1080 lines."""
 PRECISIONS = ("fp32", "fp16", "int8")
 CAMERAS = 4
-_WARM_UP = 30
-
 Say = Callable[[str, int, int], None]
 
 
@@ -134,7 +132,7 @@ def measure_case(
             found["note"] = engine.info.reason
         if case.batch == 1:
             with Pipeline(SampleEngine(engine), sized.labels, allocate=ReusedBuffers()) as sample:
-                found["sample"] = _figures(host_to_host(sample, list(images), frames, _WARM_UP))
+                found["sample"] = _figures(host_to_host(sample, images, frames, WARM_UP))
     raw_bytes = case.batch * images[0].data.size
     found |= shares(sized, case, gpu, raw_bytes, torch_figures)
     return found
@@ -162,11 +160,11 @@ def shares(
 def ask_torch(
     python: str, images: Sequence[CameraImage], frames: int, sizes: Sequence[tuple[int, int]]
 ) -> dict[str, Any]:
-    """The figures of ``torch_side`` from the Python that has torch; ``why`` where there are none."""
+    """The figures of ``drive_seg.network.torch_speed`` from the Python that has torch; ``why`` where there are none."""
     with tempfile.TemporaryDirectory(prefix="drive_seg_torch_") as folder:
         pictures, out = Path(folder) / "frames.npy", Path(folder) / "out.json"
         np.save(pictures, np.stack([decode_rgb(image) for image in images]))
-        command = [python or sys.executable, "-m", "drive_seg.gpu_benchmark.torch_side", str(out), str(pictures)]
+        command = [python or sys.executable, "-m", "drive_seg.network.torch_speed", str(out), str(pictures)]
         command += [str(frames), *(f"{width}x{height}" for width, height in sizes)]
         # Another Python must not see what was put on the paths of this one.
         own = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])} if python else {}
@@ -186,7 +184,7 @@ def _bare(engine: TrtEngine, frames: int) -> Percentiles:
     """Copies and network of letterboxed frames that are in page-locked memory already."""
     slot = engine.slots[0]
     taken = np.zeros(frames)
-    for number in range(-_WARM_UP, frames):
+    for number in range(-WARM_UP, frames):
         watch = Stopwatch()
         slot.submit(engine.network.max_batch)
         slot.wait()
@@ -200,7 +198,7 @@ def _latency(
     """Camera pixels to native maps, a batch at a time; and the median of what the GPU spent on it."""
     taken = np.zeros(frames)
     stages: dict[str, list[float]] = {}
-    for number in range(-_WARM_UP, frames):
+    for number in range(-WARM_UP, frames):
         watch = Stopwatch()
         results = pipeline.submit(_batch(images, number, batch)).wait()
         taken[max(number, 0)] = watch.lap()

@@ -27,6 +27,7 @@ class SampleEngine(FunctionEngine):
         def run(batch: NDArray[np.uint8]) -> RawOutputs:
             with arena.active("run the sample"):
                 arena.driver.memcpy_htod(addresses[image.name], np.ascontiguousarray(batch))
+                arena.driver.Context.synchronize()
                 network.enqueue(context, addresses, len(batch))
                 network.compute.synchronize()
                 maps = []

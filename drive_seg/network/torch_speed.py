@@ -1,13 +1,12 @@
 """What torch does with the same network, and what the GPU reaches at its best: for the Python that has torch.
 
-python -m drive_seg.gpu_benchmark.torch_side OUT.json FRAMES.npy COUNT 640x384 960x544 ...
+python -m drive_seg.network.torch_speed OUT.json FRAMES.npy COUNT 640x384 960x544 ...
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,27 +17,10 @@ from numpy.typing import NDArray
 
 from drive_seg.engines.function import FunctionEngine
 from drive_seg.errors import DriveSegError
-from drive_seg.frame import CameraImage, Frame, RawOutputs
+from drive_seg.frame import CameraImage, RawOutputs
+from drive_seg.gpu_benchmark.latency import host_to_host
 from drive_seg.labels import DRIVING
 from drive_seg.pipeline import Pipeline
-from drive_seg.telemetry import Percentiles
-
-WARM_UP = 20
-
-
-def host_to_host(pipeline: Pipeline, images: list[CameraImage], count: int, warm_up: int = WARM_UP) -> Percentiles:
-    """Milliseconds from camera pixels to native maps, one frame at a time."""
-    taken = np.zeros(count)
-    for number in range(-warm_up, count):
-        frame = Frame(images[number % len(images)])
-        start = time.perf_counter_ns()
-        pipeline(frame)
-        if number >= 0:
-            taken[number] = (time.perf_counter_ns() - start) / 1e6
-    found = Percentiles.of(taken)
-    if found is None:
-        raise ValueError(f"count must be at least 1, got {count}")
-    return found
 
 
 def best_seconds(torch: Any, work: Callable[[], object], repeats: int = 10) -> float:
