@@ -61,7 +61,12 @@ setup(
     ],
     extras_require={
         "ros": ROS,
-        "gpu": ["tensorrt>=8.6,<12; sys_platform == 'linux'", "pycuda>=2024.1; sys_platform == 'linux'"],
+        # pycuda: the first that builds with CUDA 13. onnx: int8 graphs are rewritten for TensorRT.
+        "gpu": [
+            "tensorrt>=8.6,<12; sys_platform == 'linux'",
+            "pycuda>=2025.1.2; sys_platform == 'linux'",
+            "onnx>=1.16",
+        ],
         "train": ["torch>=2.4", "onnx>=1.16"],
         "offline": OFFLINE,
         "cluster": [*OFFLINE, "ray>=2.9"],

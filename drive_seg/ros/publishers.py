@@ -149,10 +149,12 @@ class CameraOutput:
 
 
 def latency_message(camera: str, times: StageTimes, header: Header) -> DiagnosticArray:
-    """One status with a key per stage: milliseconds with three decimals, or ``n/a``."""
+    """One status with a key per stage: milliseconds with three decimals, or ``n/a``; the GPU's where there is one."""
     status = DiagnosticStatus(level=DiagnosticStatus.OK, name=f"drive_seg: latency {camera}", message="ms per stage")
     for stage in STAGES:
         value = getattr(times, stage)
+        if value is None and stage.startswith("gpu_"):
+            continue
         status.values.append(KeyValue(key=stage, value="n/a" if value is None else f"{value:.3f}"))
     return DiagnosticArray(header=header, status=[status])
 
