@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from drive_seg.frame import Lane
 from drive_seg.labels import mask_of
 
 from .camera import Camera, intrinsics, rotation
@@ -15,6 +16,7 @@ from .cell import Cell
 from .chance import chance
 from .effects import Effects
 from .ground import Ground
+from .lines import lane_truth
 from .mesh import Light
 from .road import Road, Stretch, draw_layout
 from .sky import paint_sky, panorama
@@ -35,13 +37,14 @@ class SimFrame:
 
     `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel =
     class id * 1000 + k with k = 1.. within frame and class, 65535 = too small to be labelled.
-    `stamp_ns` = index / fps in nanoseconds.
+    `lanes` from left to right, see `lines.lane_truth`. `stamp_ns` = index / fps in nanoseconds.
     """
 
     image: npt.NDArray[np.uint8]
     panoptic: npt.NDArray[np.uint16]
     index: int
     stamp_ns: int
+    lanes: tuple[Lane, ...] = ()
 
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
@@ -126,7 +129,8 @@ class Simulator:
         ground.draw(_patches(cells, stretch.origin), stage.shadows(cells, actors), stage.contacts(actors))
         stage.draw(cells, actors)
         self._effects.finish(canvas, index, camera.horizon(), stage.glares)
-        return SimFrame(canvas.image, canvas.panoptic(), index, round(index * 1e9 / self.fps))
+        lanes = lane_truth(self._layout.lines, canvas.owners, camera, stretch, self._weather.sight)
+        return SimFrame(canvas.image, canvas.panoptic(), index, round(index * 1e9 / self.fps), lanes)
 
     def _camera(self, time: float) -> Camera:
         phases = self._phases
