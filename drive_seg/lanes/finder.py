@@ -226,8 +226,9 @@ def _fit(
     painted[nearest, row[own].astype(np.intp)] = True
     runs = np.maximum(np.bincount(nearest, minlength=sides.size), 1)
     spread = np.sqrt(np.bincount(nearest, off * off, sides.size) / runs)
-    support = np.bincount(nearest, length[own], sides.size)
-    return _Fitted(curves, painted, painted @ np.ones(height), spread, support)
+    support = np.asarray(np.bincount(nearest, length[own], sides.size), np.float64)
+    rows = np.count_nonzero(painted, axis=1).astype(np.float64)
+    return _Fitted(curves, painted, rows, spread, support)
 
 
 def _assign(bases: FloatArray, x: FloatArray, curves: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:

@@ -283,7 +283,8 @@ def score_source(
 
 def prediction_of(result: PanopticResult) -> Prediction:
     """What is scored of a result."""
-    return Prediction(result.panoptic, {one.panoptic_id: one.score for one in result.instances}, result.mask)
+    scores = {one.panoptic_id: one.score for one in result.instances}
+    return Prediction(result.panoptic, scores, result.mask, result.lanes)
 
 
 class _ScoringSink:
@@ -338,7 +339,7 @@ class TruthfulSim:
         for number in range(self.count or 0):
             drawn = self._simulator.frame(number)
             stem = f"{number:06d}"
-            self._truths[stem] = Truth(drawn.panoptic)
+            self._truths[stem] = Truth(drawn.panoptic, lanes=drawn.lanes)
             origin = Origin(stem, recorded_ns=drawn.stamp_ns)
             yield Frame(CameraImage.from_rgb(drawn.image), stamp_ns=drawn.stamp_ns, token=origin)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, overload
 
 from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.offline.metrics.lane_lines import LineScore
 
 SCHEMA = 1
 METRICS_FILE, FRAMES_FILE = "metrics.json", "frames.jsonl"
@@ -59,6 +60,7 @@ class FrameScore:
         confusion: pixels, a row per true class, a column per predicted class and a last one for unlabelled.
         boundary: outlines by class name.
         lane: lane markings; None where the truth has none.
+        lines: lane boundaries; None where truth or prediction has none.
         changed, static: of the pixels that stayed the same since the previous frame, how many changed their label.
     """
 
@@ -70,6 +72,7 @@ class FrameScore:
     lane: TolerantScore | None
     changed: int
     static: int
+    lines: LineScore | None = None
 
     @property
     def pq(self) -> float:
@@ -93,6 +96,7 @@ class FrameScore:
             "confusion": [list(row) for row in self.confusion],
             "boundary": {name: vars(score) for name, score in self.boundary.items()},
             "lane": None if self.lane is None else vars(self.lane),
+            "lines": None if self.lines is None else vars(self.lines),
             "temporal": {"changed": self.changed, "static": self.static},
         }
 
@@ -108,6 +112,7 @@ class FrameScore:
             None if row["lane"] is None else TolerantScore(**row["lane"]),
             row["temporal"]["changed"],
             row["temporal"]["static"],
+            LineScore(**row["lines"]) if row.get("lines") else None,
         )
 
 

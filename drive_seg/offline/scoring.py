@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
+from drive_seg.frame import Lane
 from drive_seg.labels import (
     MAX_INSTANCES_PER_CLASS,
     PANOPTIC_DIVISOR,
@@ -23,11 +24,13 @@ from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, 
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
     Confusion,
+    LineScore,
     MatchCounts,
     OutlineCounts,
     PrecisionCounts,
     Runs,
     TemporalCounts,
+    compare_lines,
     overlaps,
 )
 from drive_seg.offline.metrics.outlines import busy_rows
@@ -49,11 +52,13 @@ class Truth:
             (uint8; 255 void), in the truth's own classes.
         crowds: values of ``map`` that stand for several objects.
         classes: uint8 (N,) class id by value of ``map``, where the values are no panoptic ids; N is above all of them.
+        lanes: the lane boundaries; None where the truth does not know them.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     crowds: tuple[int, ...] = ()
     classes: NDArray[np.uint8] | None = None
+    lanes: tuple[Lane, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,13 @@ class Prediction:
         map: (H, W), panoptic ids (uint16) or, where there are no instances, class ids (uint8) of the model.
         scores: 0..1 by panoptic id.
         mask: uint8 (H, W) class ids of the same, where they are at hand; 255 unlabelled.
+        lanes: the lane boundaries; None where they were not looked for.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     scores: Mapping[int, float] = field(default_factory=dict)
     mask: NDArray[np.uint8] | None = None
+    lanes: tuple[Lane, ...] | None = None
 
 
 @dataclass
@@ -85,6 +92,7 @@ class Totals:
     precision: PrecisionCounts = field(init=False)
     outlines: OutlineCounts = field(init=False)
     temporal: TemporalCounts = field(init=False)
+    lines: LineScore = field(init=False, default_factory=LineScore)
 
     def __post_init__(self) -> None:
         classes = len(self.labels)
@@ -103,6 +111,7 @@ class Totals:
         self.precision += other.precision
         self.outlines += other.outlines
         self.temporal += other.temporal
+        self.lines += other.lines
         return self
 
     def figures(self) -> dict[str, Any]:
@@ -159,7 +168,8 @@ class Totals:
     def _lane(self) -> dict[str, Any]:
         score = TolerantScore(*self.outlines.pixels[-1].tolist())
         iou = math.nan if self.lane is None else self.confusion.iou([self.lane])
-        return {**_tolerant(score), "iou": none_if_nan(iou), "tolerance_px": self.tolerance}
+        lines = self.lines.to_dict()
+        return {**_tolerant(score), "iou": none_if_nan(iou), "tolerance_px": self.tolerance, "lines": lines}
 
     def _instance(self) -> dict[str, Any]:
         scored = [label for label in self.labels if label.thing and self.countable[label.id]]
@@ -239,6 +249,8 @@ class Scorer:
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
         one.outlines.add(now.truth, now.prediction, busy_rows(runs, *classes, self.map.lane))
+        if truth.lanes is not None and prediction.lanes is not None:
+            one.lines = compare_lines(truth.lanes, prediction.lanes, truth.map.shape[0])
         if self._before is not None and 0 <= stamp_ns - self._before[0] <= CONSECUTIVE_NS:
             one.temporal = compare(self._before[1], now)
         self._before = (stamp_ns, now)
@@ -306,7 +318,9 @@ def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:
         boundary[label.name] = TolerantScore(*outlines.pixels[number].tolist())
     lane = None if one.lane is None else TolerantScore(*outlines.pixels[-1].tolist())
     rows = tuple(tuple(row) for row in confusion.pixels.tolist())
-    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, one.temporal.changed, one.temporal.static)
+    lines = one.lines if one.lines.frames else None
+    temporal = one.temporal
+    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, temporal.changed, temporal.static, lines)
 
 
 def mean(values: list[float]) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import bag_counts, bag_messages, bag_topics, pixels_of, stamp_of
+from drive_seg.offline.bag_images import CLOUD, bag_counts, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.scoring import Truth
@@ -25,7 +26,8 @@ _WAITING = 8
 
 
 class BagTruth:
-    """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras.
+    """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras. The topic
+    ``lanes`` beside it has the lane boundaries.
 
     Args:
         window: only what was recorded from the first to before the second, ns; ``count`` is of the whole bag.
@@ -50,20 +52,34 @@ class BagTruth:
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         counts = bag_counts(path)
         self.count: int | None = None if counts is None else counts[self.topic]
-        self._messages = prefetch(bag_messages(path, [self.topic], window))
+        beside = f"{self.topic.rpartition('/')[0]}/lanes"
+        self._lane_topic = beside if bag_topics(path).get(beside) == CLOUD else None
+        topics = [self.topic] + ([self._lane_topic] if self._lane_topic else [])
+        self._messages = prefetch(bag_messages(path, topics, window))
         self._waiting: dict[int, Any] = {}
+        self._lanes: dict[int, Any] = {}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
-        while stamp_ns not in self._waiting and sum(stamp > stamp_ns for stamp in self._waiting) < _WAITING:
-            _, message = next(self._messages, (None, None))
+        wanted = [self._waiting] + ([self._lanes] if self._lane_topic else [])
+        while any(stamp_ns not in kind and self._later(kind, stamp_ns) < _WAITING for kind in wanted):
+            topic, message = next(self._messages, (None, None))
             if message is None:
                 break
-            self._waiting[stamp_of(message)] = message
-        message = self._waiting.pop(stamp_ns, None)
-        for late in sorted(stamp for stamp in self._waiting if stamp < stamp_ns)[:-_WAITING]:
-            del self._waiting[late]
-        return None if message is None else self._decode(message)
+            kept = self._lanes if topic == self._lane_topic else self._waiting
+            kept[stamp_of(message)] = message
+        message, lanes = self._waiting.pop(stamp_ns, None), self._lanes.pop(stamp_ns, None)
+        for kind in wanted:
+            for late in sorted(stamp for stamp in kind if stamp < stamp_ns)[:-_WAITING]:
+                del kind[late]
+        if message is None:
+            return None
+        truth = self._decode(message)
+        return truth if lanes is None else replace(truth, lanes=lanes_of(lanes))
+
+    @staticmethod
+    def _later(kind: Mapping[int, Any], stamp_ns: int) -> int:
+        return sum(stamp > stamp_ns for stamp in kind)
 
     def _decode(self, message: Any) -> Truth:
         try:
@@ -79,6 +95,7 @@ class BagTruth:
     def close(self) -> None:
         """Close the bag."""
         self._waiting.clear()
+        self._lanes.clear()
         self._messages.close()
 
 

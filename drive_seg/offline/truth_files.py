@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
+from drive_seg.offline.lane_files import LaneReader, open_lanes
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
 
@@ -27,6 +29,7 @@ class FolderTruth:
     Args:
         files: by the key that a frame's stem or stamp must equal.
         decode: turns a file's pixels into a truth.
+        lanes: the lane boundaries of the frames, where the folder has them.
         suffix: endings that images have and their truth has not, such as ``_leftImg8bit``.
     """
 
@@ -39,6 +42,7 @@ class FolderTruth:
         label_map: str | None,
         instances: bool,
         suffix: str = "",
+        lanes: LaneReader | None = None,
     ) -> None:
         self.name = name
         self.classes = classes
@@ -48,6 +52,7 @@ class FolderTruth:
         self._files = files
         self._decode = decode
         self._suffix = suffix
+        self._lanes = lanes
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``."""
@@ -57,7 +62,8 @@ class FolderTruth:
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise SourceError(f"ground truth {path} is no image that can be read")
-        return self._decode(path, pixels)
+        truth = self._decode(path, pixels)
+        return truth if self._lanes is None else replace(truth, lanes=self._lanes.find(path.stem))
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -83,6 +89,8 @@ def _recognise(path: Path) -> str:
         return "drive_seg"
     if (path / "labels").is_dir():
         return "labels"
+    if (path / "lane_instances").is_dir():
+        return "tusimple"
     if path.is_file() or any(path.glob("*.json")):
         return "coco"
     if next(path.rglob("*_labelIds.png"), None) or next(path.rglob("*_instanceIds.png"), None):
@@ -95,10 +103,11 @@ def _recognise(path: Path) -> str:
 
 def _own(path: Path, labels: LabelSet) -> FolderTruth:
     classes = {label.name: label.id for label in labels}
+    lanes = open_lanes(path)
     if (path / "panoptic").is_dir():
         files = png_files(path / "panoptic")
-        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True)
-    return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False)
+        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, lanes=lanes)
+    return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False, lanes=lanes)
 
 
 def _training(path: Path) -> FolderTruth:

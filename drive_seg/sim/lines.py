@@ -68,7 +68,8 @@ def _trace(
     widths = np.zeros(len(s))
     for line in group:
         paint = _look_up(owners, _project(line.d, s, camera, stretch)[0])[1] == LANE_MARKING
-        paint &= (line.dash == 0) | (np.mod(s, line.dash + line.gap) < line.dash)
+        if line.dash:
+            paint &= np.mod(s, line.dash + line.gap) < line.dash
         widths += np.where(paint & rising & inside, line.width * camera.focal / (s - stretch.origin), 0.0)
     painted = widths > 0
     if not painted.any():

@@ -2,11 +2,12 @@
 
 Reading order: ``places`` and ``overlaps`` (one pass over the pixels), then what is counted from it, ``semantic``,
 ``panoptic`` and ``average_precision``; ``dilation`` and ``outlines`` (edges and lane markings within a tolerance),
-``temporal``, ``latency``. Every accumulator adds with ``+=``, pickles, and counts in whole numbers: adding in chunks
-gives the same figures as adding frame by frame, to the last bit, in any order.
+``lane_lines``, ``temporal``, ``latency``. Every accumulator adds with ``+=``, pickles, and counts in whole numbers:
+adding in chunks gives the same figures as adding frame by frame, to the last bit, in any order.
 """
 
 from drive_seg.offline.metrics.average_precision import PrecisionCounts
+from drive_seg.offline.metrics.lane_lines import LineScore, compare_lines
 from drive_seg.offline.metrics.latency import StageSamples
 from drive_seg.offline.metrics.outlines import OutlineCounts
 from drive_seg.offline.metrics.overlaps import Overlaps, Runs, overlaps
@@ -16,6 +17,7 @@ from drive_seg.offline.metrics.temporal import TemporalCounts
 
 __all__ = [
     "Confusion",
+    "LineScore",
     "MatchCounts",
     "OutlineCounts",
     "Overlaps",
@@ -23,5 +25,6 @@ __all__ = [
     "Runs",
     "StageSamples",
     "TemporalCounts",
+    "compare_lines",
     "overlaps",
 ]

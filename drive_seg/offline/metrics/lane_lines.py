@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.frame import Lane
+
 LINE_TOLERANCE = 20
 """Pixels of the camera image across a boundary."""
 ROWS = 72
@@ -27,8 +29,6 @@ _FEWEST = 2
 """A true boundary with points in fewer rows has no angle and is not counted."""
 
 FloatArray = NDArray[np.floating[Any]]
-Polyline = NDArray[np.float32]
-"""float32 (N, 2) x, y in native pixels from near to far, rows falling."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class LineScore:
     """Boundaries of one frame or of many: counts add up.
 
     Attributes:
+        frames: how many were compared.
         found: true boundaries that a prediction matched.
         predicted, true: how many there were.
         right, points: true points within the tolerance of the prediction closest to their boundary, and all of them.
     """
 
+    frames: int = 0
     found: int = 0
     predicted: int = 0
     true: int = 0
@@ -49,6 +51,7 @@ class LineScore:
 
     def __add__(self, other: LineScore) -> LineScore:
         return LineScore(
+            self.frames + other.frames,
             self.found + other.found,
             self.predicted + other.predicted,
             self.true + other.true,
@@ -62,16 +65,29 @@ class LineScore:
         both = self.predicted + self.true
         return 2 * self.found / both if both else math.nan
 
+    def to_dict(self) -> dict[str, Any] | None:
+        """``lane.lines`` of ``metrics.json``; None where no frame was compared."""
+        if not self.frames:
+            return None
+        return {
+            "f1": None if math.isnan(self.f1) else self.f1,
+            "precision": self.found / self.predicted if self.predicted else None,
+            "recall": self.found / self.true if self.true else None,
+            "accuracy": self.right / self.points if self.points else None,
+            "tolerance_px": LINE_TOLERANCE,
+            **vars(self),
+        }
 
-def compare_lines(truth: Sequence[Polyline], prediction: Sequence[Polyline], height: int) -> LineScore:
+
+def compare_lines(truth: Sequence[Lane], prediction: Sequence[Lane], height: int) -> LineScore:
     """Score one frame.
 
     Args:
         height: rows of the camera image.
     """
     rows = np.arange(ROWS) * (height / ROWS)
-    true = [at for line in truth if np.count_nonzero(~np.isnan(at := columns_at(line, rows))) >= _FEWEST]
-    predicted = [columns_at(line, rows) for line in prediction]
+    true = [at for lane in truth if np.count_nonzero(~np.isnan(at := columns_at(lane.points, rows))) >= _FEWEST]
+    predicted = [columns_at(lane.points, rows) for lane in prediction]
     points = [int(np.count_nonzero(~np.isnan(line))) for line in true]
     right = np.zeros((len(true), len(predicted)), np.int64)
     for number, line in enumerate(true):
@@ -85,12 +101,12 @@ def compare_lines(truth: Sequence[Polyline], prediction: Sequence[Polyline], hei
         if right[number, other] * 100 >= _RIGHT_OF_100 * points[number] and right[number, other] > 0:
             found += 1
             right[number], right[:, other] = 0, 0
-    return LineScore(found, len(predicted), len(true), best, sum(points))
+    return LineScore(1, found, len(predicted), len(true), best, sum(points))
 
 
-def columns_at(line: Polyline, rows: FloatArray) -> FloatArray:
-    """float64 (R,) column of a boundary in each row, NaN where it does not reach."""
-    far_to_near = line[::-1].astype(np.float64)
+def columns_at(points: NDArray[np.float32], rows: FloatArray) -> FloatArray:
+    """float64 (R,) column of a boundary's points (N, 2) in each row, NaN where it does not reach."""
+    far_to_near = points[::-1].astype(np.float64)
     return np.interp(rows, far_to_near[:, 1], far_to_near[:, 0], left=math.nan, right=math.nan)
 
 
