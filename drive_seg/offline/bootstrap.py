@@ -110,7 +110,8 @@ def scores(counts: FrameCounts, weights: Array, classes: Sequence[str], things: 
     found["lane.f1"] = f1[:, -1]
     if LANE in classes:
         found["lane.iou"] = iou[:, classes.index(LANE)]
-    found["lane.lines.f1"] = _ratio(lines[:, 0], lines[:, 1])
+    if counts.lines.any():
+        found["lane.lines.f1"] = _ratio(lines[:, 0], lines[:, 1])
     found["temporal.flicker"] = _ratio(changed[:, 0], changed[:, 1])
     for number, name in enumerate(classes):
         found |= {f"panoptic.per_class.{name}.{key}": values[:, number] for key, values in qualities.items()}
