@@ -22,8 +22,9 @@ _GAP = 0.2
 _CUTS = 10 * 1.6 ** np.arange(9)
 """Rows below the first row of the road, of a map of 640 columns, at which strokes are cut: lines that meet far away,
 or touch a crossing, are told apart elsewhere."""
-_SPECK = 1 / 5
-"""A stroke at u rows below the horizon spans at least ``_SPECK * u**2 / width`` rows: about a third of a metre."""
+_SPECK = 1 / 2
+"""A stroke at u rows below the horizon spans at least ``_SPECK * u**2 / width`` rows: about 0.6 m."""
+_SHORT = 6
 _SLOPED_ROWS = 4.0
 """Strokes of fewer rows say where a line is, not where it goes."""
 
@@ -39,7 +40,7 @@ class Strokes:
         mean_row, mean_x: float64 (S,) its middle.
         slope: float64 (S,) columns per row, by least squares.
         straight: bool (S,) whether its slope means something.
-        capped: bool (S,) whether something too wide to be a line sits on its far end, like the head of an arrow.
+        capped: bool (S,) whether something too wide to be a line sits on an end of it, like the head of an arrow.
     """
 
     row: FloatArray
@@ -84,7 +85,7 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
     _, numbers = cv2.connectedComponents(lines, connectivity=8, ltype=cv2.CV_16U)
     column = begin - row * width
     stroke = numbers[row, column].astype(np.intp)
-    capped = _capped(row, column, length, stroke, below_top, lines)
+    capped = _capped(row, column + length // 2, stroke, below_top, np.asarray(numbers))
     x = column + (length - 1) / 2
     return _measure(row + float(top), x, length.astype(np.float64), stroke, capped, top, width)
 
@@ -101,17 +102,26 @@ def _runs(paint: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp],
 
 def _capped(
     row: NDArray[np.intp],
-    column: NDArray[np.intp],
-    length: NDArray[np.intp],
+    middle: NDArray[np.intp],
     stroke: NDArray[np.intp],
     paint: NDArray[np.uint8],
-    lines: NDArray[np.uint8],
+    numbers: NDArray[np.uint16],
 ) -> NDArray[np.bool_]:
-    """bool (S,): whether there is paint beyond the far end of each stroke that belongs to no line."""
-    capped = np.zeros(int(stroke.max()) + 1, np.bool_)
-    present, farthest = np.unique(stroke, return_index=True)
-    above, middle = np.maximum(row[farthest] - 2, 0), (column + length // 2)[farthest]
-    capped[present] = (paint[above, middle] != 0) & (lines[above, middle] == 0)
+    """bool (S,): whether the paint beyond the far end of each stroke belongs to no line, as the head of an arrow, or
+    that before the near end of a short one, as the tip of that head. A piece of a few rows in between, which a cut
+    left there, does not count."""
+    runs = np.bincount(stroke)
+    capped = np.zeros(runs.size, np.bool_)
+    present, first = np.unique(stroke, return_index=True)
+    last = np.zeros(runs.size, np.intp)
+    last[stroke] = np.arange(stroke.size)  # of equal indices the last one stays
+    for end, step, longest in ((first, -2, runs.max()), (last[present], 2, 2 * _SHORT)):
+        there = np.clip(row[end] + step, 0, len(paint) - 1), middle[end]
+        beyond = numbers[there].astype(np.intp)
+        at_end = np.zeros(runs.size, np.bool_)
+        at_end[present] = (paint[there] != 0) & (beyond == 0)
+        at_end[present] |= at_end[beyond] & (runs[beyond] <= _SHORT)
+        capped |= at_end & (runs <= longest)
     return capped
 
 
