@@ -252,7 +252,7 @@ def test_a_perfect_prediction_of_the_simulator_scores_one() -> None:
                 assert isinstance(origin, Origin)
                 truth = sim._truths[origin.stem]
                 lanes = tuple(Lane(lane.order, lane.points + np.float32([5, 0])) for lane in truth.lanes or ())
-                yield Answer(origin.stem, entry.stamp_ns, Prediction(truth.map, {}, lanes))
+                yield Answer(origin.stem, entry.stamp_ns, Prediction(truth.map, {}, lanes=lanes))
 
     lines = evaluate_predictions(Perfect(), sim, DRIVING).metrics["lane"]["lines"]
     assert lines["f1"] == lines["accuracy"] == 1.0 and lines["true"] >= 3
