@@ -14,13 +14,14 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check test clean
+.PHONY: help venv demo check test gpu clean
 
 help:
 	@echo 'make demo    the main job: camera, node and a live table for SECONDS=$(SECONDS) (SOURCE=$(SOURCE) OUT=$(OUT))'
 	@echo '             SOURCE may be sim, a video, a folder of images, a bag, a camera device or a URL'
 	@echo 'make test    lint, types and all tests (PYTEST_ARGS="-k lifecycle -x" picks some)'
 	@echo 'make check   lint and types only'
+	@echo 'make gpu     what needs an NVIDIA GPU: engines, parity, memory, benchmark (docs/tensorrt.md; PYTHON=... with TensorRT)'
 	@echo 'make venv    make or update .venv, which the others do by themselves (PYTHON=python3.12 picks the Python)'
 	@echo 'make clean   remove .venv and everything built; results in out/ stay'
 
@@ -45,6 +46,9 @@ test: check
 	@echo '==> pytest: tests'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 	@echo '==> lint, types and tests passed'
+
+gpu:
+	@$(if $(PYTHON),PYTHON='$(PYTHON)') tools/gpu_check.sh
 
 clean:
 	@echo '==> removing .venv, build/ and caches'

@@ -50,6 +50,7 @@ setup(
     ],
     install_requires=[
         "numpy>=1.24,<3",
+        "scipy>=1.10,<2",
         "opencv-python-headless>=4.6,<6",
         "PyYAML>=6.0",
         "onnxruntime>=1.17,<2",
@@ -60,7 +61,12 @@ setup(
     ],
     extras_require={
         "ros": ROS,
-        "gpu": ["tensorrt>=8.6,<12; sys_platform == 'linux'", "pycuda>=2024.1; sys_platform == 'linux'"],
+        # pycuda: the first that builds with CUDA 13. onnx: int8 graphs are rewritten for TensorRT.
+        "gpu": [
+            "tensorrt>=8.6,<12; sys_platform == 'linux'",
+            "pycuda>=2025.1.2; sys_platform == 'linux'",
+            "onnx>=1.16",
+        ],
         "train": ["torch>=2.4", "onnx>=1.16"],
         "offline": OFFLINE,
         "cluster": [*OFFLINE, "ray>=2.9"],
@@ -70,6 +76,7 @@ setup(
             "onnx>=1.16",
             # A newer release of these finds other things in the same code.
             "ruff>=0.17,<0.18",
+            "motmetrics>=1.4",  # what our identity figures are compared with
             "mypy>=2.4,<2.5",
             "types-PyYAML>=6.0.12",
             "numpy<2.5",

@@ -7,7 +7,8 @@ A frame walks through the package front to back; read it in this order:
     preprocess                   letterbox into the engine's input; Geometry knows the way back
     engines/                     one protocol, one module per backend
     postprocess, lanes           centres + offsets -> instances -> panoptic ids in native pixels; lane boundaries
-    pipeline                     the three above as submit() and wait()
+    tracking                     which instance is which of the frames before
+    pipeline                     the above as submit() and wait()
     worker, telemetry            newest frame first; where every frame and every millisecond went
     ros/ | offline/              the node | video, folders and bags
     network/, sim/               train and export the network | rendered drives with exact truth
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from drive_seg.labels import Label, LabelSet
     from drive_seg.pipeline import Pipeline, open_pipeline
     from drive_seg.postprocess import FusionOptions
+    from drive_seg.tracking import TrackingOptions
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,7 @@ _HOMES = {
     "labels": ("Label", "LabelSet"),
     "pipeline": ("Pipeline", "open_pipeline"),
     "postprocess": ("FusionOptions",),
+    "tracking": ("TrackingOptions",),
 }
 _HOME_OF = {name: f"drive_seg.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -49,6 +52,7 @@ __all__ = [
     "PanopticResult",
     "Pipeline",
     "StageTimes",
+    "TrackingOptions",
     "open_pipeline",
 ]
 

@@ -90,6 +90,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         minimum=0,
         maximum=1_000_000,
     ),
+    Parameter("tracking", True, "Give instances identities that last over frames.", live=True),
+    Parameter(
+        "track_max_age_s",
+        2.0,
+        "Seconds that an identity waits for its object to be seen again.",
+        live=True,
+        minimum=0.0,
+        maximum=60.0,
+    ),
     Parameter(
         "output_resolution",
         "native",
@@ -172,6 +181,8 @@ class Config:
     engine_cache_dir: str
     score_threshold: float
     min_instance_area: int
+    tracking: bool
+    track_max_age_s: float
     output_resolution: str
     input_qos: str
     input_qos_depth: int

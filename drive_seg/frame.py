@@ -155,7 +155,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Instance:
-    """One thing segment. ``area`` counts native pixels; ``score`` is 0..1; ``panoptic_id`` its value in the map."""
+    """One thing segment. ``area`` counts native pixels; ``score`` is 0..1; ``panoptic_id`` its value in the map.
+
+    ``track`` is the same number in all frames of a camera that show this object; None without tracking.
+    """
 
     panoptic_id: int
     class_id: int
@@ -163,6 +166,22 @@ class Instance:
     score: float
     box: Box
     area: int
+    track: int | None = None
+
+    @property
+    def id(self) -> str:
+        """What messages and files call it: ``3001``, or with its track ``3001/17``. See ``split_id``."""
+        return str(self.panoptic_id) if self.track is None else f"{self.panoptic_id}/{self.track}"
+
+
+def split_id(text: str) -> tuple[int, int | None]:
+    """Panoptic id and track, if it has one, of an ``Instance.id``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value, _, track = text.partition("/")
+    return int(value), int(track) if track else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,7 +161,7 @@ def _name_instances(image: NDArray[np.uint8], instances: tuple[Instance, ...], l
     pad = max(1, round(3 * scale))
     taken: list[Box] = []
     for instance in sorted(instances, key=lambda it: it.area, reverse=True):
-        text = f"{instance.class_name} {instance.panoptic_id % PANOPTIC_DIVISOR}  {_hundredths(instance.score)}"
+        text = f"{instance.class_name} {_number(instance)}  {_hundredths(instance.score)}"
         (width, tall), _ = cv2.getTextSize(text, _FONT, size, thickness)
         width, tall = width + 2 * pad, tall + 2 * pad
         if instance.box.height < 1.2 * tall:
@@ -221,7 +221,12 @@ def _draw_strip(strip: NDArray[np.uint8], times: StageTimes, fps: float | None, 
 
 
 def _color(instance: Instance, labels: LabelSet) -> Color:
-    return shade(labels[instance.class_id].color, instance.panoptic_id % PANOPTIC_DIVISOR)
+    return shade(labels[instance.class_id].color, _number(instance))
+
+
+def _number(instance: Instance) -> int:
+    """What tells it from others: its track, the same in every frame, or else its number in this one."""
+    return instance.panoptic_id % PANOPTIC_DIVISOR if instance.track is None else instance.track
 
 
 def _ink(color: Color) -> Color:

@@ -23,6 +23,7 @@ from drive_seg.preprocess import Geometry, decode_compressed
 from drive_seg.resources import find_model
 from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch
+from drive_seg.tracking import Tracking, TrackingOptions
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class Pending:
         slot: Slot,
         prepared: Sequence[Prepared],
         stages: Stages[Any, Any],
+        track: Tracking | None,
         release: Callable[[Slot], None],
     ) -> None:
         self._slot = slot
         self._prepared = prepared
         self._stages = stages
+        self._track = track
         self._release = release
         self._submitted = Stopwatch()
 
@@ -65,6 +68,8 @@ class Pending:
             for item in self._prepared:
                 watch = Stopwatch()
                 result = self._stages.finish(item.frame, outputs, item.index, item.geometry)
+                if self._track is not None:
+                    result = self._track(result)
                 times = dataclasses.replace(item.times, inference=inference, postprocess=watch.lap(), **gpu)
                 results.append(dataclasses.replace(result, times=times))
             return results
@@ -86,6 +91,7 @@ class Pipeline:
         options: thresholds and output size; may be replaced at any time through ``options``.
         allocate: where results are written. The default makes fresh arrays; a publisher that reuses its buffers
             passes its own, and a result is then valid until that buffer is handed out again.
+        tracking: give instances a ``track``; for frames of cameras, in their order. None does not.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Pipeline:
         labels: LabelSet,
         options: FusionOptions = FusionOptions(),
         allocate: Allocator | None = None,
+        tracking: TrackingOptions | None = None,
     ) -> None:
         self.engine = engine
         self.labels = labels
@@ -106,6 +113,8 @@ class Pipeline:
         except BaseException:
             engine.close()
             raise
+        self._track: Tracking | None = None
+        self.tracking = tracking
 
     @property
     def options(self) -> FusionOptions:
@@ -115,6 +124,24 @@ class Pipeline:
     @options.setter
     def options(self, options: FusionOptions) -> None:
         self._stages.options = options
+
+    @property
+    def tracking(self) -> TrackingOptions | None:
+        """How instances of the frames submitted from now on are followed; another value begins with no tracks."""
+        return None if self._track is None else self._track.options
+
+    @tracking.setter
+    def tracking(self, options: TrackingOptions | None) -> None:
+        if options != self.tracking:
+            self._track = None if options is None else Tracking(options)
+
+    def forget_tracks(self) -> None:
+        """Another recording begins: nothing that was seen before goes on in it."""
+        self._track = None if self._track is None else Tracking(self._track.options)
+
+    def continue_tracks(self, other: Pipeline) -> None:
+        """Go on with the tracks of a pipeline that this one takes the place of."""
+        self._track = other._track
 
     def submit(self, frames: Sequence[Frame]) -> Pending:
         """Preprocess a batch into a free slot and start the engine on it.
@@ -134,7 +161,7 @@ class Pipeline:
         except BaseException:
             self._free.append(slot)
             raise
-        return Pending(slot, prepared, self._stages, self._free.append)
+        return Pending(slot, prepared, self._stages, self._track, self._free.append)
 
     def _prepare(self, frame: Frame, slot: Slot, index: int) -> Prepared:
         watch = Stopwatch()
@@ -153,10 +180,10 @@ class Pipeline:
             MalformedImage: not such an array, or a frame that cannot be decoded.
             EngineError: the backend failed.
         """
-        frame = (
-            image if isinstance(image, Frame) else Frame(CameraImage.from_rgb(image), received_ns=time.monotonic_ns())
-        )
-        return self.submit([frame]).wait()[0]
+        if not isinstance(image, Frame):
+            now = time.monotonic_ns()  # the only time that is known of it, and what its tracks move by
+            image = Frame(CameraImage.from_rgb(image), stamp_ns=now, received_ns=now)
+        return self.submit([image]).wait()[0]
 
     def close(self) -> None:
         """Close the engine; a second call does nothing."""
@@ -190,6 +217,7 @@ def open_pipeline(
     cache_dir: str | Path | None = "~/.cache/drive_seg",
     allocate: Allocator | None = None,
     engine_options: EngineOptions | None = None,
+    tracking: TrackingOptions | None = None,
 ) -> Pipeline:
     """Load a model and open the pipeline on the best backend this machine has.
 
@@ -202,6 +230,7 @@ def open_pipeline(
         cache_dir: compiled engines are kept here; None disables the cache.
         allocate: see ``Pipeline``.
         engine_options: replaces precision, max_batch and cache_dir when given.
+        tracking: see ``Pipeline``.
 
     Raises:
         ModelError: the model is missing or damaged.
@@ -210,7 +239,7 @@ def open_pipeline(
     card = load_model(find_model(str(model)))
     cache = None if cache_dir is None else Path(cache_dir).expanduser()
     settings = engine_options or EngineOptions(precision=precision, max_batch=max_batch, cache_dir=cache)
-    return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate)
+    return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate, tracking)
 
 
 def _by_stage(times: GpuTimes | None) -> dict[str, float]:

@@ -84,7 +84,7 @@ class Worker:
         return self.pipeline
 
     def replace(self, pipeline: Pipeline) -> None:
-        """Serve with ``pipeline`` from the next frames on, with the options of the former one, which is closed.
+        """Serve with ``pipeline`` from the next frames on, with options and tracks of the former one, which is closed.
 
         Called on any thread; no frame is lost by it. A worker that is stopping closes ``pipeline`` at once.
         """
@@ -160,6 +160,7 @@ class Worker:
         if successor is None:
             return pipeline
         successor.options = pipeline.options
+        successor.continue_tracks(pipeline)
         self.pipeline = successor
         pipeline.close()
         return successor

@@ -73,6 +73,8 @@ class FakeGpu:
         self.contexts = 0
         self._clock = itertools.count(1)
         self.stack = threading.local()
+        self.null = FakeStream.null(self)
+        """The default stream, which ours do not wait for: what is put on it is late too."""
 
     # Context.
 
@@ -139,6 +141,13 @@ class FakeGpu:
 
 
 class FakeStream:
+    @classmethod
+    def null(cls, gpu: FakeGpu) -> FakeStream:
+        stream = cls.__new__(cls)
+        stream.gpu, stream.handle, stream.queue = gpu, 0, deque()
+        gpu.streams[0] = stream
+        return stream
+
     def __init__(self, gpu: FakeGpu, flags: int) -> None:
         gpu.check()
         assert flags == 1, "streams must not wait for the default stream"
@@ -231,7 +240,7 @@ def driver_of(gpu: FakeGpu) -> types.ModuleType:
     class Context:
         @staticmethod
         def synchronize() -> None:
-            gpu.check()
+            gpu.run_until(lambda: gpu.idle)
 
     class Device:
         def __init__(self, index: int) -> None:
@@ -241,8 +250,7 @@ def driver_of(gpu: FakeGpu) -> types.ModuleType:
             return _Context(gpu)
 
     def memset(address: int, value: int, count: int) -> None:
-        gpu.check()
-        gpu.view(address, count).fill(value)
+        gpu.put(gpu.null, lambda: gpu.view(address, count).fill(value))
 
     def up(address: int, source: Any, stream: FakeStream) -> None:
         host = _bytes(source)
@@ -255,11 +263,11 @@ def driver_of(gpu: FakeGpu) -> types.ModuleType:
         gpu.put(stream, lambda: np.copyto(host, gpu.view(address, host.size)))
 
     def up_now(address: int, source: Any) -> None:
-        gpu.check()
-        np.copyto(gpu.view(address, _bytes(source).size), _bytes(source))
+        staged = _bytes(source).copy()  # the call returns when this is done, not when it has arrived
+        gpu.put(gpu.null, lambda: np.copyto(gpu.view(address, staged.size), staged))
 
     def down_now(target: Any, address: int) -> None:
-        gpu.check()
+        gpu.null.synchronize()
         np.copyto(_bytes(target), gpu.view(address, _bytes(target).size))
 
     def pagelocked_empty(nbytes: int, dtype: Any) -> NDArray[np.uint8]:

@@ -31,22 +31,31 @@ from drive_seg.offline.evaluation import Evaluation
 from drive_seg.offline.sources import open_source
 from drive_seg.offline.truth import open_truth
 from drive_seg.postprocess import FusionOptions
+from drive_seg.tracking import TrackingOptions
 
 FRAMES = 23
 OPTIONS = EvaluationOptions()
+TRACKING = TrackingOptions(max_age_s=0.35)
 
 
 def write_drive(path: Path, seed: int = 0, storage: str = "mcap") -> Path:
-    """A bag whose pictures are right, wrong or flickering by chance; some frames have no truth, one is no image."""
+    """A bag whose pictures are right, wrong or flickering by chance; some frames have no truth, one is no image, and
+    in two the truth does not know its object again."""
     from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    from drive_seg.offline.bag_writer import DETECTIONS
+    from drive_seg.offline.vision_msgs import DEFINITIONS
 
     store: Any = get_typestore(Stores.ROS2_HUMBLE)
+    for name, text in DEFINITIONS.items():
+        store.register(get_types_from_msg(text, name))
     kind = "sensor_msgs/msg/Image"
     plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
     with Writer(path, version=8, storage_plugin=plugin) as writer:
         topics = ("/camera/image_raw", "/camera/truth/panoptic")
         images, truths = (writer.add_connection(topic, kind, typestore=store) for topic in topics)
+        listings = writer.add_connection("/camera/truth/instances", DETECTIONS, typestore=store)
         for number in range(FRAMES):
             random = np.random.default_rng([seed, number])
             truth = np.ones((HEIGHT, WIDTH), np.uint16)
@@ -65,7 +74,21 @@ def write_drive(path: Path, seed: int = 0, storage: str = "mcap") -> Path:
                 data = truth.view(np.uint8).reshape(-1)
                 message = store.types[kind](header, HEIGHT, WIDTH, "16UC1", 0, WIDTH * 2, data)
                 writer.write(truths, at + int(random.integers(0, 60_000_000)), store.serialize_cdr(message, kind))
+                names = ["3001/7"] if number not in (4, 19) else ["3001"]
+                listing = store.types[DETECTIONS](header, [_detection(store, header, name) for name in names])
+                recorded = at + int(random.integers(0, 60_000_000))
+                writer.write(listings, recorded, store.serialize_cdr(listing, DETECTIONS))
     return path
+
+
+def _detection(store: Any, header: Any, name: str) -> Any:
+    types = {kind.rpartition("/")[2]: made for kind, made in store.types.items()}
+    pose = types["Pose"](types["Point"](0.0, 0.0, 0.0), types["Quaternion"](0.0, 0.0, 0.0, 1.0))
+    hypothesis = types["ObjectHypothesis"]("vehicle", 1.0)
+    result = types["ObjectHypothesisWithPose"](hypothesis, types["PoseWithCovariance"](pose, np.zeros(36)))
+    vision = {name: store.types[f"vision_msgs/msg/{name}"] for name in ("Point2D", "Pose2D", "BoundingBox2D")}
+    box = vision["BoundingBox2D"](vision["Pose2D"](vision["Point2D"](1.0, 1.0), 0.0), 1.0, 1.0)
+    return types["Detection2D"](header, [result], box, name)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +98,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def job(model: str) -> Job:
-    return Job(model, "onnxruntime", "auto", FusionOptions(), OPTIONS, threads=1, worst=4)
+    return Job(model, "onnxruntime", "auto", FusionOptions(), OPTIONS, threads=1, worst=4, tracking=TRACKING)
 
 
 def figures(evaluation: Evaluation) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -87,7 +110,7 @@ def figures(evaluation: Evaluation) -> tuple[dict[str, Any], list[dict[str, Any]
 
 
 def in_one_pass(bag: Path, model: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    with open_pipeline(model, "onnxruntime") as pipeline:
+    with open_pipeline(model, "onnxruntime", tracking=TRACKING) as pipeline:
         truth = open_truth(str(bag), DRIVING)
         return figures(evaluate_source(open_source(str(bag)), truth, pipeline, "tiny", OPTIONS).evaluation)
 
@@ -99,6 +122,11 @@ def test_chunks_add_up_to_one_pass(tmp_path: Path, model: str, job: Job, storage
     document, frames = in_one_pass(bag, model)
     assert 0 < document["panoptic"]["all"]["pq"] < 1 and document["temporal"]["changed"] > 0
     assert document["frames"] == FRAMES - 4 and document["unmatched"]["predictions"] == 3
+    tracking = document["tracking"]
+    assert tracking["frames"] == FRAMES - 6 and tracking["objects"] == 1 and 0 < tracking["idf1"] < 1
+    assert tracking["id_switches"] > 0 and tracking["id_switches"] == sum(
+        frame["temporal"]["id_switches"] for frame in frames
+    )
     chunks, images = plan([str(bag)], seconds=seconds)
     assert images == FRAMES and (len(chunks) == 1) == (seconds > 10)
     done: list[int] = []
@@ -122,6 +150,8 @@ def test_a_list_of_bags_is_the_sum_of_its_bags(tmp_path: Path, model: str, job: 
     assert document["frames"] == sum(other["frames"] for other, _ in alone)
     summed = np.sum([other["semantic"]["confusion"] for other, _ in alone], axis=0)
     assert document["semantic"]["confusion"] == summed.tolist()
+    for count in ("idtp", "idfp", "idfn", "id_switches", "objects", "tracks", "frames"):
+        assert document["tracking"][count] == sum(other["tracking"][count] for other, _ in alone)
     for kind in ("predictions", "truths"):
         assert document["unmatched"][kind] == sum(other["unmatched"][kind] for other, _ in alone)
     assert document["temporal"]["pairs"] == sum(other["temporal"]["pairs"] for other, _ in alone)
@@ -238,7 +268,7 @@ def test_the_command_spreads_over_ray(tmp_path: Path, model: str) -> None:
     serial, _ = evaluate(bag, "--model", model)
     spread, _ = evaluate(bag, "--model", model, "--engine", "ray", "--workers", 2, "--chunk-seconds", 0.5)
     assert spread["environment"]["workers"] == 2
-    for key in ("frames", "panoptic", "semantic", "boundary", "lane", "instance", "temporal", "unmatched"):
+    for key in ("frames", "panoptic", "semantic", "boundary", "lane", "instance", "temporal", "tracking", "unmatched"):
         assert spread[key] == serial[key], key
     _, said = evaluate(bag, "--engine", "ray", "--address", "127.0.0.1:1", code=1)
     assert said.count("error:") == 1 and "cannot reach Ray at 127.0.0.1:1" in said

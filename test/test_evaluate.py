@@ -21,11 +21,12 @@ from drive_seg.errors import ConfigError, SourceError
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bags import BagCopy, BagSource
-from drive_seg.offline.evaluate import EvaluationOptions, TruthfulSim, evaluate_predictions, evaluate_source
+from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions, evaluate_source
 from drive_seg.offline.evaluation import Evaluation, FrameScore
 from drive_seg.offline.label_map import bind, load_map
 from drive_seg.offline.predictions import open_predictions
 from drive_seg.offline.runner import run
+from drive_seg.offline.simulated import TruthfulSim
 from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import open_source
 from drive_seg.offline.truth import open_truth
@@ -261,8 +262,8 @@ def test_files_hold_what_the_evaluation_holds(tmp_path: Path, pipeline: Pipeline
     found.write(tmp_path / "report")
     document = json.loads((tmp_path / "report/metrics.json").read_text())
     assert document == json.loads(json.dumps(found.to_dict()))
-    keys = "schema frames unmatched labels panoptic semantic boundary lane instance temporal fps latency_ms environment"
-    assert list(document) == [*keys.split(), "command"]
+    keys = "schema frames unmatched labels panoptic semantic boundary lane instance temporal tracking fps"
+    assert list(document) == [*keys.split(), "latency_ms", "environment", "command"]
     assert document["schema"] == 1 and document["command"] == "drive_seg evaluate x"
     lines = (tmp_path / "report/frames.jsonl").read_text().splitlines()
     assert [FrameScore.from_dict(json.loads(line)) for line in lines] == list(found.frames)

@@ -20,12 +20,13 @@ from drive_seg import cli
 from drive_seg.errors import SourceError
 from drive_seg.frame import CameraImage, Frame, Lane, PanopticResult
 from drive_seg.labels import DRIVING
-from drive_seg.offline.evaluate import EvaluationOptions, TruthfulSim, evaluate_predictions
+from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions
 from drive_seg.offline.lane_files import LANES_FILE, LaneReader, LaneWriter
 from drive_seg.offline.metrics import LineScore, compare_lines
 from drive_seg.offline.predictions import Answer, open_predictions
 from drive_seg.offline.rendering import open_render_sink
 from drive_seg.offline.scoring import Prediction
+from drive_seg.offline.simulated import TruthfulSim
 from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import Origin
 from drive_seg.offline.truth import open_truth

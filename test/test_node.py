@@ -22,6 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from tiny_model import paint, write_tiny_model
 from vision_msgs.msg import LabelInfo
 
+from drive_seg.frame import split_id
 from drive_seg.labels import DRIVING, PANOPTIC_UNLABELLED, mask_of
 
 THINGS = [(3, 40, 60, 80, 50), (3, 200, 60, 60, 50), (4, 140, 60, 20, 60)]
@@ -75,17 +76,21 @@ def test_outputs_keep_the_header_and_agree_with_each_other(peer: Peer) -> None:
     ids = pixels_of(panoptic)
     np.testing.assert_array_equal(pixels_of(mask), mask_of(ids))
     things = {int(v) for v in np.unique(ids) if v >= 1000 and v != PANOPTIC_UNLABELLED}
-    assert things == {int(detection.id) for detection in instances.detections}
+    named = {detection.id: split_id(detection.id) for detection in instances.detections}
+    assert things == {value for value, _ in named.values()}
+    tracks = [track for _, track in named.values()]
+    assert None not in tracks and len(set(tracks)) == len(tracks)
     assert {3, 4} <= {value // 1000 for value in things}
     for detection in instances.detections:
         assert detection.header == instances.header
-        rows, columns = np.nonzero(ids == int(detection.id))
+        value = named[detection.id][0]
+        rows, columns = np.nonzero(ids == value)
         box = detection.bbox
         assert box.center.position.x - box.size_x / 2 == columns.min()
         assert box.center.position.x + box.size_x / 2 == columns.max() + 1
         assert box.center.position.y - box.size_y / 2 == rows.min()
         assert box.center.position.y + box.size_y / 2 == rows.max() + 1
-        assert detection.results[0].hypothesis.class_id == DRIVING[int(detection.id) // 1000].name
+        assert detection.results[0].hypothesis.class_id == DRIVING[value // 1000].name
 
 
 def test_labels_reach_those_who_come_late(peer: Peer) -> None:

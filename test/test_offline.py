@@ -63,7 +63,7 @@ def test_folder_keeps_names_order_and_bit_depths(tmp_path: Path, pipeline: Pipel
         assert np.array_equal(mask_of(panoptic), mask)
         assert set(np.unique(panoptic)) == {1, 3001}
         (instance,) = line["instances"]
-        ys, xs = np.nonzero(panoptic == instance["id"])
+        ys, xs = np.nonzero(panoptic == int(instance["id"]))
         box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
         assert instance["bbox"] == box == [box[0], 80, 48, 40]
         assert instance["area"] == len(ys)

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
+    "scipy": "python3-scipy",
     "yaml": "python3-yaml",
     "typer": "python3-typer",
     "rich": "python3-rich",

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drive_seg.engines.build import Job, Made, obtain
@@ -84,6 +84,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[PlanCache, Path, b
     return cache, path, path.read_bytes()
 
 
+@settings(deadline=None)
 @given(cut=st.integers(1, 800), place=st.integers(0, 10_000), flip=st.integers(1, 255))
 def test_a_damaged_plan_is_as_good_as_none(
     cut: int, place: int, flip: int, stored: tuple[PlanCache, Path, bytes]

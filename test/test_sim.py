@@ -77,6 +77,32 @@ def test_instances_are_numbered_without_gaps(seed: int) -> None:
     assert frame.mask.tolist() == expected
 
 
+@pytest.mark.parametrize("seed", [0, 14])
+def test_things_keep_their_numbers(seed: int) -> None:
+    simulator = small(seed)
+    classes: dict[int, int] = {}
+    before: SimFrame | None = None
+    followed = lost = 0
+    for index in range(40, 70, 2):
+        now = simulator.frame(index)
+        values = np.unique(now.panoptic)
+        assert now.tracks.keys() == {value for value in values.tolist() if 1000 <= value < 65535}
+        assert len(set(now.tracks.values())) == len(now.tracks) and min(now.tracks.values(), default=1) > 0
+        for value, number in now.tracks.items():
+            assert classes.setdefault(number, value // 1000) == value // 1000
+        for value, number in before.tracks.items() if before else ():
+            there = before.panoptic == value
+            if there.sum() < 400:
+                continue
+            # What is large here covers itself most of all a fifteenth of a second later, unless it is overtaken.
+            heirs, pixels = np.unique(now.panoptic[there], return_counts=True)
+            heir = int(heirs[pixels.argmax()])
+            followed += now.tracks.get(heir) == number
+            lost += now.tracks.get(heir) != number
+        before = now
+    assert followed > 20 and lost < 0.2 * followed
+
+
 def test_every_class_and_weather_appears() -> None:
     seen: set[int] = set()
     for seed, weather in enumerate(WEATHERS):
@@ -186,7 +212,7 @@ def test_a_hidden_thing_gets_no_number() -> None:
     hidden, shown = canvas.new_instance(PEDESTRIAN), canvas.new_instance(PEDESTRIAN)
     canvas.convex(square, grey, hidden)
     canvas.convex(square, grey, shown)
-    assert np.unique(canvas.panoptic()).tolist() == [0, 4001]
+    assert np.unique(canvas.truth()[0]).tolist() == [0, 4001]
 
 
 def test_a_full_sheet_refuses_more_instances() -> None:

@@ -135,7 +135,7 @@ class TestOrder:
             in_flight(pipeline, [[frame] for frame in frames(3)])  # every slot has its graph
             gpu.launches.clear()
             pending = [pipeline.submit([frame]) for frame in frames(3)]
-            upload, compute, download = gpu.streams.values()
+            _, upload, compute, download = gpu.streams.values()
             while gpu.step(upload):
                 pass
             assert not upload.queue and not gpu.launches

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drive_seg.commands.options import AsJson, Backend, BackendName, Debug, ModelName, Precision, PrecisionName
+from drive_seg.commands.options import (
+    AsJson,
+    Backend,
+    BackendName,
+    Debug,
+    ModelName,
+    Precision,
+    PrecisionName,
+    network_size,
+)
 
 if TYPE_CHECKING:
     from drive_seg.frame import CameraImage
@@ -17,6 +27,8 @@ EXAMPLES = """[bold]Examples[/bold]
 drive_seg benchmark --frames 1000
 
 drive_seg benchmark --backend onnxruntime --json
+
+drive_seg benchmark --backend tensorrt --full     [dim]# the table of docs/tensorrt.md[/dim]
 
 drive_seg benchmark --frames 10000     [dim]# is the memory flat?[/dim]"""
 
@@ -32,12 +44,24 @@ def benchmark(
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the engine; 0 is all cores.")] = 0,
+    full: Annotated[
+        bool, typer.Option("--full", help="TensorRT at every size and precision, beside torch and the usual sample.")
+    ] = False,
+    sizes: Annotated[str, typer.Option("--sizes", help="Of --full, as 640x384,960x544; empty: all three.")] = "",
+    precisions: Annotated[str, typer.Option("--precisions", help="Of --full, as fp16,int8; empty: all three.")] = "",
+    torch_python: Annotated[
+        str, typer.Option("--torch-python", help="Of --full: the Python that has torch, if it is another one.")
+    ] = "",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Of --full: folder of tensorrt.json and .md; continued if there.")
+    ] = Path("out/benchmark"),
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Measure the pipeline stage by stage, beside the bare network in the same run."""
-    from pathlib import Path
-
+    if full:
+        _full(source, frames, model, backend, sizes, precisions, torch_python, out, as_json)
+        return
     from drive_seg.benchmark import ReusedBuffers
     from drive_seg.benchmark import benchmark as measure
     from drive_seg.commands.terminal import latency_table, progress_bar, report
@@ -64,6 +88,43 @@ def benchmark(
     if result.rss_growth_mb is not None:
         lines += f"   memory growth {result.rss_growth_mb:+.1f} MiB"
     report(as_json, figures, latency_table(figures["stages_ms"], "pipeline stages, ms"), lines)
+
+
+def _full(
+    source: str,
+    frames: int,
+    model: str,
+    backend: Backend,
+    sizes: str,
+    precisions: str,
+    torch_python: str,
+    out: Path,
+    as_json: bool,
+) -> None:
+    from drive_seg.commands.terminal import phase_bar, report
+    from drive_seg.engines import EngineOptions
+    from drive_seg.gpu_benchmark.cases import PRECISIONS, SIZES, cases, measure
+    from drive_seg.gpu_benchmark.table import markdown
+    from drive_seg.model import load_model
+    from drive_seg.resources import find_model
+
+    if backend not in (Backend.auto, Backend.tensorrt):
+        raise typer.BadParameter("--full is about the tensorrt backend")
+    card = load_model(find_model(model))
+    chosen = [network_size(card, size) for size in sizes.split(",") if size]
+    asked = [precision for precision in precisions.split(",") if precision]
+    unknown = sorted(set(asked) - set(PRECISIONS))
+    if unknown:
+        raise typer.BadParameter(f"--precisions must be among {', '.join(PRECISIONS)}; got {', '.join(unknown)}")
+    wanted = cases([(sized.width, sized.height) for sized in chosen] or SIZES, asked or PRECISIONS)
+    options = EngineOptions(cache_dir=Path("~/.cache/drive_seg").expanduser())
+    file = out / "tensorrt.json"
+    images = _images(source)
+    with phase_bar("measuring") as progress:
+        results = measure(card, images, frames, wanted, file, options, torch_python, progress)
+    page = file.with_suffix(".md")
+    page.write_text(markdown(results), encoding="utf-8")
+    report(as_json, results, page.read_text(encoding="utf-8"), f"written to {page} and {file}")
 
 
 def _images(source: str) -> list[CameraImage]:

@@ -23,6 +23,8 @@ from drive_seg.commands.options import (
     Seed,
     SimWeather,
     Topic,
+    Track,
+    TrackMaxAge,
     Weather,
 )
 from drive_seg.errors import ConfigError, DriveSegError
@@ -115,6 +117,8 @@ def evaluate(
     weather: SimWeather = Weather.clear,
     score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
     min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
+    track: Track = True,
+    track_max_age: TrackMaxAge = 2.0,
     worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Pictures of worst frames in the report.")] = 8,
     compare: Annotated[
         Optional[tuple[Path, Path]],
@@ -142,7 +146,7 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Score predictions against ground truth: PQ, mIoU, outlines, lane markings, instances, stability, latency.
+    """Score predictions against ground truth: PQ, mIoU, outlines, lane markings, instances, tracking, latency.
 
     Ground truth is a folder like those of [bold]run[/bold] and [bold]sim[/bold] (panoptic/, mask/), a bag with a truth
     topic, or a data set named by --format. Classes the truth does not tell apart are scored together: see --label-map.
@@ -163,7 +167,6 @@ def evaluate(
     from drive_seg.offline.evaluate import (
         EvaluationOptions,
         Judged,
-        TruthfulSim,
         evaluate_predictions,
         evaluate_source,
     )
@@ -171,13 +174,16 @@ def evaluate(
     from drive_seg.offline.predictions import FolderPredictions, open_predictions
     from drive_seg.offline.report import require_report_packages
     from drive_seg.offline.report_frames import WorstFrames
+    from drive_seg.offline.simulated import TruthfulSim
     from drive_seg.offline.sinks import make_room
     from drive_seg.offline.sources import open_source
     from drive_seg.offline.truth import open_truth
     from drive_seg.postprocess import FusionOptions
     from drive_seg.resources import find_model
+    from drive_seg.tracking import TrackingOptions
 
     card = load_model(find_model(model))
+    tracking = TrackingOptions(track_max_age) if track else None
     if out is not None:
         require_report_packages()
         make_room(out, overwrite, {"metrics.json", "frames.jsonl", "summary.json", "report.html"})
@@ -200,6 +206,7 @@ def evaluate(
             int(engine is Spreading.ray),
             worst if out is not None else 0,
             latency,
+            tracking,
         )
         around = {"hardware": hardware(), "source": source, "ground_truth": source}
         cluster = (address, workers) if engine is Spreading.ray else None
@@ -228,7 +235,7 @@ def evaluate(
             fusion = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
             total = min((n for n in (frames or None, opened.count) if n is not None), default=None)
             with (
-                open_offline(card.path, backend.value, precision.value, fusion, latency) as pipeline,
+                open_offline(card.path, backend.value, precision.value, fusion, latency, tracking=tracking) as pipeline,
                 progress_bar(f"evaluating {Path(source).name}", total) as progress,
             ):
                 outcome = evaluate_source(
@@ -294,12 +301,16 @@ def _class_table(document: dict[str, Any]) -> Table:
 
 def _overall(document: dict[str, Any]) -> str:
     lane, temporal, unmatched = document["lane"], document["temporal"], document["unmatched"]
+    tracking = document["tracking"]
     parts = [f"lane marking F1 {_percent(lane['f1'])} within {lane['tolerance_px']} px, IoU {_percent(lane['iou'])}"]
     if lane["lines"] is not None:
         lines = lane["lines"]
         within = f"within {lines['tolerance_px']} px ({lines['found']} of {lines['true']})"
         parts.append(f"lane boundaries F1 {_percent(lines['f1'])} {within}")
     parts.append(f"flicker {_percent(temporal['flicker'])} of still pixels")
+    if tracking["idf1"] is not None:
+        ids = f"{tracking['id_switches']} identity switches of {tracking['objects']} objects"
+        parts.append(f"tracking IDF1 {_percent(tracking['idf1'])}, MOTA {_percent(tracking['mota'])}, {ids}")
     if document["fps"] is not None:
         parts.append(f"{document['fps']:.1f} frames/s, scoring included")
     if unmatched["predictions"]:

@@ -68,6 +68,11 @@ Latency = Annotated[
     bool,
     typer.Option("--latency", help="One frame at a time on all cores, not several side by side; slower."),
 ]
+Track = Annotated[bool, typer.Option("--track/--no-track", help="Give instances identities that last over frames.")]
+TrackMaxAge = Annotated[
+    float,
+    typer.Option("--track-max-age", min=0.0, max=60.0, help="Seconds that an identity waits to be seen again."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
 Output = Annotated[Path, typer.Option("--out", "-o", help="Where the results go.", show_default=False)]
 

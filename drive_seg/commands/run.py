@@ -21,6 +21,8 @@ from drive_seg.commands.options import (
     Seed,
     SimWeather,
     Topic,
+    Track,
+    TrackMaxAge,
     Weather,
 )
 from drive_seg.errors import DriveSegError
@@ -56,6 +58,8 @@ def run(
     weather: SimWeather = Weather.clear,
     score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
     min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
+    track: Track = True,
+    track_max_age: TrackMaxAge = 2.0,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also put JPEG overlays into an output bag.")] = False,
     copy_inputs: Annotated[
         bool, typer.Option("--copy-inputs", help="Of a bag, put all its messages into the output bag as well.")
@@ -82,6 +86,7 @@ def run(
     from drive_seg.offline.sources import open_source
     from drive_seg.postprocess import FusionOptions
     from drive_seg.resources import find_model
+    from drive_seg.tracking import TrackingOptions
 
     opened = open_source(source, topic or None, seed, None if weather is Weather.any else weather.value)
     if copy_inputs and not (isinstance(opened, BagSource) and out.suffix in (".mcap", ".bag2")):
@@ -90,7 +95,8 @@ def run(
     total = min((n for n in (limit, opened.count) if n is not None), default=None)
     card = load_model(find_model(model))
     options = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
-    with open_offline(card.path, backend.value, precision.value, options, latency) as pipeline:
+    tracking = TrackingOptions(track_max_age) if track else None
+    with open_offline(card.path, backend.value, precision.value, options, latency, tracking=tracking) as pipeline:
         sink = open_sink(out, card.labels, opened.fps, overwrite, overlay)
         with progress_bar(f"segmenting {Path(source).name}", total) as progress:
             entries = BagCopy(opened) if copy_inputs and isinstance(opened, BagSource) else opened

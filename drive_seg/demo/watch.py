@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray
 
 from drive_seg.errors import MalformedImage
-from drive_seg.frame import Box, CameraImage, Instance, Lane, StageTimes
+from drive_seg.frame import Box, CameraImage, Instance, Lane, StageTimes, split_id
 from drive_seg.labels import LabelSet
 from drive_seg.ros.convert import camera_image, stamp_ns
 from drive_seg.ros.lanes import lanes_of
@@ -215,10 +215,10 @@ class Watcher:
         hypothesis, box = detection.results[0].hypothesis, detection.bbox
         left = round(box.center.position.x - box.size_x / 2)
         top = round(box.center.position.y - box.size_y / 2)
-        panoptic_id = int(detection.id.partition("/")[0])
+        panoptic_id, track = split_id(detection.id)
         area = Box(left, top, round(box.size_x), round(box.size_y))
         label = self._labels.by_name(hypothesis.class_id)
-        return Instance(panoptic_id, label.id, label.name, hypothesis.score, area, area.width * area.height)
+        return Instance(panoptic_id, label.id, label.name, hypothesis.score, area, area.width * area.height, track)
 
 
 def _values(status: DiagnosticStatus) -> dict[str, str]:

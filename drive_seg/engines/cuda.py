@@ -152,7 +152,19 @@ class Arena:
         allocation = self.driver.mem_alloc(max(nbytes, 1))
         address = int(allocation)
         self._memory[address], self._sizes[address] = allocation, nbytes
-        self.driver.memset_d8(address, 0, max(nbytes, 1))
+        self.clear(address, max(nbytes, 1))
+        return address
+
+    def clear(self, address: int, nbytes: int) -> None:
+        """Zero device memory; it is done when this returns. For set-up: it waits for all that is under way."""
+        self.driver.memset_d8(address, 0, nbytes)
+        self.driver.Context.synchronize()  # our streams do not wait for the default one, on which this runs
+
+    def upload(self, array: NDArray[np.uint8]) -> int:
+        """A copy of ``array`` in new device memory; it is there when this returns. For set-up, as ``clear``."""
+        address = self.memory(array.size)
+        self.driver.memcpy_htod(address, array)
+        self.driver.Context.synchronize()
         return address
 
     def free(self, address: int) -> None:

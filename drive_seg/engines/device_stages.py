@@ -70,7 +70,7 @@ class Place:
 
     def reset(self) -> None:
         """Zero the scratch, as the kernels want it after a frame that failed."""
-        self._arena.driver.memset_d8(self.scratch, 0, self._scratch_bytes)
+        self._arena.clear(self.scratch, self._scratch_bytes)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class DeviceStages:
             for function in self._functions.values():
                 function.prepare("P")
             shared = kernels.label_tables(labels)
-            self._labels_at = shared.layout.addresses(self._upload_now(shared.blob))
+            self._labels_at = shared.layout.addresses(self._arena.upload(shared.blob))
             self._label_numbers = shared.numbers
             scratch = kernels.workspace(self._sizes)
             self._slots = {id(slot): self._batch(scratch) for slot in slots}
@@ -130,11 +130,6 @@ class DeviceStages:
         places = [Place(self._arena, scratch) for _ in range(self._network.max_batch)]
         nbytes = kernels.FRAME.itemsize * len(places)
         return Batch(places, self._arena.pinned(nbytes).view(kernels.FRAME), self._arena.memory(nbytes))
-
-    def _upload_now(self, blob: NDArray[np.uint8]) -> int:
-        address = self._arena.memory(blob.size)
-        self._arena.driver.memcpy_htod(address, blob)
-        return address
 
     def load(self, image: CameraImage, slot: TrtSlot, index: int) -> Geometry:
         """Copy the camera's bytes into the slot and say what the kernels are to do with them."""
@@ -183,7 +178,7 @@ class DeviceStages:
                 tables = kernels.geometry_tables(geometry, self._sizes, resolution)
             except ValueError as error:
                 raise EngineError(f"{error}; a CPU backend takes such images") from error
-            base = self._upload_now(tables.blob)
+            base = self._arena.upload(tables.blob)
             found = self._tables[key] = (tables.layout.addresses(base), tables.numbers, base)
         self._tables.move_to_end(key)
         return found[0], found[1]

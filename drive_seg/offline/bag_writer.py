@@ -132,6 +132,24 @@ class BagFile:
         step, data = RECORD.itemsize, records.view(np.uint8)
         return self.types[CLOUD](header, 1, records.size, fields, False, step, data.size, data, False)
 
+    def detections(self, header: Any, instances: Sequence[Instance]) -> Any:
+        """vision_msgs/Detection2DArray."""
+        return self.types[DETECTIONS](header, [self._detection(header, instance) for instance in instances])
+
+    def _detection(self, header: Any, instance: Instance) -> Any:
+        types = self.types
+        box = instance.box
+        point = types["vision_msgs/msg/Point2D"](box.x + box.width / 2, box.y + box.height / 2)
+        center = types["vision_msgs/msg/Pose2D"](point, 0.0)
+        bbox = types["vision_msgs/msg/BoundingBox2D"](center, float(box.width), float(box.height))
+        nowhere = types["geometry_msgs/msg/Pose"](
+            types["geometry_msgs/msg/Point"](0.0, 0.0, 0.0), types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+        )
+        pose = types["geometry_msgs/msg/PoseWithCovariance"](nowhere, np.zeros(36))
+        hypothesis = types["vision_msgs/msg/ObjectHypothesis"](instance.class_name, float(instance.score))
+        result = types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis, pose)
+        return types["vision_msgs/msg/Detection2D"](header, [result], bbox, instance.id)
+
     def close(self) -> None:
         """Write index and metadata; a bag without messages leaves no file."""
         if self._writer is None:
@@ -171,7 +189,7 @@ class BagSink:
             self._label_info_written = True
         bag.write("/segmentation/mask", IMAGE, bag.image(header, "mono8", result.mask), at)
         bag.write("/segmentation/panoptic", IMAGE, bag.image(header, "16UC1", result.panoptic), at)
-        bag.write("/segmentation/instances", DETECTIONS, self._detections(header, result.instances), at)
+        bag.write("/segmentation/instances", DETECTIONS, bag.detections(header, result.instances), at)
         if result.lanes is not None:
             bag.write("/segmentation/lanes", CLOUD, bag.lanes(header, result.lanes), at)
         if self._overlay and isinstance(result.frame.image, CameraImage):
@@ -184,23 +202,6 @@ class BagSink:
         vision_class = self._bag.types["vision_msgs/msg/VisionClass"]
         classes = [vision_class(label.id, label.name) for label in self._labels]
         return self._bag.types[LABEL_INFO](header, classes, 0.0)
-
-    def _detections(self, header: Any, instances: Sequence[Instance]) -> Any:
-        return self._bag.types[DETECTIONS](header, [self._detection(header, instance) for instance in instances])
-
-    def _detection(self, header: Any, instance: Instance) -> Any:
-        types = self._bag.types
-        box = instance.box
-        point = types["vision_msgs/msg/Point2D"](box.x + box.width / 2, box.y + box.height / 2)
-        center = types["vision_msgs/msg/Pose2D"](point, 0.0)
-        bbox = types["vision_msgs/msg/BoundingBox2D"](center, float(box.width), float(box.height))
-        nowhere = types["geometry_msgs/msg/Pose"](
-            types["geometry_msgs/msg/Point"](0.0, 0.0, 0.0), types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
-        )
-        pose = types["geometry_msgs/msg/PoseWithCovariance"](nowhere, np.zeros(36))
-        hypothesis = types["vision_msgs/msg/ObjectHypothesis"](instance.class_name, float(instance.score))
-        result = types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis, pose)
-        return types["vision_msgs/msg/Detection2D"](header, [result], bbox, str(instance.panoptic_id))
 
     def carry(self, passage: Passage) -> None:
         """Append a message of the source as it is."""

@@ -1,7 +1,8 @@
 """An evaluation in pieces that any process can do: whole bags, or some seconds of one.
 
-``plan`` cuts, ``evaluate_chunk`` does one piece, ``evaluate_chunks`` adds them up. Counts are whole numbers and a piece
-is shown the frame before its first, so that the figures are those of one pass, to the last digit.
+``plan`` cuts, ``evaluate_chunk`` does one piece, ``evaluate_chunks`` adds them up. Counts are whole numbers, a piece is
+shown the frame before its first, and tracking is gone through in order (``identities``), so that the figures are those
+of one pass, to the last digit.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from drive_seg.model import load_model
 from drive_seg.offline.bags import BagSource, is_bag
 from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Progress, Tally, Warn, score_source
 from drive_seg.offline.evaluation import FrameScore
+from drive_seg.offline.identities import BagsReplay, Note, Witness
 from drive_seg.offline.opening import open_offline
 from drive_seg.offline.report_frames import WorstFrames
 from drive_seg.offline.scoring import Truth
@@ -28,6 +30,7 @@ from drive_seg.offline.truth_bags import BagTruth
 from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
+from drive_seg.tracking import TrackingOptions
 
 _LOOK_BACK_NS = 2_000_000_000
 """How much earlier a frame may have been recorded than the next, to be compared with it, and than its own truth."""
@@ -43,6 +46,7 @@ class Job:
         threads: of an engine; 0 is one per core.
         worst: how many pictures of worst frames to keep.
         latency: one frame at a time.
+        tracking: None does not track.
     """
 
     model: str
@@ -56,6 +60,7 @@ class Job:
     threads: int = 0
     worst: int = 0
     latency: bool = False
+    tracking: TrackingOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,14 @@ class Chunk:
     Attributes:
         window: recorded from the first to before the second, ns; None is the whole bag.
         prefix: of the names of its frames.
-        first: the bag begins with it.
+        first, last: the bag begins, ends with it.
     """
 
     bag: str
     window: tuple[int, int] | None
     prefix: str
     first: bool
+    last: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class ChunkResult:
     Attributes:
         entries: images of the chunk, scored or not: the next chunk's numbers begin behind them.
         in_flight: most frames in the pipeline of its worker at once.
+        notes: of all its frames in order, where the bag has more chunks and is tracked.
     """
 
     chunk: Chunk
@@ -92,6 +99,7 @@ class ChunkResult:
     in_flight: int
     warnings: Sequence[str]
     error: str = ""
+    notes: Sequence[Note] = ()
 
 
 Work = Callable[[Chunk], ChunkResult]
@@ -123,7 +131,7 @@ def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = 
         start, end = recorded
         for edge in range(start, end + 1, max(1, int(seconds * 1e9))):
             stop = min(edge + max(1, int(seconds * 1e9)), end + 1)
-            chunks.append(Chunk(bag, (edge, stop), prefix, edge == start))
+            chunks.append(Chunk(bag, (edge, stop), prefix, edge == start, stop > end))
     return chunks, images
 
 
@@ -142,9 +150,10 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
     pipeline = _pipeline(job.model, job.backend, job.precision, job.fusion, job.latency, job.threads)
     truth = open_chunk_truth(job, chunk, pipeline)
     gallery = WorstFrames(job.worst)
+    witness = None if job.tracking is None else Witness()
     warnings: list[str] = []
     try:
-        judge = Judge(truth, pipeline.labels, replace(job.options, out=None), True, gallery.see)
+        judge = Judge(truth, pipeline.labels, replace(job.options, out=None), True, gallery.see, witness)
         if chunk.window is not None and not chunk.first:
             before = _last_with_truth(BagSource(Path(chunk.bag), job.topic, _before(chunk.window)), truth, pipeline)
             if before is not None:
@@ -160,7 +169,13 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
     received = outcome.summary.counts.received
     error = str(outcome.error) if outcome.error is not None else ""
     info, in_flight = pipeline.engine.info, outcome.summary.in_flight
-    return ChunkResult(chunk, received, judge.tally, scores, gallery, info, in_flight, warnings, error)
+    notes: Sequence[Note] = witness.notes if witness is not None else ()
+    if job.tracking is not None and chunk.first and chunk.last:
+        replay = BagsReplay(job.tracking)
+        scores = replay.go_on(chunk.bag, scores, notes)
+        judge.tally.totals.tracking += replay.counts()
+        notes = ()
+    return ChunkResult(chunk, received, judge.tally, scores, gallery, info, in_flight, warnings, error, notes)
 
 
 def open_chunk_truth(job: Job, chunk: Chunk, pipeline: Pipeline) -> BagTruth:
@@ -212,6 +227,7 @@ def evaluate_chunks(
     judge = Judge(truth, card.labels, job.options)
     gallery = WorstFrames(job.worst)
     names = _Names()
+    replay = None if job.tracking is None else BagsReplay(job.tracking)
     errors: list[DriveSegError] = []
     engine: EngineInfo | None = None
     in_flight = 1
@@ -224,7 +240,10 @@ def evaluate_chunks(
                 errors.append(result)
                 continue
             rename = names.of(result)
-            for score in result.scores:
+            scores = result.scores
+            if replay is not None and not (result.chunk.first and result.chunk.last):
+                scores = replay.go_on(result.chunk.bag, scores, result.notes)
+            for score in scores:
                 judge.log.append(replace(score, frame=rename(score.frame)))
             result.gallery.rename(rename)
             gallery += result.gallery
@@ -240,6 +259,8 @@ def evaluate_chunks(
         interrupted = True
     finally:
         truth.close()
+    if replay is not None:
+        judge.tally.totals.tracking += replay.counts()
     if engine is None:
         raise errors[0] if errors else DriveSegError("interrupted before the first chunk was done")
     around = {

@@ -29,6 +29,8 @@ SHORT_NAMES = {
     "boundary_f1": "boundary.f1",
     "ap": "instance.ap",
     "flicker": "temporal.flicker",
+    "idf1": "tracking.idf1",
+    "mota": "tracking.mota",
 }
 """What metrics may be called instead of their path in ``metrics.json``."""
 
@@ -76,8 +78,8 @@ class Difference:
 
     @property
     def lower_is_better(self) -> bool:
-        """Latency and flicker."""
-        return self.metric.startswith(("latency_ms.", "temporal."))
+        """Latency, flicker, identity switches."""
+        return self.metric.startswith(("latency_ms.", "temporal.")) or self.metric.endswith("id_switches")
 
     @property
     def loss(self) -> float | None:
@@ -318,6 +320,7 @@ def _leaves(evaluation: Evaluation) -> Iterator[tuple[str, float | None]]:
     yield from _pick(lane.get("lines"), "lane.lines", ("f1", "accuracy"))
     yield from _pick(metrics.get("instance"), "instance", ("ap", "ap50", "ap75"))
     yield from _pick(metrics.get("temporal"), "temporal", ("flicker",))
+    yield from _pick(metrics.get("tracking"), "tracking", ("idf1", "mota", "id_switches"))
     yield from _pick(metrics, "", ("fps",))
     for stage, values in evaluation.latency.items():
         yield from _pick(values, f"latency_ms.{stage}", ("p50", "p95", "p99", "max"))

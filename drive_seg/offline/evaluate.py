@@ -7,8 +7,8 @@ files of its own, one more reads that. ``evaluate_predictions`` scores what ``dr
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,13 +19,14 @@ from drive_seg.errors import ConfigError, DriveSegError, SourceError
 from drive_seg.frame import CameraImage, Frame, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog, FrameScore
-from drive_seg.offline.label_map import LabelMap, bind, load_map
+from drive_seg.offline.identities import Witness
+from drive_seg.offline.label_map import LabelMap, bind, load_map, scored_ids
 from drive_seg.offline.metrics import StageSamples
 from drive_seg.offline.predictions import PredictionSource
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.runner import Outcome, run
-from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, scored_ids, tables_of
-from drive_seg.offline.sources import Origin, Source, Unreadable, origin_of
+from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, tables_of
+from drive_seg.offline.sources import Source, origin_of
 from drive_seg.offline.summary import percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
@@ -117,17 +118,33 @@ class Judge:
         options: EvaluationOptions,
         predicted_instances: bool = True,
         observe: Observer | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.label_map = label_map_for(truth, labels, options.label_map)
         self._truth = truth
-        self._scorer = Scorer(self.label_map, options.tolerance, predicted_instances)
+        self._scorer = Scorer(self.label_map, options.tolerance, predicted_instances, witness)
         self._observe = observe
+        self._witness = witness
         self.tally = Tally(self._scorer.totals, truths={truth.name: truth.count})
         self.log = FrameLog(_open_log(options.out))
 
     def prime(self, frame: Frame, truth: Truth, result: PanopticResult) -> None:
         """Show the scored frame before the first: it is compared with, not counted."""
         self._scorer.prime(frame.stamp_ns, truth, prediction_of(result), _rgb(frame))
+
+    def hear(self, result: PanopticResult, image: Callable[[], NDArray[np.uint8] | None]) -> None:
+        """Score one result of the pipeline, as ``see``."""
+        prediction = prediction_of(result)
+        if self._witness is not None:
+            self._witness.look(result)
+            prediction = replace(prediction, tracks={})
+        scored = self.see(origin_of(result.frame).stem, result.frame.stamp_ns, prediction, image)
+        if scored and self._witness is not None:
+            self._witness.mark()
+
+    def conclude(self) -> None:
+        """The recording is over: what only its whole can tell goes into the totals. To be called once."""
+        self.tally.totals.tracking += self._scorer.trajectories.counts()
 
     def see(
         self, stem: str, stamp_ns: int, prediction: Prediction, image: Callable[[], NDArray[np.uint8] | None]
@@ -209,6 +226,7 @@ def evaluate_predictions(
         progress(number)
         if number == options.limit:
             break
+    judge.conclude()
     made = predictions.summary
     known = {name: made[name] for name in ("backend", "precision", "model", "in_flight") if name in made}
     around = {**known, "versions": versions(), **(environment or {})}
@@ -251,6 +269,7 @@ def evaluate_source(
     """
     judge = Judge(truth, pipeline.labels, options, True, observe)
     outcome = score_source(source, judge, pipeline, model_name, options, progress, warn)
+    judge.conclude()
     summary = outcome.summary
     if outcome.error is not None and not judge.tally.totals.frames:
         raise outcome.error
@@ -284,7 +303,10 @@ def score_source(
 def prediction_of(result: PanopticResult) -> Prediction:
     """What is scored of a result."""
     scores = {one.panoptic_id: one.score for one in result.instances}
-    return Prediction(result.panoptic, scores, result.mask, result.lanes)
+    tracks = {one.panoptic_id: one.track for one in result.instances if one.track is not None}
+    # A frame without instances is tracked too: its objects are missed.
+    known = tracks if len(tracks) == len(scores) else None
+    return Prediction(result.panoptic, scores, result.mask, known, result.lanes)
 
 
 class _ScoringSink:
@@ -296,7 +318,7 @@ class _ScoringSink:
 
     def write(self, result: PanopticResult) -> None:
         frame = result.frame
-        self._judge.see(origin_of(frame).stem, frame.stamp_ns, prediction_of(result), lambda: _rgb(frame))
+        self._judge.hear(result, lambda: _rgb(frame))
         self._judge.tally.latency.add(result.times)
 
     def close(self) -> None:
@@ -315,37 +337,3 @@ def _open_log(out: Path | None) -> IO[str]:
         return (out / FRAMES_FILE).open("w+", encoding="utf-8")
     except OSError as error:
         raise DriveSegError(f"cannot write {out}: {error}") from error
-
-
-class TruthfulSim:
-    """The simulator as a source and as the truth of its frames at once."""
-
-    live = False
-    fps = 30.0
-    instances = True
-    label_map: str | None = None
-
-    def __init__(self, frames: int, seed: int = 0, weather: str | None = None, size: tuple[int, int] = (1280, 720)):
-        from drive_seg.labels import DRIVING
-        from drive_seg.sim import Simulator
-
-        self.name = "sim"
-        self.count: int | None = frames
-        self.classes: Mapping[str, int] = {label.name: label.id for label in DRIVING}
-        self._simulator = Simulator(seed=seed, width=size[0], height=size[1], fps=self.fps, weather=weather)
-        self._truths: dict[str, Truth] = {}
-
-    def __iter__(self) -> Iterator[Frame | Unreadable]:
-        for number in range(self.count or 0):
-            drawn = self._simulator.frame(number)
-            stem = f"{number:06d}"
-            self._truths[stem] = Truth(drawn.panoptic, lanes=drawn.lanes)
-            origin = Origin(stem, recorded_ns=drawn.stamp_ns)
-            yield Frame(CameraImage.from_rgb(drawn.image), stamp_ns=drawn.stamp_ns, token=origin)
-
-    def find(self, stem: str, stamp_ns: int) -> Truth | None:
-        """See ``TruthSource.find``; each is handed out once."""
-        return self._truths.pop(stem, None)
-
-    def close(self) -> None:
-        """Nothing is open."""

@@ -62,6 +62,7 @@ class FrameScore:
         lane: lane markings; None where the truth has none.
         lines: lane boundaries; None where truth or prediction has none.
         changed, static: of the pixels that stayed the same since the previous frame, how many changed their label.
+        id_switches: objects that have another track than when they were last found.
     """
 
     frame: str
@@ -72,6 +73,7 @@ class FrameScore:
     lane: TolerantScore | None
     changed: int
     static: int
+    id_switches: int = 0
     lines: LineScore | None = None
 
     @property
@@ -97,7 +99,7 @@ class FrameScore:
             "boundary": {name: vars(score) for name, score in self.boundary.items()},
             "lane": None if self.lane is None else vars(self.lane),
             "lines": None if self.lines is None else vars(self.lines),
-            "temporal": {"changed": self.changed, "static": self.static},
+            "temporal": {"changed": self.changed, "static": self.static, "id_switches": self.id_switches},
         }
 
     @classmethod
@@ -112,6 +114,7 @@ class FrameScore:
             None if row["lane"] is None else TolerantScore(**row["lane"]),
             row["temporal"]["changed"],
             row["temporal"]["static"],
+            row["temporal"].get("id_switches", 0),  # older files have none
             LineScore(**row["lines"]) if row.get("lines") else None,
         )
 

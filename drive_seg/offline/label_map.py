@@ -27,7 +27,14 @@ import yaml
 from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
-from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED, Label, LabelSet
+from drive_seg.labels import (
+    MAX_INSTANCES_PER_CLASS,
+    PANOPTIC_DIVISOR,
+    PANOPTIC_UNLABELLED,
+    UNLABELLED,
+    Label,
+    LabelSet,
+)
 from drive_seg.resources import share_dir
 
 LANE = "lane_marking"
@@ -189,3 +196,24 @@ def _check_names(file: str, side: str, named: Sequence[str], known: Mapping[str,
             raise ConfigError(f"label map {file} names '{name}', which {side} does not have; it has {', '.join(known)}")
         if named.count(name) > 1:
             raise ConfigError(f"label map {file} names '{name}' of {side} more than once")
+
+
+def scored_ids(
+    ids: NDArray[np.uint16] | NDArray[np.uint8], classes: NDArray[np.uint8], labels: LabelSet
+) -> NDArray[np.uint16]:
+    """uint16 (H, W): a map's segments as panoptic ids of the scored classes, numbered anew.
+
+    Args:
+        classes: uint8 (N,) scored class by value of the map, 255 is void.
+    """
+    table = np.full(1 << 16, PANOPTIC_UNLABELLED, np.uint16)
+    numbers = dict.fromkeys(range(len(labels)), 0)
+    for value in np.flatnonzero(np.bincount(ids.reshape(-1), minlength=1)).tolist():
+        scored = int(classes[value])
+        if scored == UNLABELLED:
+            continue
+        table[value] = scored
+        if ids.dtype == np.uint16 and labels[scored].thing and numbers[scored] < MAX_INSTANCES_PER_CLASS:
+            numbers[scored] += 1
+            table[value] = scored * PANOPTIC_DIVISOR + numbers[scored]
+    return np.take(table, ids)

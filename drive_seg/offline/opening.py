@@ -8,6 +8,7 @@ from pathlib import Path
 from drive_seg.engines import EngineOptions
 from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
+from drive_seg.tracking import TrackingOptions
 
 
 def open_offline(
@@ -17,13 +18,14 @@ def open_offline(
     options: FusionOptions = FusionOptions(),
     latency: bool = False,
     threads: int = 0,
+    tracking: TrackingOptions | None = None,
 ) -> Pipeline:
     """Open a pipeline for ``runner.run``; its results have lane boundaries.
 
     A frame on one core takes longer than on all of them but less processor time: several side by side are faster.
 
     Args:
-        model, backend, precision, options: see ``open_pipeline``.
+        model, backend, precision, options, tracking: see ``open_pipeline``.
         latency: one frame at a time on all cores, as live.
         threads: 0 is one per core.
 
@@ -34,4 +36,5 @@ def open_offline(
     streams, slots = (1, 1) if latency else (0, 2)
     cache = Path("~/.cache/drive_seg").expanduser()
     engine = EngineOptions(precision=precision, slots=slots, threads=threads, streams=streams, cache_dir=cache)
-    return open_pipeline(model, backend, options=replace(options, lanes=True), engine_options=engine)
+    found = replace(options, lanes=True)
+    return open_pipeline(model, backend, options=found, engine_options=engine, tracking=tracking)

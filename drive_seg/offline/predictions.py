@@ -15,6 +15,7 @@ from drive_seg.frame import Lane
 from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import CLOUD, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import is_bag
+from drive_seg.offline.instance_lists import ListedInstances, instances_of, read_instances
 from drive_seg.offline.lane_files import open_lanes
 from drive_seg.offline.scoring import Prediction
 from drive_seg.offline.sources import DEFAULT_FPS
@@ -73,7 +74,7 @@ def open_predictions(spec: str, labels: LabelSet) -> PredictionSource | None:
 
 
 class FolderPredictions:
-    """``panoptic/`` or ``mask/``, with scores and stamps from ``instances.jsonl`` and lane boundaries from
+    """``panoptic/`` or ``mask/``, with scores, tracks and stamps from ``instances.jsonl`` and lane boundaries from
     ``lanes.jsonl`` where they are there."""
 
     def __init__(self, path: Path) -> None:
@@ -89,37 +90,29 @@ class FolderPredictions:
         decode = panoptic_truth if self.instances else mask_truth
         seen: set[str] = set()
         # In the order of the run; then what the list does not name.
-        for number, (stem, stamp, scores) in enumerate(self._listed()):
-            path = self._files.get(stem)
-            if path is None or stem in seen:
+        for number, row in enumerate(self._listed()):
+            path = self._files.get(row.frame)
+            if path is None or row.frame in seen:
                 continue
-            seen.add(stem)
+            seen.add(row.frame)
             pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             if pixels is None:
                 raise SourceError(f"prediction {path} is no image that can be read")
-            stamp = round(number * 1e9 / DEFAULT_FPS) if stamp is None else stamp
-            lanes = None if self._lanes is None else self._lanes.find(stem)
-            yield Answer(stem, stamp, Prediction(decode(path, pixels).map, scores, lanes=lanes))
+            stamp = round(number * 1e9 / DEFAULT_FPS) if row.stamp_ns is None else row.stamp_ns
+            lanes = None if self._lanes is None else self._lanes.find(row.frame)
+            found = Prediction(decode(path, pixels).map, row.scores, tracks=row.tracks, lanes=lanes)
+            yield Answer(row.frame, stamp, found)
 
-    def _listed(self) -> Iterator[tuple[str, int | None, dict[int, float]]]:
+    def _listed(self) -> Iterator[ListedInstances]:
         if self._lines.is_file():
-            with self._lines.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
-                        row = json.loads(line)
-                        scores = {int(one["id"]): float(one["score"]) for one in row["instances"]}
-                        yield str(row["frame"]), int(row["stamp_ns"]), scores
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise SourceError(
-                            f"{self._lines} line {number} is not what drive_seg run writes: {error}"
-                        ) from error
+            yield from read_instances(self._lines)
         for stem in self._files:
-            yield stem, None, {}
+            yield ListedInstances(stem, None, {}, None)
 
 
 class BagPredictions:
-    """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores of ``instances`` and the lane boundaries of
-    ``lanes`` beside it."""
+    """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores and tracks of ``instances`` and the lane
+    boundaries of ``lanes`` beside it."""
 
     def __init__(self, path: Path, topic: str, labels: LabelSet) -> None:
         self.name = str(path)
@@ -129,18 +122,18 @@ class BagPredictions:
         self.summary = _read_summary(path / own if path.is_dir() else path.with_name(f"{path.name}.{own}"))
         self._path, self._topic, self._labels = path, topic, labels
         base = topic.rpartition("/")[0]
-        self._scores, self._info = f"{base}/instances", f"{base}/label_info"
+        self._instances, self._info = f"{base}/instances", f"{base}/label_info"
         self._lanes = f"{base}/lanes"
 
     def __iter__(self) -> Iterator[Answer]:
         maps: dict[int, Any] = {}
-        scores: dict[int, dict[int, float]] = {}
+        listed: dict[int, ListedInstances] = {}
         lanes: dict[int, tuple[Lane, ...]] = {}
         number = 0
         there = bag_topics(self._path)
         # What comes beside a map, where the bag has it.
-        beside: list[Mapping[int, Any]] = [scores] if self._scores in there and self.instances else []
-        topics = [self._topic, self._scores, self._info]
+        beside: list[Mapping[int, Any]] = [listed] if self._instances in there and self.instances else []
+        topics = [self._topic, self._instances, self._info]
         if there.get(self._lanes) == CLOUD:
             beside.append(lanes)
             topics.append(self._lanes)
@@ -149,8 +142,8 @@ class BagPredictions:
                 self._check(message)
                 continue
             stamp = stamp_of(message)
-            if topic == self._scores:
-                scores[stamp] = _scores_of(message)
+            if topic == self._instances:
+                listed[stamp] = instances_of(message, stamp)
             elif topic == self._lanes:
                 lanes[stamp] = lanes_of(message)
             else:
@@ -159,20 +152,22 @@ class BagPredictions:
             ready = [stamp for stamp in maps if all(stamp in others for others in beside)]
             ready += list(maps)[:1] if not ready and len(maps) > _WAITING else []
             for stamp in ready:
-                yield self._answer(number, stamp, maps.pop(stamp), scores.pop(stamp, {}), lanes.pop(stamp, None))
+                yield self._answer(number, stamp, maps.pop(stamp), listed.pop(stamp, None), lanes.pop(stamp, None))
                 number += 1
-            for others in (scores, lanes):
+            for others in (listed, lanes):
                 if len(others) > _WAITING:
                     del others[min(others)]
         for stamp in sorted(maps):
-            yield self._answer(number, stamp, maps[stamp], scores.get(stamp, {}), lanes.get(stamp))
+            yield self._answer(number, stamp, maps[stamp], listed.get(stamp), lanes.get(stamp))
             number += 1
 
     def _answer(
-        self, number: int, stamp: int, message: Any, scores: dict[int, float], lanes: tuple[Lane, ...] | None
+        self, number: int, stamp: int, message: Any, listed: ListedInstances | None, lanes: tuple[Lane, ...] | None
     ) -> Answer:
+        rows = listed or ListedInstances("", stamp, {}, None)
         try:
-            return Answer(f"{number:06d}", stamp, Prediction(pixels_of(message), scores, lanes=lanes))
+            found = Prediction(pixels_of(message), rows.scores, tracks=rows.tracks, lanes=lanes)
+            return Answer(f"{number:06d}", stamp, found)
         except MalformedImage as error:
             raise SourceError(f"{self._topic} of {self.name} at {stamp}: {error}") from error
 
@@ -184,15 +179,6 @@ class BagPredictions:
                 f"bag {self.name} was segmented into {[name for _, name in recorded]}, the model has "
                 f"{[name for _, name in own]}; name its model with --model"
             )
-
-
-def _scores_of(message: Any) -> dict[int, float]:
-    found = {}
-    for detection in message.detections:
-        number = detection.id.partition("/")[0]
-        if number.isdecimal() and len(detection.results):
-            found[int(number)] = float(detection.results[0].hypothesis.score)
-    return found
 
 
 def _read_summary(path: Path) -> Mapping[str, Any]:

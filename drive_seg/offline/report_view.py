@@ -81,6 +81,7 @@ def main_cards(metrics: Tree, latency_ms: Tree) -> list[Card]:
 def more_cards(metrics: Tree) -> list[Card]:
     """Figures for the second look."""
     boundary, instance, temporal = (_part(metrics, key) for key in ("boundary", "instance", "temporal"))
+    tracking = _part(metrics, "tracking")
     tolerance = (f"mean over classes, within {boundary.get('tolerance_px')} px",)
     ap_notes = (f"AP50 {percent(instance.get('ap50'))} · AP75 {percent(instance.get('ap75'))}",)
     pairs = (f"still pixels that change class, {temporal.get('pairs', 0):,} pairs of frames",)
@@ -88,7 +89,13 @@ def more_cards(metrics: Tree) -> list[Card]:
         _fraction("Boundary F1", boundary.get("f1"), tolerance, "no boundary"),
         _fraction("Instance AP", instance.get("ap"), ap_notes, "no scored instances"),
         _fraction("Flicker", temporal.get("flicker"), pairs, "no consecutive frames", digits=2),
+        _fraction("IDF1", tracking.get("idf1"), _switches(tracking), "no identities in truth or prediction"),
     ]
+
+
+def _switches(tracking: Tree) -> tuple[str, ...]:
+    switches, objects = tracking.get("id_switches"), tracking.get("objects")
+    return (f"{switches:,} switches of {objects:,} objects", f"MOTA {percent(tracking.get('mota'))}") if objects else ()
 
 
 def class_rows(metrics: Tree) -> list[ClassRow]:

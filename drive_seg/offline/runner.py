@@ -62,6 +62,7 @@ def run(
         progress: called with the number of frames written, on the writer's thread.
         warn: called with a line about each image that is left out.
     """
+    pipeline.forget_tracks()
     log = LatencyLog(float("inf"), min(source.count or _LATENCIES, limit or _LATENCIES, _LATENCIES))
     ledger = FrameLedger()
     reader = _Reader(source, limit)

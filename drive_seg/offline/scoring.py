@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.frame import Lane
-from drive_seg.labels import (
-    MAX_INSTANCES_PER_CLASS,
-    PANOPTIC_DIVISOR,
-    PANOPTIC_UNLABELLED,
-    UNLABELLED,
-    LabelSet,
-)
+from drive_seg.labels import LabelSet
 from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, none_if_nan
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
@@ -30,9 +24,13 @@ from drive_seg.offline.metrics import (
     PrecisionCounts,
     Runs,
     TemporalCounts,
+    TrackingCounts,
+    Trajectories,
     compare_lines,
+    encounter,
     overlaps,
 )
+from drive_seg.offline.metrics.identity import Identities
 from drive_seg.offline.metrics.outlines import busy_rows
 from drive_seg.offline.metrics.temporal import Moment, compare
 
@@ -52,12 +50,14 @@ class Truth:
             (uint8; 255 void), in the truth's own classes.
         crowds: values of ``map`` that stand for several objects.
         classes: uint8 (N,) class id by value of ``map``, where the values are no panoptic ids; N is above all of them.
+        tracks: by panoptic id, the number an object has in all frames of its recording; None where that is not known.
         lanes: the lane boundaries; None where the truth does not know them.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     crowds: tuple[int, ...] = ()
     classes: NDArray[np.uint8] | None = None
+    tracks: Mapping[int, int] | None = None
     lanes: tuple[Lane, ...] | None = None
 
 
@@ -69,12 +69,14 @@ class Prediction:
         map: (H, W), panoptic ids (uint16) or, where there are no instances, class ids (uint8) of the model.
         scores: 0..1 by panoptic id.
         mask: uint8 (H, W) class ids of the same, where they are at hand; 255 unlabelled.
+        tracks: by panoptic id, as those of ``Truth``; None where nothing was tracked.
         lanes: the lane boundaries; None where they were not looked for.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     scores: Mapping[int, float] = field(default_factory=dict)
     mask: NDArray[np.uint8] | None = None
+    tracks: Mapping[int, int] | None = None
     lanes: tuple[Lane, ...] | None = None
 
 
@@ -92,6 +94,7 @@ class Totals:
     precision: PrecisionCounts = field(init=False)
     outlines: OutlineCounts = field(init=False)
     temporal: TemporalCounts = field(init=False)
+    tracking: TrackingCounts = field(init=False)
     lines: LineScore = field(init=False, default_factory=LineScore)
 
     def __post_init__(self) -> None:
@@ -101,6 +104,7 @@ class Totals:
         self.precision = PrecisionCounts(classes)
         self.outlines = OutlineCounts(classes, self.lane, self.tolerance)
         self.temporal = TemporalCounts()
+        self.tracking = TrackingCounts()
 
     def __iadd__(self, other: Totals) -> Totals:
         if (self.labels, self.lane, self.tolerance) != (other.labels, other.lane, other.tolerance):
@@ -112,10 +116,11 @@ class Totals:
         self.outlines += other.outlines
         self.temporal += other.temporal
         self.lines += other.lines
+        self.tracking += other.tracking
         return self
 
     def figures(self) -> dict[str, Any]:
-        """The keys ``frames`` to ``temporal`` of ``metrics.json``."""
+        """The keys ``frames`` to ``tracking`` of ``metrics.json``."""
         return {
             "frames": self.frames,
             "labels": [{"name": label.name, "thing": label.thing, "color": list(label.color)} for label in self.labels],
@@ -129,7 +134,11 @@ class Totals:
                 "changed": self.temporal.changed,
                 "static": self.temporal.static,
                 "pairs": self.temporal.pairs,
+                "id_switches": self.tracking.figures({})["id_switches"],
             },
+            "tracking": self.tracking.figures(
+                {label.id: label.name for label in self.labels if label.thing and self.countable[label.id]}
+            ),
         }
 
     def _panoptic(self) -> dict[str, Any]:
@@ -193,10 +202,22 @@ class Scorer:
         label_map: what is scored.
         tolerance: pixels, for outlines and lane markings.
         predicted_instances: the predictions tell objects apart.
+        identities: takes what frames say about them; by default they are counted in ``trajectories``.
+
+    Attributes:
+        totals: all counts but those of ``trajectories``, which are whole only at the end of the recording.
     """
 
-    def __init__(self, label_map: LabelMap, tolerance: int = TOLERANCE, predicted_instances: bool = True) -> None:
+    def __init__(
+        self,
+        label_map: LabelMap,
+        tolerance: int = TOLERANCE,
+        predicted_instances: bool = True,
+        identities: Identities | None = None,
+    ) -> None:
         self.map = label_map
+        self.trajectories = Trajectories()
+        self._identities = identities or self.trajectories
         countable = label_map.countable
         if not predicted_instances:
             countable = countable & ~np.array([label.thing for label in label_map.labels])
@@ -257,7 +278,11 @@ class Scorer:
         self.totals += one
         instances = self._countable & self._things[: len(self.map.labels)]
         self.totals.precision.add(found, prediction.scores, instances, truth.crowds)
-        return _record(frame, stamp_ns, one)
+        switches = 0
+        if truth.tracks is not None and prediction.tracks is not None:
+            met = encounter(found, instances, truth.crowds)
+            switches = self._identities.add(met, truth.tracks, prediction.tracks)
+        return _record(frame, stamp_ns, one, switches)
 
     def _moment(
         self,
@@ -280,28 +305,7 @@ def tables_of(label_map: LabelMap, truth: Truth) -> tuple[NDArray[np.uint8], NDA
     return own, label_map.predicted_table
 
 
-def scored_ids(
-    ids: NDArray[np.uint16] | NDArray[np.uint8], classes: NDArray[np.uint8], labels: LabelSet
-) -> NDArray[np.uint16]:
-    """uint16 (H, W): a map's segments as panoptic ids of the scored classes, numbered anew.
-
-    Args:
-        classes: uint8 (N,) scored class by value of the map, 255 is void.
-    """
-    table = np.full(1 << 16, PANOPTIC_UNLABELLED, np.uint16)
-    numbers = dict.fromkeys(range(len(labels)), 0)
-    for value in np.flatnonzero(np.bincount(ids.reshape(-1), minlength=1)).tolist():
-        scored = int(classes[value])
-        if scored == UNLABELLED:
-            continue
-        table[value] = scored
-        if ids.dtype == np.uint16 and labels[scored].thing and numbers[scored] < MAX_INSTANCES_PER_CLASS:
-            numbers[scored] += 1
-            table[value] = scored * PANOPTIC_DIVISOR + numbers[scored]
-    return np.take(table, ids)
-
-
-def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:
+def _record(frame: str, stamp_ns: int, one: Totals, switches: int) -> FrameScore:
     matches, confusion, outlines = one.matches, one.confusion, one.outlines
     intersections, unions = confusion.intersections.tolist(), confusion.unions.tolist()
     per_class, boundary = {}, {}
@@ -319,8 +323,8 @@ def _record(frame: str, stamp_ns: int, one: Totals) -> FrameScore:
     lane = None if one.lane is None else TolerantScore(*outlines.pixels[-1].tolist())
     rows = tuple(tuple(row) for row in confusion.pixels.tolist())
     lines = one.lines if one.lines.frames else None
-    temporal = one.temporal
-    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, temporal.changed, temporal.static, lines)
+    changed, static = one.temporal.changed, one.temporal.static
+    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, changed, static, switches, lines)
 
 
 def mean(values: list[float]) -> float:

@@ -1,11 +1,13 @@
-"""The built-in simulator as a source."""
+"""The built-in simulator as a source, alone or with its truth."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from drive_seg.frame import CameraImage, Frame
+from drive_seg.labels import DRIVING
+from drive_seg.offline.scoring import Truth
 from drive_seg.offline.sources import Origin, Unreadable
 from drive_seg.sim import Simulator
 
@@ -32,3 +34,34 @@ class SimSource:
                 token=Origin(f"{number:06d}", recorded_ns=drawn.stamp_ns),
             )
             number += 1
+
+
+class TruthfulSim:
+    """The simulator as a source and as the truth of its frames at once."""
+
+    live = False
+    fps = 30.0
+    instances = True
+    label_map: str | None = None
+
+    def __init__(self, frames: int, seed: int = 0, weather: str | None = None, size: tuple[int, int] = (1280, 720)):
+        self.name = "sim"
+        self.count: int | None = frames
+        self.classes: Mapping[str, int] = {label.name: label.id for label in DRIVING}
+        self._simulator = Simulator(seed=seed, width=size[0], height=size[1], fps=self.fps, weather=weather)
+        self._truths: dict[str, Truth] = {}
+
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
+        for number in range(self.count or 0):
+            drawn = self._simulator.frame(number)
+            stem = f"{number:06d}"
+            self._truths[stem] = Truth(drawn.panoptic, tracks=drawn.tracks, lanes=drawn.lanes)
+            origin = Origin(stem, recorded_ns=drawn.stamp_ns)
+            yield Frame(CameraImage.from_rgb(drawn.image), stamp_ns=drawn.stamp_ns, token=origin)
+
+    def find(self, stem: str, stamp_ns: int) -> Truth | None:
+        """See ``TruthSource.find``; each is handed out once."""
+        return self._truths.pop(stem, None)
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ import cv2
 from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError, DriveSegError
-from drive_seg.frame import CameraImage, PanopticResult
+from drive_seg.frame import CameraImage, Instance, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.passage import Passage
@@ -104,7 +105,8 @@ class FolderSink:
     where results have lane boundaries, ``summary.json``.
 
     A line of ``instances.jsonl`` is one frame: ``{"frame": stem, "stamp_ns": ..., "instances": [{"id", "class_id",
-    "class", "score", "bbox": [x, y, width, height], "area"}]}``, pixels of the camera image.
+    "class", "score", "bbox": [x, y, width, height], "area"}]}``, pixels of the camera image; ``id`` is a text,
+    ``Instance.id``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +122,8 @@ class FolderSink:
         stem = origin_of(result.frame).stem
         write_png(self._path / "mask" / f"{stem}.png", result.mask)
         write_png(self._path / "panoptic" / f"{stem}.png", result.panoptic)
-        self._lines.write(json.dumps(instances_line(stem, result)) + "\n")
+        line = instances_line(stem, result.frame.stamp_ns, result.instances)
+        self._lines.write(json.dumps(line) + "\n")
         if result.lanes is not None:
             self._lanes.write(stem, result.frame.stamp_ns, result.lanes)
 
@@ -130,20 +133,20 @@ class FolderSink:
         self._lanes.close()
 
 
-def instances_line(stem: str, result: PanopticResult) -> dict[str, Any]:
+def instances_line(stem: str, stamp_ns: int, instances: Sequence[Instance]) -> dict[str, Any]:
     """One frame of ``instances.jsonl``."""
-    instances = [
+    rows = [
         {
-            "id": instance.panoptic_id,
+            "id": instance.id,
             "class_id": instance.class_id,
             "class": instance.class_name,
             "score": round(instance.score, 4),
             "bbox": [instance.box.x, instance.box.y, instance.box.width, instance.box.height],
             "area": instance.area,
         }
-        for instance in result.instances
+        for instance in instances
     ]
-    return {"frame": stem, "stamp_ns": result.frame.stamp_ns, "instances": instances}
+    return {"frame": stem, "stamp_ns": stamp_ns, "instances": rows}
 
 
 def write_png(path: Path, image: NDArray[Any]) -> None:

@@ -12,6 +12,7 @@ from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import CLOUD, bag_counts, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
+from drive_seg.offline.instance_lists import ListedInstances, instances_of
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth_carla import CARLA, carla_truth
@@ -28,6 +29,8 @@ _WAITING = 8
 class BagTruth:
     """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras. The topic
     ``lanes`` beside it has the lane boundaries.
+
+    A topic ``instances`` beside one of panoptic ids says by its ids which objects are the same in several frames.
 
     Args:
         window: only what was recorded from the first to before the second, ns; ``count`` is of the whole bag.
@@ -52,34 +55,44 @@ class BagTruth:
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         counts = bag_counts(path)
         self.count: int | None = None if counts is None else counts[self.topic]
-        beside = f"{self.topic.rpartition('/')[0]}/lanes"
-        self._lane_topic = beside if bag_topics(path).get(beside) == CLOUD else None
-        topics = [self.topic] + ([self._lane_topic] if self._lane_topic else [])
-        self._messages = prefetch(bag_messages(path, topics, window))
+        base, there = self.topic.rpartition("/")[0], bag_topics(path)
+        listing, lanes = f"{base}/instances", f"{base}/lanes"
+        self._listing = listing if self.topic.endswith("panoptic") and listing in there else None
+        self._lane_topic = lanes if there.get(lanes) == CLOUD else None
+        wanted = [name for name in (self.topic, self._listing, self._lane_topic) if name is not None]
+        self._messages = prefetch(bag_messages(path, wanted, window))
         self._waiting: dict[int, Any] = {}
+        self._listed: dict[int, ListedInstances] = {}
         self._lanes: dict[int, Any] = {}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
-        wanted = [self._waiting] + ([self._lanes] if self._lane_topic else [])
-        while any(stamp_ns not in kind and self._later(kind, stamp_ns) < _WAITING for kind in wanted):
+        while not self._is_here(stamp_ns) and sum(stamp > stamp_ns for stamp in self._waiting) < _WAITING:
             topic, message = next(self._messages, (None, None))
             if message is None:
                 break
-            kept = self._lanes if topic == self._lane_topic else self._waiting
-            kept[stamp_of(message)] = message
-        message, lanes = self._waiting.pop(stamp_ns, None), self._lanes.pop(stamp_ns, None)
-        for kind in wanted:
-            for late in sorted(stamp for stamp in kind if stamp < stamp_ns)[:-_WAITING]:
-                del kind[late]
+            stamp = stamp_of(message)
+            if topic == self._listing:
+                self._listed[stamp] = instances_of(message, stamp)
+            elif topic == self._lane_topic:
+                self._lanes[stamp] = message
+            else:
+                self._waiting[stamp] = message
+        message, listed = self._waiting.pop(stamp_ns, None), self._listed.pop(stamp_ns, None)
+        lanes = self._lanes.pop(stamp_ns, None)
+        for kept in (self._waiting, self._listed, self._lanes):
+            for late in sorted(stamp for stamp in kept if stamp < stamp_ns)[:-_WAITING]:
+                del kept[late]
         if message is None:
             return None
         truth = self._decode(message)
-        return truth if lanes is None else replace(truth, lanes=lanes_of(lanes))
+        tracks = None if listed is None else listed.tracks
+        return replace(truth, tracks=tracks, lanes=None if lanes is None else lanes_of(lanes))
 
-    @staticmethod
-    def _later(kind: Mapping[int, Any], stamp_ns: int) -> int:
-        return sum(stamp > stamp_ns for stamp in kind)
+    def _is_here(self, stamp_ns: int) -> bool:
+        beside = ((self._listing, self._listed), (self._lane_topic, self._lanes))
+        there = all(topic is None or stamp_ns in kept for topic, kept in beside)
+        return stamp_ns in self._waiting and there
 
     def _decode(self, message: Any) -> Truth:
         try:
@@ -96,6 +109,7 @@ class BagTruth:
         """Close the bag."""
         self._waiting.clear()
         self._lanes.clear()
+        self._listed.clear()
         self._messages.close()
 
 

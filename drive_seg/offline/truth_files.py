@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
+from drive_seg.offline.instance_lists import read_instances
 from drive_seg.offline.lane_files import LaneReader, open_lanes
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
@@ -31,6 +32,7 @@ class FolderTruth:
         decode: turns a file's pixels into a truth.
         lanes: the lane boundaries of the frames, where the folder has them.
         suffix: endings that images have and their truth has not, such as ``_leftImg8bit``.
+        listed: ``instances.jsonl``, whose ids say which objects are the same in several frames.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class FolderTruth:
         instances: bool,
         suffix: str = "",
         lanes: LaneReader | None = None,
+        listed: Path | None = None,
     ) -> None:
         self.name = name
         self.classes = classes
@@ -53,16 +56,20 @@ class FolderTruth:
         self._decode = decode
         self._suffix = suffix
         self._lanes = lanes
+        rows = read_instances(listed) if listed is not None and listed.is_file() else ()
+        self._tracks = {row.frame: row.tracks for row in rows if row.tracks is not None}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``."""
-        path = self._files.get(stem.removesuffix(self._suffix)) or self._files.get(str(stamp_ns))
-        if path is None:
+        key = next((key for key in (stem.removesuffix(self._suffix), str(stamp_ns)) if key in self._files), None)
+        if key is None:
             return None
+        path = self._files[key]
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise SourceError(f"ground truth {path} is no image that can be read")
         truth = self._decode(path, pixels)
+        truth = replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
         return truth if self._lanes is None else replace(truth, lanes=self._lanes.find(path.stem))
 
     def close(self) -> None:
@@ -106,7 +113,8 @@ def _own(path: Path, labels: LabelSet) -> FolderTruth:
     lanes = open_lanes(path)
     if (path / "panoptic").is_dir():
         files = png_files(path / "panoptic")
-        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, lanes=lanes)
+        listed = path / "instances.jsonl"
+        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, lanes=lanes, listed=listed)
     return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False, lanes=lanes)
 
 

@@ -88,18 +88,18 @@ class ImageBuffer:
         return self._message
 
 
-def detections(result: core.PanopticResult, header: Header) -> Detection2DArray:
+def detections(instances: Sequence[core.Instance], header: Header) -> Detection2DArray:
     """One detection per thing segment.
 
     A box spans whole pixels: its centre is ``x + width / 2`` with pixel edges on integers (pixel i covers i .. i + 1),
     its size is the number of columns and rows, all in the camera's pixels.
     """
     message = Detection2DArray(header=header)
-    for instance in result.instances:
+    for instance in instances:
         hypothesis = ObjectHypothesisWithPose()
         hypothesis.hypothesis.class_id = instance.class_name
         hypothesis.hypothesis.score = instance.score
-        detection = Detection2D(header=header, id=str(instance.panoptic_id), results=[hypothesis])
+        detection = Detection2D(header=header, id=instance.id, results=[hypothesis])
         box, area = instance.box, detection.bbox
         area.center.position.x = box.x + box.width / 2
         area.center.position.y = box.y + box.height / 2

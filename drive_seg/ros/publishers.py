@@ -104,7 +104,7 @@ class CameraOutput:
         self._send_image("mask", header)
         self._send_image("panoptic", header)
         if self._instances.get_subscription_count():
-            self._instances.publish(detections(result, header))
+            self._instances.publish(detections(result.instances, header))
         if result.confidence is not None:
             self._send_image("confidence", header)
         if result.lanes is not None and self._lanes.get_subscription_count():
@@ -159,10 +159,12 @@ class CameraOutput:
 
 
 def latency_message(camera: str, times: StageTimes, header: Header) -> DiagnosticArray:
-    """One status with a key per stage: milliseconds with three decimals, or ``n/a``."""
+    """One status with a key per stage: milliseconds with three decimals, or ``n/a``; the GPU's where there is one."""
     status = DiagnosticStatus(level=DiagnosticStatus.OK, name=f"drive_seg: latency {camera}", message="ms per stage")
     for stage in STAGES:
         value = getattr(times, stage)
+        if value is None and stage.startswith("gpu_"):
+            continue
         status.values.append(KeyValue(key=stage, value="n/a" if value is None else f"{value:.3f}"))
     return DiagnosticArray(header=header, status=[status])
 

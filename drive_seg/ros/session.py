@@ -23,6 +23,7 @@ from drive_seg.ros.complaints import Complaints
 from drive_seg.ros.publishers import CameraOutput
 from drive_seg.stages import Allocator, fresh
 from drive_seg.telemetry import LatencyLog
+from drive_seg.tracking import TrackingOptions
 from drive_seg.upgrade import Make, Step, Upgrade
 from drive_seg.worker import Worker
 
@@ -85,6 +86,11 @@ def fusion_options(config: Config, confidence: bool = False, lanes: bool = False
         confidence=confidence,
         lanes=lanes,
     )
+
+
+def tracking_options(config: Config) -> TrackingOptions | None:
+    """How ``config`` follows instances, if at all."""
+    return TrackingOptions(config.track_max_age_s) if config.tracking else None
 
 
 class Session:
@@ -156,7 +162,9 @@ class Session:
         return Upgrade("building the tensorrt engine", make_warm, hand_over)
 
     def _open_warm(self, opener: Opener) -> Pipeline:
-        return self._warm(opener(self._config(), self._allocate), [camera.name for camera in self.cameras])
+        pipeline = self._warm(opener(self._config(), self._allocate), [camera.name for camera in self.cameras])
+        pipeline.tracking = tracking_options(self._config())  # only now: noise has no identities
+        return pipeline
 
     @staticmethod
     def _warm(pipeline: Pipeline, cameras: Sequence[str]) -> Pipeline:
@@ -232,3 +240,4 @@ class Session:
         confidence = any(output.confidence_wanted for output in self.outputs.values())
         lanes = any(output.lanes_wanted for output in self.outputs.values())
         self.pipeline.options = fusion_options(self._config(), confidence, lanes)
+        self.pipeline.tracking = tracking_options(self._config())

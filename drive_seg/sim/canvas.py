@@ -34,12 +34,14 @@ class Canvas:
         self.image: ByteArray = np.zeros((height, width, 3), dtype=np.uint8)
         self.owners: ByteArray = np.zeros((height, width), dtype=np.uint8)
         self.owner_class = list(range(FIRST_THING))
+        self._numbers = [0] * FIRST_THING
 
-    def new_instance(self, class_id: int) -> int | None:
-        """The owner index of another thing; None when the sheet is full."""
+    def new_instance(self, class_id: int, number: int = 0) -> int | None:
+        """The owner index of another thing, `number` in its drive; None when the sheet is full."""
         if len(self.owner_class) >= MAX_OWNERS:
             return None
         self.owner_class.append(class_id)
+        self._numbers.append(number)
         return len(self.owner_class) - 1
 
     def convex(self, points: FixedArray, colour: FloatArray, owner: int | None) -> None:
@@ -106,13 +108,15 @@ class Canvas:
         lit = cv2.multiply(part, light, scale=1 / 128)
         cv2.copyTo(lit, cv2.inRange(self.owners[y0:y1, x0:x1], (owner,), (owner,)), part)
 
-    def panoptic(self) -> npt.NDArray[np.uint16]:
-        """The truth (H, W) uint16: visible things are numbered 1.. within their class, tiny ones are unlabelled."""
+    def truth(self) -> tuple[npt.NDArray[np.uint16], dict[int, int]]:
+        """The truth (H, W) uint16: visible things are numbered 1.. within their class, tiny ones are unlabelled;
+        and, by these values, the numbers that things have in their drive."""
         seen = cv2.calcHist([self.owners], [0], None, [MAX_OWNERS], [0, MAX_OWNERS]).ravel()
         table = np.zeros(MAX_OWNERS, dtype=np.uint16)
         table[:FIRST_THING] = np.arange(FIRST_THING)
         smallest = SMALLEST_SHARE * self.owners.size
         count: dict[int, int] = {}
+        tracks: dict[int, int] = {}
         for owner in range(FIRST_THING, len(self.owner_class)):
             if seen[owner] and seen[owner] < smallest:
                 table[owner] = UNLABELLED
@@ -120,4 +124,5 @@ class Canvas:
                 class_id = self.owner_class[owner]
                 count[class_id] = count.get(class_id, 0) + 1
                 table[owner] = class_id * THING + count[class_id]
-        return np.asarray(cv2.LUT(self.owners, table), dtype=np.uint16)
+                tracks[int(table[owner])] = self._numbers[owner]
+        return np.asarray(cv2.LUT(self.owners, table), dtype=np.uint16), tracks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Crosser:
         d = self.d_from + part * (self.d_to - self.d_from)
         yaw = np.pi / 2 if self.d_to > self.d_from else -np.pi / 2
         old = self.actor
-        return Actor(old.class_id, old.kind, old.seed, old.s, d, yaw, abs(d - self.d_from), False)
+        return replace(old, d=d, yaw=yaw, gone=abs(d - self.d_from))
 
 
 @dataclass(frozen=True)

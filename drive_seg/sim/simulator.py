@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from drive_seg.frame import Lane
-from drive_seg.labels import mask_of
+from drive_seg.frame import Box, Instance, Lane
+from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, mask_of
 
 from .camera import Camera, intrinsics, rotation
 from .canvas import Canvas
@@ -37,14 +38,49 @@ class SimFrame:
 
     `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel =
     class id * 1000 + k with k = 1.. within frame and class, 65535 = too small to be labelled.
+    `tracks`: by panoptic id of a thing, the number it has in all frames of the drive.
     `lanes` from left to right, see `lines.lane_truth`. `stamp_ns` = index / fps in nanoseconds.
     """
 
     image: npt.NDArray[np.uint8]
     panoptic: npt.NDArray[np.uint16]
+    tracks: Mapping[int, int]
     index: int
     stamp_ns: int
     lanes: tuple[Lane, ...] = ()
+
+    def instances(self) -> tuple[Instance, ...]:
+        """The labelled things, by panoptic id; their scores are 1."""
+        places = np.flatnonzero((self.panoptic >= PANOPTIC_DIVISOR) & (self.panoptic != PANOPTIC_UNLABELLED))
+        values = self.panoptic.reshape(-1)[places]
+        order = np.argsort(values, kind="stable")
+        present, starts, areas = np.unique(values[order], return_index=True, return_counts=True)
+        if not present.size:
+            return ()
+        rows, columns = np.divmod(places[order], self.panoptic.shape[1])
+        first_row, last_row = np.minimum.reduceat(rows, starts), np.maximum.reduceat(rows, starts)
+        first, last = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts)
+        table = zip(
+            present.tolist(),
+            areas.tolist(),
+            first.tolist(),
+            first_row.tolist(),
+            last.tolist(),
+            last_row.tolist(),
+            strict=True,
+        )
+        return tuple(
+            Instance(
+                value,
+                value // PANOPTIC_DIVISOR,
+                DRIVING[value // PANOPTIC_DIVISOR].name,
+                1.0,
+                Box(x, y, x_end - x + 1, y_end - y + 1),
+                area,
+                self.tracks[value],
+            )
+            for value, area, x, y, x_end, y_end in table
+        )
 
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
@@ -130,7 +166,7 @@ class Simulator:
         stage.draw(cells, actors)
         self._effects.finish(canvas, index, camera.horizon(), stage.glares)
         lanes = lane_truth(self._layout.lines, canvas.owners, camera, stretch, self._weather.sight)
-        return SimFrame(canvas.image, canvas.panoptic(), index, round(index * 1e9 / self.fps), lanes)
+        return SimFrame(canvas.image, *canvas.truth(), index, round(index * 1e9 / self.fps), lanes)
 
     def _camera(self, time: float) -> Camera:
         phases = self._phases

@@ -97,7 +97,7 @@ class Stage:
         return self._stretch.direction(actor.s) + (-actor.yaw if self._stretch.mirrored else actor.yaw)
 
     def _actor(self, actor: Actor, position: FloatArray) -> None:
-        owner = self._canvas.new_instance(actor.class_id)
+        owner = self._canvas.new_instance(actor.class_id, actor.number)
         if owner is None:
             return
         canvas, camera, light, yaw = self._canvas, self._camera, self._light, self._yaw(actor)

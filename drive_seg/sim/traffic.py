@@ -19,7 +19,10 @@ AHEAD, BEHIND = 118.0, 6.0
 
 @dataclass(frozen=True)
 class Actor:
-    """Someone on the road at one moment; yaw relative to the road's direction, metres, radians."""
+    """Someone on the road at one moment; yaw relative to the road's direction, metres, radians.
+
+    `number` says who: the same in all frames of a drive, of nobody else in it.
+    """
 
     class_id: int
     kind: str  # vehicle, motorcycle, walker, cyclist
@@ -29,6 +32,7 @@ class Actor:
     yaw: float
     gone: float
     standing: bool
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -246,11 +250,19 @@ class Traffic:
             return None
         look, place, aside = drawn
         d = stream.d + aside + 0.1 * math.sin(0.5 * time + cell)
+        number = number_of(cell, stream.key, moves=True)
         if stream.kind in ("vehicle", "motorcycle"):
-            return Actor(VEHICLE, stream.kind, look, place + moved, d, stream.yaw, 0.0, False)
+            return Actor(VEHICLE, stream.kind, look, place + moved, d, stream.yaw, 0.0, False, number)
         class_id = CYCLIST if stream.kind == "cyclist" else PEDESTRIAN
         yaw = stream.yaw + 0.15 * math.sin(0.7 * time + cell)
-        return Actor(class_id, stream.kind, look, place + moved, d, yaw, abs(stream.speed) * time + cell, False)
+        gone = abs(stream.speed) * time + cell
+        return Actor(class_id, stream.kind, look, place + moved, d, yaw, gone, False, number)
+
+
+def number_of(cell: int, place: int, moves: bool) -> int:
+    """A number above 0 that nobody else has: by cell (of any sign), place in it (below 64), and whether they move in
+    streams or belong to the roadside."""
+    return 1 + 2 * (64 * (2 * cell if cell >= 0 else -2 * cell - 1) + place) + int(moves)
 
 
 def actor_size(actor: Actor) -> tuple[float, float, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from .chance import chance, pick
 from .road import Layout
 from .scenery import Barrier, House, Post, Tree
 from .surface import Patch, arrow, box, wear, zebra
-from .traffic import Actor
+from .traffic import Actor, number_of
 from .vehicles import draw_look, vehicle
 
 CELL = 12.0
@@ -47,7 +49,7 @@ class World:
             else (0, 0.2, 0.3, 0.35, 0.15),
         )
         self._post_colour = np.full(3, float(rng.uniform(60, 175)))
-        self.cell = lru_cache(maxsize=96)(self._cell)
+        self.cell = lru_cache(maxsize=96)(self._peopled)
 
     def around(self, s: float, ahead: float, behind: float) -> list[Cell]:
         """The cells from s - behind to s + ahead."""
@@ -59,6 +61,19 @@ class World:
     def _junction(self, index: int) -> bool:
         rng = chance(self._seed, 602, index // 9)
         return bool(rng.random() < self._junctions) and int(rng.integers(9)) == index % 9
+
+    def _peopled(self, index: int) -> Cell:
+        """A cell, everybody in it with a number."""
+        cell = self._cell(index)
+        numbers = (number_of(index, place, moves=False) for place in count())
+        return replace(
+            cell,
+            actors=tuple(replace(actor, number=number) for actor, number in zip(cell.actors, numbers, strict=False)),
+            crossers=tuple(
+                replace(crosser, actor=replace(crosser.actor, number=number))
+                for crosser, number in zip(cell.crossers, numbers, strict=False)
+            ),
+        )
 
     def _cell(self, index: int) -> Cell:
         rng = chance(self._seed, 603, index)

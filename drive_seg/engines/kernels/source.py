@@ -125,7 +125,7 @@ def find_nvrtc() -> Path | str | None:
     """NVRTC's library: of a pip wheel (nvidia-cuda-nvrtc), or the system's."""
     for entry in map(Path, sys.path):
         for pattern in ("nvidia/cu*/lib/libnvrtc.so.*", "nvidia/cuda_nvrtc/lib/libnvrtc.so.*"):
-            found = [path for path in sorted(entry.glob(pattern)) if path.name.count(".") == 2]
+            found = sorted(entry.glob(pattern))
             if found:
                 return found[-1]
     return ctypes.util.find_library("nvrtc")

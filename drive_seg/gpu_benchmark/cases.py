@@ -1,0 +1,252 @@
+"""What is measured on the GPU: our engine at every size and precision, beside the bare network and what others do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drive_seg.benchmark import ReusedBuffers
+from drive_seg.decode import decode_rgb
+from drive_seg.engines.driver import find_gpu
+from drive_seg.engines.planned import plan_for
+from drive_seg.engines.protocol import EngineOptions
+from drive_seg.engines.trt import TrtEngine
+from drive_seg.errors import DriveSegError, EngineError
+from drive_seg.frame import CameraImage, Frame
+from drive_seg.gpu_benchmark.latency import WARM_UP, host_to_host
+from drive_seg.gpu_benchmark.sample import SampleEngine
+from drive_seg.gpu_benchmark.work import Peaks, count
+from drive_seg.machine import hardware
+from drive_seg.model import Model
+from drive_seg.pipeline import Pipeline
+from drive_seg.telemetry import Percentiles, Stopwatch
+
+SIZES = ((640, 384), (960, 544), (1920, 1088))
+"""Network sizes; 1088 is the first multiple of 32 that holds 1080 lines."""
+PRECISIONS = ("fp32", "fp16", "int8")
+CAMERAS = 4
+Say = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One engine."""
+
+    size: tuple[int, int]
+    precision: str
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """``960x544 fp16 x4``."""
+        return f"{self.size[0]}x{self.size[1]} {self.precision} x{self.batch}"
+
+
+def cases(sizes: Sequence[tuple[int, int]] = SIZES, precisions: Sequence[str] = PRECISIONS) -> list[Case]:
+    """One camera at every size and precision, four cameras in the middle precision: fp16 is what is deployed."""
+    return [
+        Case(size, precision, batch)
+        for size in sizes
+        for precision in precisions
+        for batch in ((1, CAMERAS) if precision == "fp16" else (1,))
+    ]
+
+
+def measure(
+    model: Model,
+    images: Sequence[CameraImage],
+    frames: int,
+    wanted: Sequence[Case],
+    file: Path,
+    options: EngineOptions,
+    torch_python: str,
+    say: Say,
+) -> dict[str, Any]:
+    """Measure what ``file`` does not have yet; it is written after every case, so that a long run can be cut in pieces.
+
+    Args:
+        images: decoded camera images of one size.
+        torch_python: the Python that has torch; ours where that is empty.
+        say: progress.
+
+    Raises:
+        EngineError: no GPU.
+    """
+    gpu = find_gpu(options.gpu_id)
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    machine: dict[str, Any] = {**hardware(), "gpu": {**asdict(gpu), "capability": list(gpu.capability)}}
+    machine |= {"input": [images[0].width, images[0].height], "frames": frames}
+    if results.get("machine", machine) != machine:
+        raise EngineError(f"{file} was measured on another machine or with other frames; move it away")
+    results |= {"machine": machine, "command": " ".join(["drive_seg", *sys.argv[1:]])}
+    results.setdefault("cases", {})
+    steps = len(wanted) + 1
+    if "torch" not in results:
+        say("torch: eager, max-autotune, peaks", 0, steps)
+        results["torch"] = ask_torch(torch_python, images, frames, sorted({case.size for case in wanted}))
+        _write(file, results)
+    for number, case in enumerate(wanted, start=1):
+        say(case.name, number, steps)
+        if "error" in results["cases"].get(case.name, {"error": ""}):
+            try:
+                results["cases"][case.name] = measure_case(case, model, images, frames, options, results["torch"])
+            except DriveSegError as error:  # one engine that cannot be had must not cost the others
+                results["cases"][case.name] = {"error": str(error)}
+            _write(file, results)
+    return results
+
+
+def measure_case(
+    case: Case,
+    model: Model,
+    images: Sequence[CameraImage],
+    frames: int,
+    options: EngineOptions,
+    torch_figures: dict[str, Any],
+) -> dict[str, Any]:
+    """One engine: bare, ours one frame at a time, ours with every slot busy, the sample; memory and shares."""
+    sized = replace(model, width=case.size[0], height=case.size[1])
+    settings = replace(options, precision=case.precision, max_batch=case.batch)
+    plan = plan_for(sized, settings)
+    before = _free_mb(options.gpu_id)
+    found: dict[str, Any] = {"plan": plan.key.text, **{name: plan.notes[name] for name in ("seconds", "agreement")}}
+    with Pipeline(TrtEngine(plan, sized, settings), sized.labels, allocate=ReusedBuffers()) as pipeline:
+        engine = pipeline.engine
+        if not isinstance(engine, TrtEngine):
+            raise EngineError(f"expected the TensorRT engine, got {engine.info.backend}")
+        found["bare"] = _figures(_bare(engine, frames))
+        latency, gpu = _latency(pipeline, images, frames, case.batch)
+        found["ours"], found["gpu_ms"] = _figures(latency), gpu
+        found["fps"] = _throughput(pipeline, images, frames, case.batch)
+        found["memory_mb"] = round(before - _free_mb(options.gpu_id), 1)
+        if engine.info.reason:
+            found["note"] = engine.info.reason
+        if case.batch == 1:
+            with Pipeline(SampleEngine(engine), sized.labels, allocate=ReusedBuffers()) as sample:
+                found["sample"] = _figures(host_to_host(sample, images, frames, WARM_UP))
+    raw_bytes = case.batch * images[0].data.size
+    found |= shares(sized, case, gpu, raw_bytes, torch_figures)
+    return found
+
+
+def shares(
+    model: Model, case: Case, gpu_ms: dict[str, float], up_bytes: int, torch_figures: dict[str, Any]
+) -> dict[str, Any]:
+    """How near to what the machine can do at best; empty where its peaks were not measured."""
+    graph = model.onnx["int8" if case.precision == "int8" else "fp32"].path.read_bytes()
+    work = count(graph, case.batch, case.size)
+    found: dict[str, Any] = {
+        "gflop": round(work.flops / 1e9, 3),
+        "mb": round(work.bytes(case.precision) / 1e6, 1),
+    }
+    if "peaks" in torch_figures:
+        peaks = Peaks(**torch_figures["peaks"])
+        least_ms = 1e3 * work.least_seconds(case.precision, peaks)
+        found["roofline_ms"] = round(least_ms, 4)
+        found["roofline_share"] = round(least_ms / gpu_ms["gpu_inference"], 4)
+        found["pcie_share"] = round(up_bytes / peaks.h2d * 1e3 / gpu_ms["gpu_h2d"], 4)
+    return found
+
+
+def ask_torch(
+    python: str, images: Sequence[CameraImage], frames: int, sizes: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """The figures of ``drive_seg.network.torch_speed`` from the Python that has torch; ``why`` where there are none."""
+    with tempfile.TemporaryDirectory(prefix="drive_seg_torch_") as folder:
+        pictures, out = Path(folder) / "frames.npy", Path(folder) / "out.json"
+        np.save(pictures, np.stack([decode_rgb(image) for image in images]))
+        command = [python or sys.executable, "-m", "drive_seg.network.torch_speed", str(out), str(pictures)]
+        command += [str(frames), *(f"{width}x{height}" for width, height in sizes)]
+        # Another Python must not see what was put on the paths of this one.
+        own = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])} if python else {}
+        environment = {key: value for key, value in os.environ.items() if not (python and key.startswith("PYTHON"))}
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, env={**environment, **own})
+        except OSError as error:
+            return {"why": f"{command[0]} cannot be run: {error}"}
+        if not out.is_file():
+            last = ended.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            return {"why": f"{command[0]} ended with code {ended.returncode}: {last[0]}"}
+        figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        return figures
+
+
+def _bare(engine: TrtEngine, frames: int) -> Percentiles:
+    """Copies and network of letterboxed frames that are in page-locked memory already."""
+    slot = engine.slots[0]
+    taken = np.zeros(frames)
+    for number in range(-WARM_UP, frames):
+        watch = Stopwatch()
+        slot.submit(engine.network.max_batch)
+        slot.wait()
+        taken[max(number, 0)] = watch.lap()
+    return _percentiles(taken)
+
+
+def _latency(
+    pipeline: Pipeline, images: Sequence[CameraImage], frames: int, batch: int
+) -> tuple[Percentiles, dict[str, float]]:
+    """Camera pixels to native maps, a batch at a time; and the median of what the GPU spent on it."""
+    taken = np.zeros(frames)
+    stages: dict[str, list[float]] = {}
+    for number in range(-WARM_UP, frames):
+        watch = Stopwatch()
+        results = pipeline.submit(_batch(images, number, batch)).wait()
+        taken[max(number, 0)] = watch.lap()
+        if number >= 0:
+            for stage, ms in asdict(results[0].times).items():
+                if stage.startswith("gpu_") and ms is not None:
+                    stages.setdefault(stage, []).append(ms)
+    return _percentiles(taken), {stage: round(float(np.median(values)), 4) for stage, values in stages.items()}
+
+
+def _throughput(pipeline: Pipeline, images: Sequence[CameraImage], frames: int, batch: int) -> float:
+    """Images per second with every slot busy."""
+    flying = [pipeline.submit(_batch(images, number, batch)) for number in range(pipeline.slots)]
+    watch = Stopwatch()
+    for number in range(frames):
+        flying.pop(0).wait()
+        flying.append(pipeline.submit(_batch(images, number, batch)))
+    seconds = watch.lap() / 1e3
+    for pending in flying:
+        pending.wait()
+    return round(frames * batch / seconds, 1)
+
+
+def _batch(images: Sequence[CameraImage], number: int, batch: int) -> list[Frame]:
+    return [Frame(images[(number * batch + camera) % len(images)], f"camera{camera}") for camera in range(batch)]
+
+
+def _percentiles(taken: Any) -> Percentiles:
+    found = Percentiles.of(taken)
+    if found is None:
+        raise EngineError("at least one frame must be measured")
+    return found
+
+
+def _figures(found: Percentiles) -> dict[str, float]:
+    return {"p50": round(found.p50, 4), "p99": round(found.p99, 4)}
+
+
+def _free_mb(gpu_id: int) -> float:
+    from drive_seg.engines.cuda import Arena
+
+    arena = Arena(gpu_id)
+    with arena.active("ask for free memory"):
+        free = float(arena.driver.mem_get_info()[0]) / 2**20
+    arena.close()
+    return free
+
+
+def _write(file: Path, results: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=1), encoding="utf-8")

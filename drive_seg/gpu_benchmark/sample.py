@@ -1,0 +1,41 @@
+"""TensorRT as the usual pycuda sample has it: one stream, pageable memory, a wait after every step.
+
+What the other columns of the table are compared with; letterbox and fusion are the CPU's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.engines.function import FunctionEngine
+from drive_seg.engines.protocol import EngineInfo
+from drive_seg.engines.trt import TrtEngine
+from drive_seg.frame import RawOutputs
+
+
+class SampleEngine(FunctionEngine):
+    """Shares the plan (and so the network) of ``engine``, nothing else; closed before it."""
+
+    def __init__(self, engine: TrtEngine) -> None:
+        network = engine.network
+        arena, image = network.arena, network.tensors[0]
+        with arena.active("set the sample up"):
+            context = network.context()
+            addresses = {tensor.name: arena.memory(tensor.nbytes) for tensor in network.tensors}
+
+        def run(batch: NDArray[np.uint8]) -> RawOutputs:
+            with arena.active("run the sample"):
+                arena.driver.memcpy_htod(addresses[image.name], np.ascontiguousarray(batch))
+                arena.driver.Context.synchronize()
+                network.enqueue(context, addresses, len(batch))
+                network.compute.synchronize()
+                maps = []
+                for tensor in network.outputs:
+                    host = np.empty((len(batch), *tensor.shape[1:]), tensor.dtype)
+                    arena.driver.memcpy_dtoh(host, addresses[tensor.name])
+                    maps.append(host)
+            return RawOutputs(*maps)
+
+        super().__init__(run, (image.shape[2], image.shape[1]), network.max_batch, slots=1)
+        self.info = EngineInfo("tensorrt sample", engine.info.precision, engine.info.device, engine.info.version)

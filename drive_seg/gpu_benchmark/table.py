@@ -1,0 +1,93 @@
+"""The measurements as a page of documentation: every number in it is one that was measured, on the machine it names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NONE = "–"
+_COLUMNS = (
+    *("network", "precision", "cameras", "torch eager fp16", "torch max-autotune fp16", "usual sample"),
+    *("bare", "ours", "fps", "GPU MiB", "roofline", "PCIe"),
+)
+_STAGES = (
+    *("engine", "copy up", "letterbox", "network", "fusion", "copy down"),
+    *("GFLOP", "MB", "built in s", "equal labels"),
+)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page; a column that was not measured says so with its reason."""
+    machine, torch = results["machine"], results["torch"]
+    gpu = machine["gpu"]
+    width, height = machine["input"]
+    lines = [
+        "# TensorRT, measured",
+        "",
+        f"{gpu['name']} (sm_{gpu['capability'][0]}{gpu['capability'][1]}, driver for CUDA {gpu['driver']}), "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}. Input {width}x{height}, "
+        f"{machine['frames']} frames each after a warm-up.",
+        "",
+        f"    {results['command']}",
+        "",
+        "Milliseconds host to host, from the camera's pixels to finished maps at its size: p50 / p99. Bare: copies and "
+        "network alone, of frames that are letterboxed already. fps: every slot busy. Roofline: the time that the "
+        "layers' operations and bytes take at the measured peaks, over the measured time. PCIe: so for the copy up.",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        f"|{'---|' * len(_COLUMNS)}",
+    ]
+    refused = []
+    for name, case in results["cases"].items():
+        size, precision, batch = name.split()
+        if "error" in case:
+            refused.append(f"* {name}: {case['error']}")
+            continue
+        alone = batch == "x1" and precision == "fp16"
+        cells = [
+            size,
+            precision,
+            batch.removeprefix("x"),
+            _pair(torch.get(f"eager {size}")) if alone else _NONE,
+            _pair(torch.get(f"compiled {size}")) if alone else _NONE,
+            _pair(case.get("sample")),
+            _pair(case["bare"]),
+            _pair(case["ours"]),
+            f"{case['fps']:.0f}",
+            f"{case['memory_mb']:.0f}",
+            _share(case.get("roofline_share")),
+            _share(case.get("pcie_share")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if "why" in torch:
+        lines += ["", f"torch was not (fully) measured: {torch['why']}."]
+    if refused:
+        lines += ["", "Not measured:", "", *refused]
+    lines += ["", "What the GPU spends on one batch, ms (CUDA events, medians):", ""]
+    lines += [
+        "| engine | copy up | letterbox | network | fusion | copy down | GFLOP | MB | built in s | equal labels |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    for name, case in results["cases"].items():
+        if "error" not in case:
+            stages = (f"gpu_{stage}" for stage in ("h2d", "preprocess", "inference", "fusion", "d2h"))
+            times = [f"{case['gpu_ms'][stage]:.3f}" if stage in case["gpu_ms"] else _NONE for stage in stages]
+            rest = [f"{case['gflop']:.2f}", f"{case['mb']:.0f}", f"{case['seconds']:.0f}"]
+            rest.append(f"{case['agreement']['labels_equal']:.3%}")
+            lines.append(f"| {' | '.join([name, *times, *rest])} |")
+    if "peaks" in torch:
+        peaks = torch["peaks"]
+        products = ", ".join(f"{precision} {value / 1e12:.0f}" for precision, value in peaks["flops"].items())
+        lines += [
+            "",
+            f"Peaks, measured with torch {torch['torch']}: matrix products {products} TFLOP/s (int8: TOP/s), memory "
+            f"{peaks['memory'] / 1e9:.0f} GB/s, up {peaks['h2d'] / 1e9:.1f} GB/s, down {peaks['d2h'] / 1e9:.1f} GB/s.",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _pair(figures: dict[str, float] | None) -> str:
+    return _NONE if not figures else f"{figures['p50']:.2f} / {figures['p99']:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.0%}"

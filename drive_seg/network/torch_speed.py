@@ -1,0 +1,109 @@
+"""What torch does with the same network, and what the GPU reaches at its best: for the Python that has torch.
+
+python -m drive_seg.network.torch_speed OUT.json FRAMES.npy COUNT 640x384 960x544 ...
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.engines.function import FunctionEngine
+from drive_seg.errors import DriveSegError
+from drive_seg.frame import CameraImage, RawOutputs
+from drive_seg.gpu_benchmark.latency import host_to_host
+from drive_seg.labels import DRIVING
+from drive_seg.pipeline import Pipeline
+
+
+def best_seconds(torch: Any, work: Callable[[], object], repeats: int = 10) -> float:
+    """The fastest of some runs, by CUDA events."""
+    times = []
+    for _ in range(repeats + 3):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return float(min(times[3:]))
+
+
+def measure_peaks(torch: Any) -> dict[str, Any]:
+    """Matrix products and copies at their best, in operations and bytes per second."""
+    side = 8192
+    peaks: dict[str, float] = {}
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for name, dtype, n in (("fp32", torch.float32, side // 2), ("fp16", torch.float16, side)):
+        a, b = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in range(2))
+        peaks[name] = 2 * n**3 / best_seconds(torch, partial(torch.matmul, a, b))
+    a, b = (torch.randint(-128, 128, (side, side), device="cuda", dtype=torch.int8) for _ in range(2))
+    peaks["int8"] = 2 * side**3 / best_seconds(torch, lambda: torch._int_mm(a, b.t()))
+    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    host = torch.empty(1 << 28, dtype=torch.uint8, pin_memory=True)
+    part = target[: host.numel()]
+    return {
+        "flops": peaks,
+        "memory": 2 * source.numel() / best_seconds(torch, lambda: target.copy_(source)),
+        "h2d": host.numel() / best_seconds(torch, lambda: part.copy_(host, non_blocking=True)),
+        "d2h": host.numel() / best_seconds(torch, lambda: host.copy_(part, non_blocking=True)),
+    }
+
+
+def network(torch: Any, size: tuple[int, int], compiled: bool) -> Callable[[NDArray[np.uint8]], RawOutputs]:
+    """The shipped architecture in fp16; its speed does not depend on the weights, which are random here."""
+    from drive_seg.network.deploy import DeployedNet
+    from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+
+    net = DeployedNet(PanopticNet(NetworkConfig()).eval().cuda(), half=True)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = torch.compile(net, mode="max-autotune") if compiled else net
+    pinned = torch.empty((1, size[1], size[0], 3), dtype=torch.uint8, pin_memory=True)
+
+    def infer(batch: NDArray[np.uint8]) -> RawOutputs:
+        with torch.inference_mode():
+            pinned.copy_(torch.from_numpy(batch))
+            maps = run(pinned.to("cuda", non_blocking=True))
+            return RawOutputs(*(part.cpu().numpy() for part in maps))
+
+    return infer
+
+
+def main() -> int:
+    """0: OUT has the figures, or ``why`` there are none."""
+    out, frames, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    figures: dict[str, Any] = {}
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            figures = {"torch": torch.__version__, "gpu": torch.cuda.get_device_name(), "peaks": measure_peaks(torch)}
+            images = [CameraImage.from_rgb(image) for image in np.load(frames)]
+            for text in sys.argv[4:]:
+                width, height = map(int, text.split("x"))
+                for name, compiled in (("eager", False), ("compiled", True)):
+                    with Pipeline(
+                        FunctionEngine(network(torch, (width, height), compiled), (width, height)), DRIVING
+                    ) as (pipeline):
+                        found = host_to_host(pipeline, images, count)
+                    figures[f"{name} {text}"] = {"p50": found.p50, "p99": found.p99}
+        else:
+            figures["why"] = f"torch {torch.__version__} sees no CUDA device"
+    except ImportError as error:
+        figures["why"] = f"torch is not installed here: {error}"
+    except (DriveSegError, RuntimeError) as error:  # what was measured before counts
+        figures["why"] = f"{type(error).__name__}: {error}"
+    out.write_text(json.dumps(figures), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Which instances a frame has, as ``instances.jsonl`` and Detection2DArray messages list them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drive_seg.errors import SourceError
+from drive_seg.frame import split_id
+
+
+@dataclass(frozen=True)
+class ListedInstances:
+    """The instances of one frame.
+
+    Attributes:
+        frame: its name; empty where it has none.
+        stamp_ns: acquisition time; None where it is not known.
+        scores: 0..1 by panoptic id.
+        tracks: by panoptic id; None where any has none.
+    """
+
+    frame: str
+    stamp_ns: int | None
+    scores: Mapping[int, float]
+    tracks: Mapping[int, int] | None
+
+    @classmethod
+    def of(cls, frame: str, stamp_ns: int, rows: Iterable[tuple[str, float]]) -> ListedInstances:
+        """From ids (``Instance.id``) with scores; raises ValueError for other ids."""
+        scores, tracks = {}, {}
+        for text, score in rows:
+            value, track = split_id(text)
+            scores[value] = score
+            if track is not None:
+                tracks[value] = track
+        return cls(frame, stamp_ns, scores, tracks if len(tracks) == len(scores) else None)
+
+
+def read_instances(path: Path) -> Iterator[ListedInstances]:
+    """The lines of ``instances.jsonl`` in order. Ids may be numbers, as they were before there was tracking.
+
+    Raises:
+        SourceError: it cannot be read, or a line is not what ``drive_seg run`` writes.
+    """
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield _listed(path, number, line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read {path}: {error}") from error
+
+
+def _listed(path: Path, number: int, line: str) -> ListedInstances:
+    try:
+        row = json.loads(line)
+        instances = [(str(one["id"]), float(one["score"])) for one in row["instances"]]
+        return ListedInstances.of(str(row["frame"]), int(row["stamp_ns"]), instances)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path} line {number} is not what drive_seg run writes: {error}") from error
+
+
+def instances_of(message: Any, stamp_ns: int) -> ListedInstances:
+    """From a vision_msgs/Detection2DArray; detections that are not ours, without such an id, are left out."""
+    rows = [
+        (detection.id, float(detection.results[0].hypothesis.score))
+        for detection in message.detections
+        if len(detection.results) and all(part.isdecimal() for part in detection.id.split("/", 1))
+    ]
+    return ListedInstances.of("", stamp_ns, rows)

@@ -1,0 +1,193 @@
+"""What is asked of TensorRT's builder, on stand-ins of 8.6, 10 and 11 with what these releases have and no more."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import pytest
+
+from drive_seg.engines.compiler import Order, compile_plan, source_graph
+from drive_seg.engines.trt_library import strongly_typed
+from drive_seg.errors import EngineError
+
+ORDER = Order(b"graph", "image", "fp16", 640, 384, 4, 512, timing=b"old times")
+
+
+class Release:
+    """A ``tensorrt`` module; what was asked of it is in ``asked``."""
+
+    def __init__(self, major: int, fails: str = "") -> None:
+        self.asked: dict[str, Any] = {"flags": set(), "cleared": set()}
+        asked = self.asked
+        creation = {8: {"EXPLICIT_BATCH": 0}, 10: {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 11: {"STRONGLY_TYPED": 1}}
+        builder_flags = {"TF32": 7} if major == 11 else {"TF32": 7, "FP16": 0, "INT8": 1}
+        self.steps = 0
+
+        class ILogger:
+            INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+            def __init__(self) -> None: ...
+
+        class Config:
+            progress_monitor: Any = None
+
+            def set_memory_pool_limit(self, pool: str, size: int) -> None:
+                asked["workspace"] = (pool, size)
+
+            def set_tactic_sources(self, bits: int) -> None:
+                asked["sources"] = bits
+
+            def set_flag(self, flag: int) -> None:
+                asked["flags"].add(flag)
+
+            def clear_flag(self, flag: int) -> None:
+                asked["cleared"].add(flag)
+
+            def add_optimization_profile(self, profile: Any) -> None:
+                asked["profile"] = profile.shapes
+
+            def create_timing_cache(self, content: bytes) -> bytes:
+                return content
+
+            def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> None:
+                asked["timing"] = (cache, ignore_mismatch)
+
+            def get_timing_cache(self) -> Any:
+                return types.SimpleNamespace(serialize=lambda: b"new times")
+
+        class Profile:
+            def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
+                self.shapes = (name, *shapes)
+
+        class Builder:
+            def __init__(self, logger: Any) -> None:
+                self.logger = logger
+                if fails == "builder":
+                    logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+                    raise TypeError("pybind11::init(): factory function returned nullptr")
+
+            def create_network(self, flags: int) -> str:
+                asked["creation"] = flags
+                return "network"
+
+            def create_builder_config(self) -> Config:
+                return Config()
+
+            def create_optimization_profile(self) -> Profile:
+                return Profile()
+
+            def build_serialized_network(self, network: str, config: Config) -> bytes | None:
+                if fails == "build":
+                    self.logger.log(ILogger.ERROR, "could not find any implementation for node conv7")
+                    return None
+                monitor = config.progress_monitor
+                if monitor is not None:
+                    monitor.phase_start("Tactics", None, 3)
+                    for step in range(3):
+                        if not monitor.step_complete("Tactics", step):
+                            return None
+                        asked["steps"] = step + 1
+                    monitor.phase_finish("Tactics")
+                return b"plan"
+
+        class OnnxParser:
+            num_errors = 1
+
+            def __init__(self, network: str, logger: Any) -> None: ...
+
+            def parse(self, content: bytes) -> bool:
+                asked["graph"] = content
+                return fails != "parse"
+
+            def get_error(self, index: int) -> str:
+                return "In node 3 (importFoo): UNSUPPORTED_NODE"
+
+        module = types.SimpleNamespace(
+            __version__=f"{major}.x",
+            ILogger=ILogger,
+            Builder=Builder,
+            OnnxParser=OnnxParser,
+            MemoryPoolType=types.SimpleNamespace(WORKSPACE="workspace"),
+            TacticSource=types.SimpleNamespace(EDGE_MASK_CONVOLUTIONS=3, JIT_CONVOLUTIONS=4),
+            NetworkDefinitionCreationFlag=types.SimpleNamespace(**creation[major]),
+            BuilderFlag=types.SimpleNamespace(**builder_flags),
+        )
+        if major >= 10:
+            module.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
+        self.module = module
+
+    def compile(self, order: Order = ORDER, cancelled: Any = lambda: False) -> tuple[bytes, bytes]:
+        self.said: list[tuple[str, int, int]] = []
+        return compile_plan(self.module, order, lambda *step: self.said.append(step), cancelled)
+
+
+def with_precision(precision: str) -> Order:
+    return Order(b"graph", "image", precision, 640, 384, 4, 512)
+
+
+@pytest.mark.parametrize(("major", "creation", "typed"), [(8, 1, False), (10, 3, True), (11, 2, True)])
+def test_networks_are_typed_where_they_can_be_and_explicit_where_they_must_be(
+    major: int, creation: int, typed: bool
+) -> None:
+    release = Release(major)
+    assert release.compile() == (b"plan", b"new times")
+    assert release.asked["creation"] == creation and strongly_typed(release.module) is typed
+
+
+@pytest.mark.parametrize(
+    ("major", "precision", "flags"),
+    [
+        (8, "fp32", set()),
+        (8, "fp16", {0}),
+        (8, "int8", {0, 1}),
+        *((major, precision, set()) for major in (10, 11) for precision in ("fp32", "fp16", "int8")),
+    ],
+)
+def test_precision_is_a_flag_in_8_and_in_the_graph_later(major: int, precision: str, flags: set[int]) -> None:
+    release = Release(major)
+    release.compile(with_precision(precision))
+    assert release.asked["flags"] == flags
+    assert release.asked["cleared"] == ({7} if precision == "fp32" else set()), "fp32 means fp32, not TF32"
+    typed = strongly_typed(release.module)
+    assert source_graph(precision, typed) == ("fp32" if precision == "fp16" and not typed else precision)
+
+
+@pytest.mark.parametrize("major", [8, 10, 11])
+def test_shapes_workspace_timing_and_sources_are_asked_for(major: int) -> None:
+    release = Release(major)
+    release.compile()
+    assert release.asked["profile"] == ("image", (1, 384, 640, 3), (4, 384, 640, 3), (4, 384, 640, 3))
+    assert release.asked["workspace"] == ("workspace", 512 << 20)
+    assert release.asked["timing"] == (b"old times", False)
+    assert release.asked["sources"] == (1 << 3) | (1 << 4), "no cuDNN, no cuBLAS"
+    assert release.asked["graph"] == b"graph"
+
+
+def test_progress_is_told_where_tensorrt_tells_it() -> None:
+    old, new = Release(8), Release(10)
+    old.compile()
+    assert old.said == [("compiling", 0, 0)]
+    new.compile()
+    assert new.said == [("Tactics", 0, 3), ("Tactics", 1, 3), ("Tactics", 2, 3), ("Tactics", 3, 3)]
+
+
+def test_a_build_is_cancelled_between_steps() -> None:
+    release = Release(10)
+    with pytest.raises(EngineError, match="cancelled"):
+        release.compile(cancelled=lambda: len(release.said) >= 3)
+    assert release.asked["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        ("builder", "cannot make a builder: CUDA initialization failure with error: 35"),
+        ("parse", r"cannot take this graph: In node 3 \(importFoo\): UNSUPPORTED_NODE"),
+        ("build", "cannot build this engine: could not find any implementation for node conv7"),
+    ],
+)
+@pytest.mark.parametrize("major", [8, 10, 11])
+def test_failures_come_with_tensorrts_own_reason(fails: str, message: str, major: int) -> None:
+    with pytest.raises(EngineError, match=message):
+        Release(major, fails).compile()

@@ -1,0 +1,152 @@
+"""The full benchmark without a GPU: what is counted is counted right, what is measured lands in the page, no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_gpu import FakeGpu, install
+from test_trt_engine import picture
+from tiny_model import network, write_tiny_model
+
+from drive_seg.engines import EngineOptions, planned
+from drive_seg.engines.build import Job, Made
+from drive_seg.engines.gate import Agreement
+from drive_seg.errors import EngineError, ModelError
+from drive_seg.frame import CameraImage
+from drive_seg.gpu_benchmark.cases import Case, ask_torch, cases, measure
+from drive_seg.gpu_benchmark.table import markdown
+from drive_seg.gpu_benchmark.work import Layer, Peaks, Work, count
+from drive_seg.model import load_model
+from drive_seg.resources import find_model
+
+pytest.importorskip("onnx", reason="onnx is not installed")
+
+SIZE = (160, 96)
+
+
+class TestWork:
+    def test_counts_follow_from_the_shapes_that_really_occur(self) -> None:
+        """ONNX Runtime is made to give every convolution's input and output; what they cost is counted from these."""
+        import onnx
+        import onnxruntime as ort
+        from onnx import helper, numpy_helper
+
+        content = load_model(find_model("default")).graph("fp32").read_bytes()
+        work = count(content, 2, SIZE)
+        model = onnx.load_from_string(content)
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+        names = sorted({name for node in convolutions for name in (node.input[0], node.output[0])})
+        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+        weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 3
+        session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        tensors = dict(zip(names, session.run(names, {"image": np.zeros((2, 96, 160, 3), np.uint8)}), strict=True))
+        expected = []
+        for node in convolutions:
+            source, result, kernel = tensors[node.input[0]], tensors[node.output[0]], weights[node.input[1]]
+            groups = source.shape[1] // kernel.shape[1]
+            per_pixel = 2 * result.shape[1] * (source.shape[1] // groups) * kernel.shape[2] * kernel.shape[3]
+            pixels = result.shape[0] * result.shape[2] * result.shape[3]
+            expected.append((per_pixel * pixels, kernel.size, source.size, result.size))
+        assert [(one.flops, one.weights, one.inputs, one.outputs) for one in work.layers] == expected
+
+    def test_work_grows_with_the_batch_and_the_pixels(self) -> None:
+        model = load_model(find_model("default"))
+        content = model.graph("fp32").read_bytes()
+        one = count(content, 1, (640, 384))
+        assert count(content, 4, (640, 384)).flops == 4 * one.flops
+        assert count(content, 1, (1280, 768)).flops == pytest.approx(4 * one.flops, rel=1e-3)
+        assert one.bytes("fp32") == 2 * one.bytes("fp16")
+        quantised = count(model.graph("int8").read_bytes(), 1, (640, 384))
+        assert quantised.flops == one.flops and any(layer.quantised for layer in quantised.layers)
+        assert one.bytes("fp16") > quantised.bytes("int8") > one.bytes("fp16") / 2
+
+    def test_the_roofline_takes_the_slower_of_arithmetic_and_memory_layer_by_layer(self) -> None:
+        heavy = Layer("heavy", 1000, 10, 10, 10, True)
+        wide = Layer("wide", 10, 100, 1000, 400, False)
+        work = Work((heavy, wide))
+        peaks = Peaks({"fp32": 10.0, "fp16": 100.0, "int8": 200.0}, 50.0, 1.0, 1.0)
+        assert work.least_seconds("fp32", peaks) == pytest.approx(1000 / 10 + 4 * 1500 / 50)
+        assert work.least_seconds("fp16", peaks) == pytest.approx(1000 / 100 + 2 * 1500 / 50)
+        assert work.least_seconds("int8", peaks) == pytest.approx(1000 / 200 + 2 * 1500 / 50)
+
+    def test_other_graphs_are_refused(self, tmp_path: Path) -> None:
+        write_tiny_model(tmp_path)
+        with pytest.raises(ModelError, match="no convolution"):
+            count((tmp_path / "tiny.onnx").read_bytes(), 1, SIZE)
+
+
+def test_torch_says_why_it_has_no_figures(tmp_path: Path) -> None:
+    images = [CameraImage.from_rgb(picture(1))]
+    assert "cannot be run" in ask_torch(str(tmp_path / "no_python"), images, 1, [SIZE])["why"]
+    assert "ended with code" in ask_torch("/bin/false", images, 1, [SIZE])["why"]
+
+
+class TestRun:
+    @pytest.fixture
+    def gpu(self, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+        gpu = FakeGpu(network, SIZE)
+        install(gpu, monkeypatch)
+
+        def make(job: Job, *_: object) -> Made:
+            return Made(b"FAKE", b"", Agreement(8, 1.0, 0.0, 0.0, 0.0))
+
+        monkeypatch.setattr(planned.plan_for, "__defaults__", (*planned.plan_for.__defaults__[:-1], make))
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.find_gpu", lambda index=0: __import__("fake_gpu").GPU)
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.WARM_UP", 1)
+        work = Work((Layer("conv", 10**9, 1000, 1000, 1000, False),))
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", lambda *_: work)
+        return gpu
+
+    def run(self, tmp_path: Path, wanted: list[Case], frames: int = 4) -> dict[str, Any]:
+        model = load_model(write_tiny_model(tmp_path, size=SIZE))
+        images = [CameraImage.from_rgb(picture(seed)) for seed in range(3)]
+        options = EngineOptions(cache_dir=tmp_path / "cache")
+        return measure(
+            model, images, frames, wanted, tmp_path / "out" / "t.json", options, "/bin/false", lambda *_: None
+        )
+
+    def test_every_column_is_measured_and_kept(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        wanted = [Case(SIZE, "fp32", 1), Case(SIZE, "fp32", 2), Case(SIZE, "int8", 1)]
+        results = self.run(tmp_path, wanted)
+        one, four, refused = (results["cases"][case.name] for case in wanted)
+        assert one["sample"]["p50"] > 0 and "sample" not in four
+        for case in (one, four):
+            assert case["bare"]["p50"] > 0 and case["ours"]["p99"] >= case["ours"]["p50"] and case["fps"] > 0
+            assert set(case["gpu_ms"]) == {"gpu_h2d", "gpu_preprocess", "gpu_inference", "gpu_fusion", "gpu_d2h"}
+        assert "no int8 graph" in refused["error"]
+        assert not gpu.leaks
+        page = markdown(results)
+        assert "| 160x96 | fp32 | 2 |" in page and "no int8 graph" in page and "NVIDIA Fake (sm_90" in page
+        assert "torch was not (fully) measured: /bin/false ended with code 1" in page
+        assert json.loads((tmp_path / "out" / "t.json").read_text()) == results
+
+    def test_a_run_that_was_cut_goes_on_where_it_was(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        first = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
+        gpu.launches.clear()
+        again = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
+        assert again["cases"] == first["cases"] and not gpu.launches
+        with pytest.raises(EngineError, match="another machine or with other frames"):
+            self.run(tmp_path, [Case(SIZE, "fp32", 1)], frames=5)
+
+    def test_shares_of_the_peaks_need_peaks(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        file = tmp_path / "out" / "t.json"
+        results = self.run(tmp_path, [])
+        peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
+        results["torch"] = {"torch": "2", "peaks": peaks, "eager 160x96": {"p50": 3.0, "p99": 4.0}}
+        file.write_text(json.dumps(results))
+        case = self.run(tmp_path, [Case(SIZE, "fp32", 1)])["cases"]["160x96 fp32 x1"]
+        assert case["roofline_ms"] == pytest.approx(1.0)
+        assert case["roofline_share"] == pytest.approx(1.0 / case["gpu_ms"]["gpu_inference"], rel=1e-3)
+        assert case["pcie_share"] == pytest.approx(200 * 130 * 3 / 5e10 * 1e3 / case["gpu_ms"]["gpu_h2d"], abs=1e-4)
+
+
+def test_the_cases_are_those_of_the_table() -> None:
+    names = [case.name for case in cases()]
+    assert len(names) == len(set(names)) == 12
+    assert "960x544 fp16 x4" in names and "1920x1088 int8 x1" in names and "640x384 fp32 x4" not in names
