@@ -6,14 +6,13 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from drive_seg.engines import EngineOptions, availability, open_engine
+from drive_seg.engines.driver import find_gpus
 from drive_seg.engines.threads import cpu_threads
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import DriveSegError, EngineError
 from drive_seg.model import Model, load_model
 from drive_seg.resources import find_model
 
@@ -71,15 +70,11 @@ def _ros() -> dict[str, str]:
 
 
 def _gpu() -> dict[str, Any]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return {"found": False, "why": "no NVIDIA driver (nvidia-smi is not on PATH)"}
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        return {"found": False, "why": f"nvidia-smi failed: {error}"}
-    return {"found": True, "devices": answer.stdout.strip().splitlines()}
+        devices = [f"{gpu.name}, {gpu.architecture}, {gpu.memory_mb} MiB, CUDA {gpu.driver}" for gpu in find_gpus()]
+    except EngineError as error:
+        return {"found": False, "why": str(error)}
+    return {"found": True, "devices": devices} if devices else {"found": False, "why": "the driver lists no GPU"}
 
 
 def try_auto(model: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from drive_seg.engines import EngineOptions, availability
 from drive_seg.engines.build import RECIPE, Job, judge, plan_key
 from drive_seg.engines.builder import read_request, write_request
 from drive_seg.engines.child import make_in_child
-from drive_seg.engines.driver import Gpu, find_gpu
+from drive_seg.engines.driver import Gpu, find_gpu, find_gpus
 from drive_seg.engines.gate import LIMITS, compare
 from drive_seg.engines.plan_cache import PlanKey
 from drive_seg.engines.reference import Reference, compute, folder_frames, simulated_frames
@@ -357,7 +357,7 @@ class TestDriver:
         )
         gpu = find_gpu(0, str(library))
         assert gpu == Gpu(0, "Fake GPU", (8, 7), 16, 81559, True, "12.6")
-        assert gpu.architecture == "sm_87"
+        assert gpu.architecture == "sm_87" and find_gpus(str(library)) == [gpu]
         with pytest.raises(EngineError, match=r"no GPU 1: this machine has 1.*gpu_id"):
             find_gpu(1, str(library))
 

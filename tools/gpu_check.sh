@@ -29,7 +29,12 @@ ours() { env TRT_ADD="$ROOT:$ROOT/test" PYTHONPATH="$ROOT:$ROOT/test${PYTHONPATH
 reference() { env -u PYTHONHOME PYTHONPATH="$ROOT" "$REFERENCE_PYTHON" "$@"; }
 
 step "the GPU, as $PYTHON sees it"
-ours -c 'from drive_seg.engines.trt_library import load_tensorrt; t, g = load_tensorrt(); print("TensorRT", t.__version__, "on", g)' || exit 1
+ours -c '
+import sys
+from drive_seg.engines import availability
+row = availability()[0]
+print(row.backend, row.reason)
+sys.exit(not row.available)' || exit 1
 
 status=0
 if [ "$WHAT" != benchmark ]; then

@@ -103,6 +103,7 @@ def _full(
 ) -> None:
     from drive_seg.commands.terminal import phase_bar, report
     from drive_seg.engines import EngineOptions
+    from drive_seg.engines.trt_library import load_tensorrt
     from drive_seg.gpu_benchmark.cases import PRECISIONS, SIZES, cases, measure
     from drive_seg.gpu_benchmark.table import markdown
     from drive_seg.model import load_model
@@ -110,6 +111,7 @@ def _full(
 
     if backend not in (Backend.auto, Backend.tensorrt):
         raise typer.BadParameter("--full is about the tensorrt backend")
+    load_tensorrt()  # before frames are rendered for it
     card = load_model(find_model(model))
     chosen = [network_size(card, size) for size in sizes.split(",") if size]
     asked = [precision for precision in precisions.split(",") if precision]

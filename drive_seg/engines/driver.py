@@ -78,6 +78,18 @@ def find_gpu(index: int = 0, library: str = _LIBRARY) -> Gpu:
     )
 
 
+def find_gpus(library: str = _LIBRARY) -> list[Gpu]:
+    """Every device.
+
+    Raises:
+        EngineError: no driver.
+    """
+    cuda = _driver(library)
+    count = ctypes.c_int()
+    _check(cuda, cuda.cuDeviceGetCount(ctypes.byref(count)), "count the GPUs")
+    return [find_gpu(index, library) for index in range(count.value)]
+
+
 def _driver(library: str) -> Any:
     try:
         cuda = ctypes.CDLL(library)
@@ -85,7 +97,7 @@ def _driver(library: str) -> Any:
         raise EngineError(f"no NVIDIA driver ({error}); install it, or use a CPU backend") from error
     code = cuda.cuInit(0)
     if code:
-        raise EngineError(f"the NVIDIA driver does not start: {_name(cuda, code)}; does nvidia-smi list a GPU?")
+        raise EngineError(f"the NVIDIA driver does not start: {_name(cuda, code)}; is there a GPU?")
     return cuda
 
 
