@@ -6,7 +6,7 @@ A frame walks through the package front to back; read it in this order:
     config, model, resources     what the user asked for, and where the network is
     preprocess                   letterbox into the engine's input; Geometry knows the way back
     engines/                     one protocol, one module per backend
-    postprocess                  centres + offsets -> instances -> panoptic ids in native pixels
+    postprocess, lanes           centres + offsets -> instances -> panoptic ids in native pixels; lane boundaries
     tracking                     which instance is which of the frames before
     pipeline                     the above as submit() and wait()
     worker, telemetry            newest frame first; where every frame and every millisecond went
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drive_seg.errors import DriveSegError
-    from drive_seg.frame import Box, CameraImage, Frame, Instance, PanopticResult, StageTimes
+    from drive_seg.frame import Box, CameraImage, Frame, Instance, Lane, PanopticResult, StageTimes
     from drive_seg.labels import Label, LabelSet
     from drive_seg.pipeline import Pipeline, open_pipeline
     from drive_seg.postprocess import FusionOptions
@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "errors": ("DriveSegError",),
-    "frame": ("Box", "CameraImage", "Frame", "Instance", "PanopticResult", "StageTimes"),
+    "frame": ("Box", "CameraImage", "Frame", "Instance", "Lane", "PanopticResult", "StageTimes"),
     "labels": ("Label", "LabelSet"),
     "pipeline": ("Pipeline", "open_pipeline"),
     "postprocess": ("FusionOptions",),
@@ -48,6 +48,7 @@ __all__ = [
     "Instance",
     "Label",
     "LabelSet",
+    "Lane",
     "PanopticResult",
     "Pipeline",
     "StageTimes",

@@ -184,6 +184,31 @@ def split_id(text: str) -> tuple[int, int | None]:
     return int(value), int(track) if track else None
 
 
+@dataclass(frozen=True, eq=False)
+class Lane:
+    """One lane boundary: a painted line beside which one may or may not drive.
+
+    Attributes:
+        order: -1 is the first to the left of the camera, -2 the next one; +1, +2 ... to the right. Unique in a frame.
+        points: float32 (N, 2) x, y in native pixels from near to far, N >= 2, rows strictly falling; the middle of
+            the first pixel is (0, 0). They run through the gaps of dashes and behind what hides the line for a while.
+        confidence: 0..1, how well paint supports it.
+        support: native pixels of marking that lie on it.
+        dashed: whether it has gaps; None where too little of it is seen to tell.
+    """
+
+    order: int
+    points: NDArray[np.float32]
+    confidence: float = 1.0
+    support: int = 0
+    dashed: bool | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.points.shape, self.points.dtype
+        if self.points.ndim != 2 or shape[1] != 2 or shape[0] < 2 or dtype != np.float32:
+            raise ValueError(f"points must be float32 (N >= 2, 2), got {dtype} {shape}")
+
+
 @dataclass(frozen=True)
 class GpuTimes:
     """Milliseconds of one batch on the GPU, by its own clock (CUDA events)."""
@@ -230,6 +255,7 @@ class PanopticResult:
         panoptic: uint16 (H, W) panoptic ids (see ``drive_seg.labels``).
         confidence: uint8 (H, W) probability of the class 0..255, or None when it was not asked for.
         instances: the thing segments in ``panoptic``, in the order of their ids.
+        lanes: the lane boundaries from left to right, or None when they were not asked for.
         times: how long each stage took.
         native_size: (width, height) of the camera image; boxes are in these pixels even when
             ``output_resolution`` is ``network``.
@@ -241,4 +267,5 @@ class PanopticResult:
     instances: tuple[Instance, ...]
     native_size: tuple[int, int]
     confidence: NDArray[np.uint8] | None = None
+    lanes: tuple[Lane, ...] | None = None
     times: StageTimes = field(default_factory=StageTimes)

@@ -139,6 +139,16 @@ class Geometry:
             wide = np.take(content, across.gather, axis=1, mode="clip")
         return np.take(wide, down.gather, axis=0, out=out, mode="clip")  # "clip" writes to out without a copy
 
+    def content_of(self, native_map: NDArray[Pixel], stride: int = 1) -> NDArray[Pixel]:
+        """The cells that ``restore`` made a native map from, without the padding: one native pixel of each.
+
+        Where the camera is smaller than the network, a cell that no pixel was sampled from gets its neighbour's value.
+        """
+        across, down = self.axes(stride)
+        columns = np.minimum(across.starts[across.window], self.native[0] - 1)
+        rows = np.minimum(down.starts[down.window], self.native[1] - 1)
+        return np.take(np.take(native_map, rows, axis=0), columns, axis=1)
+
     def _stride_of(self, network_map: NDArray[Any]) -> int:
         width, height = self.network
         if network_map.ndim == 2 and network_map.dtype in (np.uint8, np.uint16) and network_map.size:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.frame import Box, Instance, PanopticResult, StageTimes
+from drive_seg.frame import Box, Instance, Lane, PanopticResult, StageTimes
 from drive_seg.labels import PANOPTIC_DIVISOR, UNLABELLED, LabelSet
 
 TINT = 0.45
@@ -31,6 +31,10 @@ _STAGE_COLORS: dict[str, Color] = {
     "postprocess": (204, 121, 167),
     "publish": (240, 228, 66),
 }
+_OWN_LANE: Color = (60, 255, 90)
+_OTHER_LANE: Color = (70, 220, 255)
+_SHIFT = 4
+"""Fractional bits of OpenCV's drawing coordinates."""
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
 
@@ -45,6 +49,8 @@ def draw_overlay(
     fps: float | None = None,
 ) -> NDArray[np.uint8]:
     """Draw a result over its image. ``background`` and unlabelled pixels keep the camera's colours.
+
+    Lane boundaries are lines: those of the own lane green, the others cyan, the fainter the less sure they are.
 
     Args:
         rgb: uint8 (H, W, 3) RGB, the native image that ``result`` belongs to.
@@ -68,6 +74,7 @@ def draw_overlay(
     scale = _scale((width, height))
     codes, palette = _codes(result, labels)
     _tint(rgb, codes, palette, labels, outline_thickness((width, height)), out)
+    _draw_lanes(out, result.lanes or (), scale)
     strip = max(12, round(26 * scale)) if times is not None else 0
     _name_instances(out[: height - strip], result.instances, labels, scale)
     if times is not None and strip < height:
@@ -136,6 +143,16 @@ def _tint(
     border = cv2.morphologyEx(codes, cv2.MORPH_GRADIENT, window)
     thing = cv2.inRange(codes, len(labels), UNLABELLED - 1)
     cv2.copyTo(colors, cv2.min(border, thing), out)
+
+
+def _draw_lanes(image: NDArray[np.uint8], lanes: Sequence[Lane], scale: float) -> None:
+    thickness = max(1, round(3 * scale))
+    for lane in lanes:
+        red, green, blue = _OWN_LANE if abs(lane.order) == 1 else _OTHER_LANE
+        strength = 0.4 + 0.6 * lane.confidence
+        color = (red * strength, green * strength, blue * strength)
+        points = np.rint(lane.points * (1 << _SHIFT)).astype(np.int32)
+        cv2.polylines(image, [points], False, color, thickness, cv2.LINE_AA, _SHIFT)
 
 
 def _name_instances(image: NDArray[np.uint8], instances: tuple[Instance, ...], labels: LabelSet, scale: float) -> None:

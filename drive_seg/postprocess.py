@@ -26,6 +26,7 @@ from drive_seg.labels import (
     UNLABELLED,
     LabelSet,
 )
+from drive_seg.lanes import LaneFinder
 from drive_seg.preprocess import Geometry
 
 _NO_SEGMENT = 0
@@ -43,6 +44,7 @@ class FusionOptions:
         center_threshold: peaks below it are no centres; a connected component without a centre scores as this heat.
         max_centers: at most so many of the strongest peaks are used.
         confidence: whether results carry the confidence map.
+        lanes: whether results carry the lane boundaries.
     """
 
     score_threshold: float = 0.3
@@ -51,6 +53,7 @@ class FusionOptions:
     center_threshold: float = 0.1
     max_centers: int = 128
     confidence: bool = False
+    lanes: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ class PostProcessor:
         self._labels = labels
         self._network = network_size
         self._allocate = allocate
+        self._find_lanes = LaneFinder(labels)
         self._tables: dict[tuple[Geometry, tuple[int, int], tuple[int, int]], _Tables] = {}
         ids = np.arange(256)
         known = ids < len(labels)
@@ -189,6 +193,7 @@ class PostProcessor:
             instances=instances,
             native_size=geometry.native,
             confidence=output("confidence", raw.confidence[index]) if options.confidence else None,
+            lanes=self._find_lanes(mask[tables.content], geometry.native) if options.lanes else None,
         )
 
     def _fuse_things(

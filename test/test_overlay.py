@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from drive_seg.frame import Box, CameraImage, Frame, Instance, PanopticResult, StageTimes
+from drive_seg.frame import Box, CameraImage, Frame, Instance, Lane, PanopticResult, StageTimes
 from drive_seg.labels import DRIVING, Label, LabelSet, mask_of
 from drive_seg.overlay import TINT, draw_overlay, shade
 
@@ -57,6 +58,22 @@ def test_background_and_void_keep_the_camera_s_colours_and_the_rest_is_tinted(rg
     assert not touched.any()
     expected = (1 - TINT) * near(ROAD, 0, rgb) + TINT * np.array(DRIVING[1].color)
     assert np.abs(near(ROAD, 0, drawn) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_lane_boundaries_are_lines_of_their_own_colour(rgb: NDArray[np.uint8], factor: int):
+    def boundary(order: int, x: float, confidence: float = 1.0) -> Lane:
+        return Lane(order, np.array([[x, 715], [x - 100, 440]], np.float32), confidence)
+
+    lanes = (boundary(-1, 400), boundary(1, 800), boundary(2, 1100), boundary(3, 1250, 0.25))
+    drawn = draw_overlay(rgb, dataclasses.replace(result(factor), lanes=lanes), DRIVING)
+    plain = draw_overlay(rgb, result(factor), DRIVING)
+    own, other = drawn[640, 373], drawn[640, 1073]
+    assert tuple(drawn[640, 773]) == tuple(own) != tuple(other)
+    assert own[1] > max(own[0], own[2]) and other[2] > other[0]
+    assert drawn[640, 1223].sum() < other.sum(), "a boundary that is less sure is fainter"
+    changed = np.flatnonzero((drawn != plain).any(axis=2)[640])
+    assert 4 <= changed.size <= 4 * 7 and np.abs(changed[:, None] - [373, 773, 1073, 1223]).min(axis=1).max() <= 4
 
 
 def test_every_instance_has_its_own_shade_inside_and_a_solid_outline(rgb: NDArray[np.uint8]):

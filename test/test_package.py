@@ -428,7 +428,7 @@ class TestViews:
             "/drive_seg/debug/pipeline_latency_ms",
             "/drive_seg/debug/cyclic_time_ms",
         ]
-        + [f"/segmentation/{name}" for name in ("overlay", "mask", "panoptic", "confidence", "instances")]
+        + [f"/segmentation/{name}" for name in ("overlay", "mask", "panoptic", "confidence", "instances", "lanes")]
     )
 
     def test_rviz_shows_the_segmentation_topics(self) -> None:

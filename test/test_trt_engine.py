@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_gpu import GPU, FakeGpu, install
-from tiny_model import network, paint, write_tiny_model
+from roads import FlatRoad
+from tiny_model import RED_PER_CLASS, network, paint, red_of, write_tiny_model
 
 from drive_seg.engines import EngineOptions, FunctionEngine, availability, open_engine
 from drive_seg.engines.plan_cache import Plan, PlanCache
@@ -182,6 +183,21 @@ class TestOrder:
                 pipeline.options = options
                 for frame in frames(3, 7):
                     assert_same(pipeline(frame), on_cpu([[frame]], options)[0])
+
+    @pytest.mark.parametrize("resolution", ["native", "network"])
+    def test_lane_boundaries_are_those_of_the_cpu(self, gpu: FakeGpu, model: Model, resolution: str) -> None:
+        mask = FlatRoad((-1.2, 1.1), width=0.16).draw()
+        image = np.zeros((*mask.shape, 3), np.uint8)
+        image[..., 0], image[..., 1] = red_of(0) + RED_PER_CLASS * mask, 255
+        options = FusionOptions(output_resolution=resolution, lanes=True)
+        frame = Frame(CameraImage.from_rgb(image))
+        with Pipeline(engine_of(model), DRIVING, options) as pipeline:
+            ours = pipeline(frame).lanes
+        theirs = on_cpu([[frame]], options)[0].lanes
+        assert ours is not None and theirs is not None and len(ours) == len(theirs) == 2
+        for one, other in zip(ours, theirs, strict=True):
+            assert (one.order, one.confidence, one.support) == (other.order, other.confidence, other.support)
+            np.testing.assert_array_equal(one.points, other.points)
 
 
 class TestLimitsOfTheKernels:

@@ -65,6 +65,7 @@ class Format(str, Enum):
     kitti = "kitti"
     bdd100k = "bdd100k"
     carla = "carla"
+    tusimple = "tusimple"
 
 
 class Spreading(str, Enum):
@@ -302,6 +303,10 @@ def _overall(document: dict[str, Any]) -> str:
     lane, temporal, unmatched = document["lane"], document["temporal"], document["unmatched"]
     tracking = document["tracking"]
     parts = [f"lane marking F1 {_percent(lane['f1'])} within {lane['tolerance_px']} px, IoU {_percent(lane['iou'])}"]
+    if lane["lines"] is not None:
+        lines = lane["lines"]
+        within = f"within {lines['tolerance_px']} px ({lines['found']} of {lines['true']})"
+        parts.append(f"lane boundaries F1 {_percent(lines['f1'])} {within}")
     parts.append(f"flicker {_percent(temporal['flicker'])} of still pixels")
     if tracking["idf1"] is not None:
         ids = f"{tracking['id_switches']} identity switches of {tracking['objects']} objects"

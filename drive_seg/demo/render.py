@@ -42,7 +42,9 @@ def render_video(spool: Spool, labels: LabelSet, path: Path, progress: Callable[
             size = (frame.image.width, frame.image.height)
             mask = mask_of(frame.panoptic)
             core = Frame(frame.image, stamp_ns=frame.stamp_ns)
-            result = PanopticResult(core, mask, frame.panoptic, frame.instances, size, times=frame.times)
+            result = PanopticResult(
+                core, mask, frame.panoptic, frame.instances, size, lanes=frame.lanes, times=frame.times
+            )
             writer.write(draw_overlay(rgb, result, labels, frame.times, fps=frame.fps or None))
             stamps.append(frame.stamp_ns)
             progress(len(stamps))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.demo.watch import SeenFrame
-from drive_seg.frame import CameraImage, Instance, StageTimes
+from drive_seg.frame import CameraImage, Instance, Lane, StageTimes
 from drive_seg.preprocess import decode_rgb
 
 _QUALITY = 92
@@ -33,6 +33,7 @@ class _Entry:
     shape: tuple[int, int]
     instances: tuple[Instance, ...]
     times: StageTimes
+    lanes: tuple[Lane, ...]
     fps: float
 
 
@@ -90,7 +91,9 @@ class Spool:
                 self._file.write(part.tobytes())
             shape = (frame.panoptic.shape[0], frame.panoptic.shape[1])
             sizes = (jpeg.nbytes, starts.nbytes, values.nbytes)
-            self._entries.append(_Entry(frame.stamp_ns, offset, *sizes, shape, frame.instances, frame.times, frame.fps))
+            self._entries.append(
+                _Entry(frame.stamp_ns, offset, *sizes, shape, frame.instances, frame.times, frame.lanes, frame.fps)
+            )
 
     def frames(self) -> Iterator[SeenFrame]:
         """The kept frames in order of their stamps."""
@@ -102,7 +105,7 @@ class Spool:
             bgr = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.uint8)
             panoptic = from_runs(starts, values, entry.shape)
             image = CameraImage.from_bgr(bgr)
-            yield SeenFrame(entry.stamp_ns, image, panoptic, entry.instances, entry.times, entry.fps)
+            yield SeenFrame(entry.stamp_ns, image, panoptic, entry.instances, entry.times, entry.lanes, entry.fps)
 
 
 def runs_of(panoptic: NDArray[np.uint16]) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:

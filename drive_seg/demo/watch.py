@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray
 
 from drive_seg.errors import MalformedImage
-from drive_seg.frame import Box, CameraImage, Instance, StageTimes, split_id
+from drive_seg.frame import Box, CameraImage, Instance, Lane, StageTimes, split_id
 from drive_seg.labels import LabelSet
 from drive_seg.ros.convert import camera_image, stamp_ns
+from drive_seg.ros.lanes import lanes_of
 from drive_seg.telemetry import STAGES, FrameCounts, Percentiles
 
 IMAGE_TOPIC = "/camera/image_raw"
@@ -38,6 +39,7 @@ class SeenFrame:
     panoptic: NDArray[np.uint16]
     instances: tuple[Instance, ...]
     times: StageTimes
+    lanes: tuple[Lane, ...] = ()
     fps: float = 0.0
 
 
@@ -109,14 +111,15 @@ class Watcher:
         self._parts: dict[int, dict[str, Any]] = {}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
-        self.arrivals = {name: Arrivals() for name in ("image", "mask", "panoptic", "instances", "latency")}
+        self.arrivals = {name: Arrivals() for name in ("image", "mask", "panoptic", "instances", "lanes", "latency")}
         self.times: deque[tuple[float, StageTimes]] = deque(maxlen=1 << 17)
         self.instance_counts: dict[str, int] = {}
         self.state: NodeState | None = None
         self.first_mask: float | None = None
         """``time.monotonic()`` of the first mask."""
         outputs = QoSProfile(depth=10, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
-        for name, kind in (("mask", Image), ("panoptic", Image), ("instances", Detection2DArray)):
+        kinds = {"mask": Image, "panoptic": Image, "instances": Detection2DArray, "lanes": PointCloud2}
+        for name, kind in kinds.items():
             node.create_subscription(kind, f"{PREFIX}/{name}", getattr(self, f"_on_{name}"), outputs)
         node.create_subscription(DiagnosticArray, f"{PREFIX}/latency", self._on_latency, outputs)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, outputs)
@@ -181,6 +184,10 @@ class Watcher:
             self.instance_counts[instance.class_name] += 1
         self._add(stamp_ns(message.header), "instances", instances)
 
+    def _on_lanes(self, message: PointCloud2) -> None:
+        self.arrivals["lanes"].add()
+        self._add(stamp_ns(message.header), "lanes", lanes_of(message))
+
     def _on_latency(self, message: DiagnosticArray) -> None:
         self.arrivals["latency"].add()
         values = {pair.key: pair.value for pair in message.status[0].values}
@@ -198,7 +205,7 @@ class Watcher:
     def _add(self, stamp: int, part: str, value: Any) -> None:
         parts = self._parts.setdefault(stamp, {})
         parts[part] = value
-        if len(parts) == 4:
+        if len(parts) == 5:
             del self._parts[stamp]
             self._whole(SeenFrame(stamp, **parts, fps=self.arrivals["latency"].rate()))
         while len(self._parts) > _WAITING:

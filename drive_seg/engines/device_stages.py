@@ -19,8 +19,9 @@ from drive_seg.engines import kernels
 from drive_seg.engines.cuda import Arena
 from drive_seg.engines.trt import Network, TrtSlot
 from drive_seg.errors import EngineError
-from drive_seg.frame import CameraImage, Frame, GpuTimes, PanopticResult, RawOutputs
+from drive_seg.frame import CameraImage, Frame, GpuTimes, Lane, PanopticResult, RawOutputs
 from drive_seg.labels import LabelSet
+from drive_seg.lanes import LaneFinder
 from drive_seg.letterbox import Geometry
 from drive_seg.postprocess import FusionOptions, PostProcessor
 from drive_seg.stages import Allocator
@@ -111,6 +112,7 @@ class DeviceStages:
             self._sizes = kernels.Sizes(size, (semantic.shape[2], semantic.shape[1]), (cell_w, cell_h), channels)
         except ValueError as error:
             raise EngineError(f"{error}; a CPU backend takes this model") from error
+        self._find_lanes = LaneFinder(labels)
         self._on_host = PostProcessor(labels, size, options, allocate)
         self._tables: OrderedDict[tuple[Geometry, str], tuple[dict[str, int], Mapping[str, float], int]] = OrderedDict()
         with self._arena.active("prepare the kernels"):
@@ -245,14 +247,22 @@ class DeviceStages:
             np.copyto(array, pinned)
             return array
 
+        mask = kept("mask", outcome.mask)
         return PanopticResult(
             frame=frame,
-            mask=kept("mask", outcome.mask),
+            mask=mask,
             panoptic=kept("panoptic", outcome.panoptic),
             instances=outcome.instances,
             native_size=geometry.native,
             confidence=None if outcome.confidence is None else kept("confidence", outcome.confidence),
+            lanes=self._lanes_of(mask, geometry) if self.options.lanes else None,
         )
+
+    def _lanes_of(self, mask: NDArray[np.uint8], geometry: Geometry) -> tuple[Lane, ...]:
+        """In the network's own cells, which an output in the camera's pixels holds too."""
+        stride = self._sizes.network[0] // self._sizes.maps[0]
+        is_native = mask.shape[::-1] == geometry.native
+        return self._find_lanes(geometry.content_of(mask, stride) if is_native else mask, geometry.native)
 
     def _whole(self, place: Place) -> NDArray[np.uint8]:
         """The results as they came; of an image with very many instances, fetched again with all of them."""

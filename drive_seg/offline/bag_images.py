@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import MalformedImage, MissingDependency, SourceError
+from drive_seg.frame import Lane
+from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.salvage import salvage_messages
 from drive_seg.offline.vision_msgs import DEFINITIONS
+
+CLOUD = "sensor_msgs/msg/PointCloud2"
 
 _FORMATS = {"mono8": "u1", "8UC1": "u1", "16UC1": "u2", "mono16": "u2"}
 
@@ -106,6 +110,20 @@ def pixels_of(message: Any) -> NDArray[Any]:
     rows = data[: height * step].reshape(height, step)[:, : width * dtype.itemsize]
     pixels = np.ascontiguousarray(rows).view(dtype)
     return pixels if dtype.isnative else pixels.astype(dtype.newbyteorder("="))
+
+
+def lanes_of(message: Any) -> tuple[Lane, ...]:
+    """The lane boundaries of a PointCloud2, see ``drive_seg.lanes.table``.
+
+    Raises:
+        SourceError: it has other fields.
+    """
+    fields = [(field.name, field.offset, field.datatype) for field in message.fields]
+    data = np.asarray(message.data).view(np.uint8)
+    try:
+        return from_records(parse_records(fields, message.point_step, message.width * message.height, data))
+    except MalformedImage as error:
+        raise SourceError(f"the lanes at {stamp_of(message)} cannot be read: {error}") from error
 
 
 def _open(path: Path) -> Any:

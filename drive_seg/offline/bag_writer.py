@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import DriveSegError, MissingDependency
-from drive_seg.frame import CameraImage, Instance, PanopticResult
+from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
+from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
+from drive_seg.offline.bag_images import CLOUD
 from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.vision_msgs import DEFINITIONS
@@ -122,6 +124,14 @@ class BagFile:
         data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
         return self.types[IMAGE](header, height, width, encoding, 0, data.size // height, data)
 
+    def lanes(self, header: Any, lanes: Sequence[Lane]) -> Any:
+        """sensor_msgs/PointCloud2 of lane boundaries, see ``drive_seg.lanes.table``; without a calibration."""
+        field = self.types["sensor_msgs/msg/PointField"]
+        fields = [field(name, offset, POINT_FIELD_TYPES[kind], 1) for name, offset, kind in FIELDS]
+        records = to_records(lanes)
+        step, data = RECORD.itemsize, records.view(np.uint8)
+        return self.types[CLOUD](header, 1, records.size, fields, False, step, data.size, data, False)
+
     def detections(self, header: Any, instances: Sequence[Instance]) -> Any:
         """vision_msgs/Detection2DArray."""
         return self.types[DETECTIONS](header, [self._detection(header, instance) for instance in instances])
@@ -157,8 +167,9 @@ class BagFile:
 
 
 class BagSink:
-    """``/segmentation/mask``, ``panoptic``, ``instances``, ``label_info``, and ``overlay/compressed`` if asked for;
-    the summary in the bag's folder, or as ``NAME.mcap.summary.json`` beside a single file."""
+    """``/segmentation/mask``, ``panoptic``, ``instances``, ``label_info``, ``lanes`` where results have them, and
+    ``overlay/compressed`` if asked for; the summary in the bag's folder, or as ``NAME.mcap.summary.json`` beside a
+    single file."""
 
     def __init__(self, path: Path, labels: LabelSet, overlay: bool = False) -> None:
         single = path.suffix == ".mcap"
@@ -179,6 +190,8 @@ class BagSink:
         bag.write("/segmentation/mask", IMAGE, bag.image(header, "mono8", result.mask), at)
         bag.write("/segmentation/panoptic", IMAGE, bag.image(header, "16UC1", result.panoptic), at)
         bag.write("/segmentation/instances", DETECTIONS, bag.detections(header, result.instances), at)
+        if result.lanes is not None:
+            bag.write("/segmentation/lanes", CLOUD, bag.lanes(header, result.lanes), at)
         if self._overlay and isinstance(result.frame.image, CameraImage):
             drawn = draw_overlay(decode_rgb(result.frame.image), result, self._labels, result.times)
             jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from drive_seg.offline.evaluation import FrameScore
 from drive_seg.offline.label_map import LANE
+from drive_seg.offline.metrics.lane_lines import LineScore
 
 _SEGMENTS = ("tp", "fp", "fn", "iou_sum", "intersection", "union")
 _OUTLINE = ("hit", "predicted", "found", "true")
@@ -32,17 +33,19 @@ class FrameCounts:
         segments: float64 (F, C, 6): tp, fp, fn, iou_sum, intersection, union.
         outlines: float64 (F, C + 1, 4): hit, predicted, found, true; the last class is the lane markings.
         changed: float64 (F, 2): changed and static pixels.
+        lines: float64 (F, 2): twice the lane boundaries found, and the predicted and true ones together.
     """
 
     names: tuple[str, ...]
     segments: Array
     outlines: Array
     changed: Array
+    lines: Array
 
     @classmethod
     def of(cls, frames: Iterable[FrameScore], classes: Sequence[str]) -> FrameCounts:
         """Tabulate frames; raises KeyError where one lacks a class."""
-        names, segments, outlines, changed = [], [], [], []
+        names, segments, outlines, changed, lines = [], [], [], [], []
         nothing = (0,) * len(_OUTLINE)
         for frame in frames:
             names.append(frame.frame)
@@ -50,12 +53,15 @@ class FrameCounts:
             edges = [frame.boundary.get(name) for name in classes] + [frame.lane]
             outlines.append([[getattr(e, key) for key in _OUTLINE] if e is not None else nothing for e in edges])
             changed.append((frame.changed, frame.static))
+            line = frame.lines or LineScore()
+            lines.append((2 * line.found, line.predicted + line.true))
         count, width = len(names), len(classes)
         return cls(
             tuple(names),
             np.array(segments, np.float64).reshape(count, width, len(_SEGMENTS)),
             np.array(outlines, np.float64).reshape(count, width + 1, len(_OUTLINE)),
             np.array(changed, np.float64).reshape(count, 2),
+            np.array(lines, np.float64).reshape(count, 2),
         )
 
     def __len__(self) -> int:
@@ -64,19 +70,19 @@ class FrameCounts:
     def take(self, order: NDArray[np.intp]) -> FrameCounts:
         """The frames in another order."""
         names = tuple(self.names[number] for number in order)
-        return FrameCounts(names, self.segments[order], self.outlines[order], self.changed[order])
+        return FrameCounts(names, self.segments[order], self.outlines[order], self.changed[order], self.lines[order])
 
-    def weighted(self, weights: Array) -> tuple[Array, Array, Array]:
-        """Sums over frames, each taken as often as its weight says: (B, C, 6), (B, C + 1, 4), (B, 2).
+    def weighted(self, weights: Array) -> tuple[Array, Array, Array, Array]:
+        """Sums over frames, each taken as often as its weight says: (B, C, 6), (B, C + 1, 4), (B, 2), (B, 2).
 
         Args:
             weights: float64 (B, F), whole numbers.
         """
-        tables = (self.segments, self.outlines, self.changed)
-        segments, outlines, changed = (
+        tables = (self.segments, self.outlines, self.changed, self.lines)
+        segments, outlines, changed, lines = (
             (weights @ table.reshape(len(self), -1)).reshape(len(weights), *table.shape[1:]) for table in tables
         )
-        return segments, outlines, changed
+        return segments, outlines, changed, lines
 
 
 def scores(counts: FrameCounts, weights: Array, classes: Sequence[str], things: Sequence[bool]) -> dict[str, Array]:
@@ -86,7 +92,7 @@ def scores(counts: FrameCounts, weights: Array, classes: Sequence[str], things: 
         weights: float64 (B, F), how often each frame was drawn.
         things: for each class, whether it is a thing.
     """
-    segments, outlines, changed = counts.weighted(weights)
+    segments, outlines, changed, lines = counts.weighted(weights)
     tp, fp, fn, iou_sum, intersection, union = np.moveaxis(segments, -1, 0)
     weight = tp + (fp + fn) / 2
     qualities = {
@@ -104,6 +110,8 @@ def scores(counts: FrameCounts, weights: Array, classes: Sequence[str], things: 
     found["lane.f1"] = f1[:, -1]
     if LANE in classes:
         found["lane.iou"] = iou[:, classes.index(LANE)]
+    if counts.lines.any():
+        found["lane.lines.f1"] = _ratio(lines[:, 0], lines[:, 1])
     found["temporal.flicker"] = _ratio(changed[:, 0], changed[:, 1])
     for number, name in enumerate(classes):
         found |= {f"panoptic.per_class.{name}.{key}": values[:, number] for key, values in qualities.items()}

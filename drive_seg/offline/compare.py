@@ -25,6 +25,7 @@ SHORT_NAMES = {
     "miou": "semantic.miou",
     "lane_f1": "lane.f1",
     "lane_iou": "lane.iou",
+    "lines_f1": "lane.lines.f1",
     "boundary_f1": "boundary.f1",
     "ap": "instance.ap",
     "flicker": "temporal.flicker",
@@ -314,7 +315,9 @@ def _leaves(evaluation: Evaluation) -> Iterator[tuple[str, float | None]]:
         yield from _pick(panoptic.get(group), f"panoptic.{group}", ("pq", "sq", "rq"))
     yield from _pick(metrics.get("semantic"), "semantic", ("miou",))
     yield from _pick(metrics.get("boundary"), "boundary", ("f1",))
-    yield from _pick(metrics.get("lane"), "lane", ("f1", "iou"))
+    lane = metrics.get("lane") or {}
+    yield from _pick(lane, "lane", ("f1", "iou"))
+    yield from _pick(lane.get("lines"), "lane.lines", ("f1", "accuracy"))
     yield from _pick(metrics.get("instance"), "instance", ("ap", "ap50", "ap75"))
     yield from _pick(metrics.get("temporal"), "temporal", ("flicker",))
     yield from _pick(metrics.get("tracking"), "tracking", ("idf1", "mota", "id_switches"))

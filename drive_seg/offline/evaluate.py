@@ -305,7 +305,8 @@ def prediction_of(result: PanopticResult) -> Prediction:
     scores = {one.panoptic_id: one.score for one in result.instances}
     tracks = {one.panoptic_id: one.track for one in result.instances if one.track is not None}
     # A frame without instances is tracked too: its objects are missed.
-    return Prediction(result.panoptic, scores, result.mask, tracks if len(tracks) == len(scores) else None)
+    known = tracks if len(tracks) == len(scores) else None
+    return Prediction(result.panoptic, scores, result.mask, known, result.lanes)
 
 
 class _ScoringSink:

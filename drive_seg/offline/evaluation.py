@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, overload
 
 from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.offline.metrics.lane_lines import LineScore
 
 SCHEMA = 1
 METRICS_FILE, FRAMES_FILE = "metrics.json", "frames.jsonl"
@@ -59,6 +60,7 @@ class FrameScore:
         confusion: pixels, a row per true class, a column per predicted class and a last one for unlabelled.
         boundary: outlines by class name.
         lane: lane markings; None where the truth has none.
+        lines: lane boundaries; None where truth or prediction has none.
         changed, static: of the pixels that stayed the same since the previous frame, how many changed their label.
         id_switches: objects that have another track than when they were last found.
     """
@@ -72,6 +74,7 @@ class FrameScore:
     changed: int
     static: int
     id_switches: int = 0
+    lines: LineScore | None = None
 
     @property
     def pq(self) -> float:
@@ -95,6 +98,7 @@ class FrameScore:
             "confusion": [list(row) for row in self.confusion],
             "boundary": {name: vars(score) for name, score in self.boundary.items()},
             "lane": None if self.lane is None else vars(self.lane),
+            "lines": None if self.lines is None else vars(self.lines),
             "temporal": {"changed": self.changed, "static": self.static, "id_switches": self.id_switches},
         }
 
@@ -111,6 +115,7 @@ class FrameScore:
             row["temporal"]["changed"],
             row["temporal"]["static"],
             row["temporal"].get("id_switches", 0),  # older files have none
+            LineScore(**row["lines"]) if row.get("lines") else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from drive_seg.engines import EngineOptions
@@ -19,7 +20,7 @@ def open_offline(
     threads: int = 0,
     tracking: TrackingOptions | None = None,
 ) -> Pipeline:
-    """Open a pipeline for ``runner.run``.
+    """Open a pipeline for ``runner.run``; its results have lane boundaries.
 
     A frame on one core takes longer than on all of them but less processor time: several side by side are faster.
 
@@ -35,4 +36,5 @@ def open_offline(
     streams, slots = (1, 1) if latency else (0, 2)
     cache = Path("~/.cache/drive_seg").expanduser()
     engine = EngineOptions(precision=precision, slots=slots, threads=threads, streams=streams, cache_dir=cache)
-    return open_pipeline(model, backend, options=options, engine_options=engine, tracking=tracking)
+    found = replace(options, lanes=True)
+    return open_pipeline(model, backend, options=found, engine_options=engine, tracking=tracking)

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 import cv2
 
 from drive_seg.errors import MalformedImage, SourceError
+from drive_seg.frame import Lane
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import bag_messages, bag_topics, pixels_of, stamp_of
+from drive_seg.offline.bag_images import CLOUD, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import is_bag
 from drive_seg.offline.instance_lists import ListedInstances, instances_of, read_instances
+from drive_seg.offline.lane_files import open_lanes
 from drive_seg.offline.scoring import Prediction
 from drive_seg.offline.sources import DEFAULT_FPS
 from drive_seg.offline.truth_files import mask_truth, panoptic_truth, png_files
@@ -72,7 +74,8 @@ def open_predictions(spec: str, labels: LabelSet) -> PredictionSource | None:
 
 
 class FolderPredictions:
-    """``panoptic/`` or ``mask/``, with scores, tracks and stamps from ``instances.jsonl`` where it is there."""
+    """``panoptic/`` or ``mask/``, with scores, tracks and stamps from ``instances.jsonl`` and lane boundaries from
+    ``lanes.jsonl`` where they are there."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -81,6 +84,7 @@ class FolderPredictions:
         self.count: int | None = len(self._files)
         self.summary = _read_summary(path / "summary.json")
         self._lines = path / "instances.jsonl"
+        self._lanes = open_lanes(path)
 
     def __iter__(self) -> Iterator[Answer]:
         decode = panoptic_truth if self.instances else mask_truth
@@ -95,7 +99,9 @@ class FolderPredictions:
             if pixels is None:
                 raise SourceError(f"prediction {path} is no image that can be read")
             stamp = round(number * 1e9 / DEFAULT_FPS) if row.stamp_ns is None else row.stamp_ns
-            yield Answer(row.frame, stamp, Prediction(decode(path, pixels).map, row.scores, tracks=row.tracks))
+            lanes = None if self._lanes is None else self._lanes.find(row.frame)
+            found = Prediction(decode(path, pixels).map, row.scores, tracks=row.tracks, lanes=lanes)
+            yield Answer(row.frame, stamp, found)
 
     def _listed(self) -> Iterator[ListedInstances]:
         if self._lines.is_file():
@@ -105,7 +111,8 @@ class FolderPredictions:
 
 
 class BagPredictions:
-    """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores and tracks of ``instances`` beside it."""
+    """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores and tracks of ``instances`` and the lane
+    boundaries of ``lanes`` beside it."""
 
     def __init__(self, path: Path, topic: str, labels: LabelSet) -> None:
         self.name = str(path)
@@ -116,37 +123,51 @@ class BagPredictions:
         self._path, self._topic, self._labels = path, topic, labels
         base = topic.rpartition("/")[0]
         self._instances, self._info = f"{base}/instances", f"{base}/label_info"
+        self._lanes = f"{base}/lanes"
 
     def __iter__(self) -> Iterator[Answer]:
         maps: dict[int, Any] = {}
         listed: dict[int, ListedInstances] = {}
+        lanes: dict[int, tuple[Lane, ...]] = {}
         number = 0
-        has_list = self._instances in bag_topics(self._path) and self.instances
-        for topic, message in bag_messages(self._path, [self._topic, self._instances, self._info]):
+        there = bag_topics(self._path)
+        # What comes beside a map, where the bag has it.
+        beside: list[Mapping[int, Any]] = [listed] if self._instances in there and self.instances else []
+        topics = [self._topic, self._instances, self._info]
+        if there.get(self._lanes) == CLOUD:
+            beside.append(lanes)
+            topics.append(self._lanes)
+        for topic, message in bag_messages(self._path, topics):
             if topic == self._info:
                 self._check(message)
                 continue
             stamp = stamp_of(message)
             if topic == self._instances:
                 listed[stamp] = instances_of(message, stamp)
+            elif topic == self._lanes:
+                lanes[stamp] = lanes_of(message)
             else:
                 maps[stamp] = message
-            # The node publishes the two of a frame together; a map whose list does not come is given up after a while.
-            ready = [stamp for stamp in maps if stamp in listed or not has_list]
+            # The node publishes those of a frame together; a map whose others do not come is given up after a while.
+            ready = [stamp for stamp in maps if all(stamp in others for others in beside)]
             ready += list(maps)[:1] if not ready and len(maps) > _WAITING else []
             for stamp in ready:
-                yield self._answer(number, stamp, maps.pop(stamp), listed.pop(stamp, None))
+                yield self._answer(number, stamp, maps.pop(stamp), listed.pop(stamp, None), lanes.pop(stamp, None))
                 number += 1
-            if len(listed) > _WAITING:
-                del listed[min(listed)]
+            for others in (listed, lanes):
+                if len(others) > _WAITING:
+                    del others[min(others)]
         for stamp in sorted(maps):
-            yield self._answer(number, stamp, maps[stamp], listed.get(stamp))
+            yield self._answer(number, stamp, maps[stamp], listed.get(stamp), lanes.get(stamp))
             number += 1
 
-    def _answer(self, number: int, stamp: int, message: Any, listed: ListedInstances | None) -> Answer:
+    def _answer(
+        self, number: int, stamp: int, message: Any, listed: ListedInstances | None, lanes: tuple[Lane, ...] | None
+    ) -> Answer:
         rows = listed or ListedInstances("", stamp, {}, None)
         try:
-            return Answer(f"{number:06d}", stamp, Prediction(pixels_of(message), rows.scores, tracks=rows.tracks))
+            found = Prediction(pixels_of(message), rows.scores, tracks=rows.tracks, lanes=lanes)
+            return Answer(f"{number:06d}", stamp, found)
         except MalformedImage as error:
             raise SourceError(f"{self._topic} of {self.name} at {stamp}: {error}") from error
 

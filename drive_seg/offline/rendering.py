@@ -8,7 +8,9 @@ from typing import Protocol
 
 import cv2
 
+from drive_seg.offline.bag_images import CLOUD
 from drive_seg.offline.bag_writer import DETECTIONS, IMAGE, BagFile
+from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.sinks import instances_line, make_room, write_png
 from drive_seg.sim import SimFrame
 
@@ -36,7 +38,7 @@ def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
     if path.suffix in (".mcap", ".bag2"):
         make_room(path, overwrite, {"metadata.yaml"})
         return _BagRender(path)
-    make_room(path, overwrite, {"image", "mask", "panoptic", "instances.jsonl"})
+    make_room(path, overwrite, {"image", "mask", "panoptic", "instances.jsonl", LANES_FILE})
     return _FolderRender(path)
 
 
@@ -45,6 +47,7 @@ class _FolderRender:
         self._path = path
         for kind in ("image", "mask", "panoptic"):
             (path / kind).mkdir(parents=True, exist_ok=True)
+        self._lanes = LaneWriter(path)
         self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
 
     def write(self, number: int, frame: SimFrame) -> None:
@@ -54,8 +57,10 @@ class _FolderRender:
         write_png(self._path / "image" / name, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
         write_png(self._path / "mask" / name, frame.mask)
         write_png(self._path / "panoptic" / name, frame.panoptic)
+        self._lanes.write(f"{number:06d}", frame.stamp_ns, frame.lanes)
 
     def close(self) -> None:
+        self._lanes.close()
         self._lines.close()
 
 
@@ -69,6 +74,7 @@ class _BagRender:
         bag.write("/camera/image_raw", IMAGE, bag.image(header, "rgb8", frame.image), at)
         bag.write("/camera/truth/mask", IMAGE, bag.image(header, "mono8", frame.mask), at)
         bag.write("/camera/truth/panoptic", IMAGE, bag.image(header, "16UC1", frame.panoptic), at)
+        bag.write("/camera/truth/lanes", CLOUD, bag.lanes(header, frame.lanes), at)
         bag.write("/camera/truth/instances", DETECTIONS, bag.detections(header, frame.instances()), at)
 
     def close(self) -> None:

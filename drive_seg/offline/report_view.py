@@ -68,6 +68,10 @@ def main_cards(metrics: Tree, latency_ms: Tree) -> list[Card]:
     found.append(_fraction("mIoU", semantic.get("miou"), ("mean of", f"{classes} classes"), "no labelled pixel"))
     lane_notes = (f"within {lane.get('tolerance_px')} px", f"IoU {percent(lane.get('iou'))}")
     found.append(_fraction("Lane F1", lane.get("f1"), lane_notes, "truth without lane markings"))
+    lines = _part(lane, "lines")
+    if lines:
+        line_notes = (f"{lines['found']} of {lines['true']} found", f"{lines['predicted']} predicted")
+        found.append(_fraction("Lane lines F1", lines["f1"], line_notes, "no lane boundaries"))
     fps, whole = metrics.get("fps"), _part(latency_ms, "processing") or _part(latency_ms, "end_to_end")
     times = (f"p50 {whole['p50']:.1f} ms", f"p99 {whole['p99']:.1f} ms") if whole else ()
     found.append(Card("Throughput", f"{fps:.1f} fps" if fps else None, times or ("predictions from files",)))

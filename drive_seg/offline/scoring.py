@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
+from drive_seg.frame import Lane
 from drive_seg.labels import LabelSet
 from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, none_if_nan
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
     Confusion,
+    LineScore,
     MatchCounts,
     OutlineCounts,
     PrecisionCounts,
@@ -24,6 +26,7 @@ from drive_seg.offline.metrics import (
     TemporalCounts,
     TrackingCounts,
     Trajectories,
+    compare_lines,
     encounter,
     overlaps,
 )
@@ -48,12 +51,14 @@ class Truth:
         crowds: values of ``map`` that stand for several objects.
         classes: uint8 (N,) class id by value of ``map``, where the values are no panoptic ids; N is above all of them.
         tracks: by panoptic id, the number an object has in all frames of its recording; None where that is not known.
+        lanes: the lane boundaries; None where the truth does not know them.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     crowds: tuple[int, ...] = ()
     classes: NDArray[np.uint8] | None = None
     tracks: Mapping[int, int] | None = None
+    lanes: tuple[Lane, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,14 @@ class Prediction:
         scores: 0..1 by panoptic id.
         mask: uint8 (H, W) class ids of the same, where they are at hand; 255 unlabelled.
         tracks: by panoptic id, as those of ``Truth``; None where nothing was tracked.
+        lanes: the lane boundaries; None where they were not looked for.
     """
 
     map: NDArray[np.uint16] | NDArray[np.uint8]
     scores: Mapping[int, float] = field(default_factory=dict)
     mask: NDArray[np.uint8] | None = None
     tracks: Mapping[int, int] | None = None
+    lanes: tuple[Lane, ...] | None = None
 
 
 @dataclass
@@ -88,6 +95,7 @@ class Totals:
     outlines: OutlineCounts = field(init=False)
     temporal: TemporalCounts = field(init=False)
     tracking: TrackingCounts = field(init=False)
+    lines: LineScore = field(init=False, default_factory=LineScore)
 
     def __post_init__(self) -> None:
         classes = len(self.labels)
@@ -107,6 +115,7 @@ class Totals:
         self.precision += other.precision
         self.outlines += other.outlines
         self.temporal += other.temporal
+        self.lines += other.lines
         self.tracking += other.tracking
         return self
 
@@ -168,7 +177,8 @@ class Totals:
     def _lane(self) -> dict[str, Any]:
         score = TolerantScore(*self.outlines.pixels[-1].tolist())
         iou = math.nan if self.lane is None else self.confusion.iou([self.lane])
-        return {**_tolerant(score), "iou": none_if_nan(iou), "tolerance_px": self.tolerance}
+        lines = self.lines.to_dict()
+        return {**_tolerant(score), "iou": none_if_nan(iou), "tolerance_px": self.tolerance, "lines": lines}
 
     def _instance(self) -> dict[str, Any]:
         scored = [label for label in self.labels if label.thing and self.countable[label.id]]
@@ -260,6 +270,8 @@ class Scorer:
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
         one.outlines.add(now.truth, now.prediction, busy_rows(runs, *classes, self.map.lane))
+        if truth.lanes is not None and prediction.lanes is not None:
+            one.lines = compare_lines(truth.lanes, prediction.lanes, truth.map.shape[0])
         if self._before is not None and 0 <= stamp_ns - self._before[0] <= CONSECUTIVE_NS:
             one.temporal = compare(self._before[1], now)
         self._before = (stamp_ns, now)
@@ -310,8 +322,9 @@ def _record(frame: str, stamp_ns: int, one: Totals, switches: int) -> FrameScore
         boundary[label.name] = TolerantScore(*outlines.pixels[number].tolist())
     lane = None if one.lane is None else TolerantScore(*outlines.pixels[-1].tolist())
     rows = tuple(tuple(row) for row in confusion.pixels.tolist())
+    lines = one.lines if one.lines.frames else None
     changed, static = one.temporal.changed, one.temporal.static
-    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, changed, static, switches)
+    return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, changed, static, switches, lines)
 
 
 def mean(values: list[float]) -> float:

@@ -55,7 +55,7 @@ class TruthfulSim:
         for number in range(self.count or 0):
             drawn = self._simulator.frame(number)
             stem = f"{number:06d}"
-            self._truths[stem] = Truth(drawn.panoptic, tracks=drawn.tracks)
+            self._truths[stem] = Truth(drawn.panoptic, tracks=drawn.tracks, lanes=drawn.lanes)
             origin = Origin(stem, recorded_ns=drawn.stamp_ns)
             yield Frame(CameraImage.from_rgb(drawn.image), stamp_ns=drawn.stamp_ns, token=origin)
 

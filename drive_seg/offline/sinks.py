@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.frame import CameraImage, Instance, PanopticResult
 from drive_seg.labels import LabelSet
+from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.video import VideoWriter
@@ -69,7 +70,7 @@ def open_sink(path: Path, labels: LabelSet, fps: float, overwrite: bool = False,
         return VideoSink(path, labels, fps)
     if suffix in (".avi", ".mkv", ".mov", ".webm", ".bag", ".db3", ".png", ".jpg", ".json"):
         raise ConfigError(f"output '{path}' must end in .mp4, .mcap or .bag2, or be a folder; got {suffix}")
-    make_room(path, overwrite, {"mask", "panoptic", "instances.jsonl", "summary.json"})
+    make_room(path, overwrite, {"mask", "panoptic", "instances.jsonl", LANES_FILE, "summary.json"})
     return FolderSink(path)
 
 
@@ -100,7 +101,8 @@ def make_room(path: Path, overwrite: bool, ours: set[str]) -> None:
 
 
 class FolderSink:
-    """``mask/<stem>.png`` (8-bit class ids), ``panoptic/<stem>.png`` (16-bit), ``instances.jsonl``, ``summary.json``.
+    """``mask/<stem>.png`` (8-bit class ids), ``panoptic/<stem>.png`` (16-bit), ``instances.jsonl``, ``lanes.jsonl``
+    where results have lane boundaries, ``summary.json``.
 
     A line of ``instances.jsonl`` is one frame: ``{"frame": stem, "stamp_ns": ..., "instances": [{"id", "class_id",
     "class", "score", "bbox": [x, y, width, height], "area"}]}``, pixels of the camera image; ``id`` is a text,
@@ -113,6 +115,7 @@ class FolderSink:
         for kind in ("mask", "panoptic"):
             (path / kind).mkdir(parents=True, exist_ok=True)
         self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
+        self._lanes = LaneWriter(path)
 
     def write(self, result: PanopticResult) -> None:
         """Write the two images and the line."""
@@ -121,10 +124,13 @@ class FolderSink:
         write_png(self._path / "panoptic" / f"{stem}.png", result.panoptic)
         line = instances_line(stem, result.frame.stamp_ns, result.instances)
         self._lines.write(json.dumps(line) + "\n")
+        if result.lanes is not None:
+            self._lanes.write(stem, result.frame.stamp_ns, result.lanes)
 
     def close(self) -> None:
-        """Close the list."""
+        """Close the lists."""
         self._lines.close()
+        self._lanes.close()
 
 
 def instances_line(stem: str, stamp_ns: int, instances: Sequence[Instance]) -> dict[str, Any]:

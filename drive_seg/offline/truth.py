@@ -13,7 +13,7 @@ from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.offline.scoring import Truth
 
-FORMATS = ("auto", "drive_seg", "labels", "cityscapes", "coco", "camvid", "kitti", "bdd100k", "carla")
+FORMATS = ("auto", "drive_seg", "labels", "cityscapes", "coco", "camvid", "kitti", "bdd100k", "carla", "tusimple")
 
 
 class TruthSource(Protocol):

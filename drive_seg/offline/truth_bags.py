@@ -10,7 +10,7 @@ from typing import Any
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import bag_counts, bag_messages, bag_topics, pixels_of, stamp_of
+from drive_seg.offline.bag_images import CLOUD, bag_counts, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
 from drive_seg.offline.instance_lists import ListedInstances, instances_of
 from drive_seg.offline.prefetch import prefetch
@@ -27,7 +27,8 @@ _WAITING = 8
 
 
 class BagTruth:
-    """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras.
+    """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras. The topic
+    ``lanes`` beside it has the lane boundaries.
 
     A topic ``instances`` beside one of panoptic ids says by its ids which objects are the same in several frames.
 
@@ -54,12 +55,15 @@ class BagTruth:
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         counts = bag_counts(path)
         self.count: int | None = None if counts is None else counts[self.topic]
-        listing = f"{self.topic.rpartition('/')[0]}/instances"
-        self._listing = listing if self.topic.endswith("panoptic") and listing in bag_topics(path) else None
-        wanted = [self.topic] if self._listing is None else [self.topic, self._listing]
+        base, there = self.topic.rpartition("/")[0], bag_topics(path)
+        listing, lanes = f"{base}/instances", f"{base}/lanes"
+        self._listing = listing if self.topic.endswith("panoptic") and listing in there else None
+        self._lane_topic = lanes if there.get(lanes) == CLOUD else None
+        wanted = [name for name in (self.topic, self._listing, self._lane_topic) if name is not None]
         self._messages = prefetch(bag_messages(path, wanted, window))
         self._waiting: dict[int, Any] = {}
         self._listed: dict[int, ListedInstances] = {}
+        self._lanes: dict[int, Any] = {}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
@@ -70,19 +74,25 @@ class BagTruth:
             stamp = stamp_of(message)
             if topic == self._listing:
                 self._listed[stamp] = instances_of(message, stamp)
+            elif topic == self._lane_topic:
+                self._lanes[stamp] = message
             else:
                 self._waiting[stamp] = message
         message, listed = self._waiting.pop(stamp_ns, None), self._listed.pop(stamp_ns, None)
-        for kept in (self._waiting, self._listed):
+        lanes = self._lanes.pop(stamp_ns, None)
+        for kept in (self._waiting, self._listed, self._lanes):
             for late in sorted(stamp for stamp in kept if stamp < stamp_ns)[:-_WAITING]:
                 del kept[late]
         if message is None:
             return None
         truth = self._decode(message)
-        return truth if listed is None else replace(truth, tracks=listed.tracks)
+        tracks = None if listed is None else listed.tracks
+        return replace(truth, tracks=tracks, lanes=None if lanes is None else lanes_of(lanes))
 
     def _is_here(self, stamp_ns: int) -> bool:
-        return stamp_ns in self._waiting and (self._listing is None or stamp_ns in self._listed)
+        beside = ((self._listing, self._listed), (self._lane_topic, self._lanes))
+        there = all(topic is None or stamp_ns in kept for topic, kept in beside)
+        return stamp_ns in self._waiting and there
 
     def _decode(self, message: Any) -> Truth:
         try:
@@ -98,6 +108,7 @@ class BagTruth:
     def close(self) -> None:
         """Close the bag."""
         self._waiting.clear()
+        self._lanes.clear()
         self._listed.clear()
         self._messages.close()
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.offline.instance_lists import read_instances
+from drive_seg.offline.lane_files import LaneReader, open_lanes
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
 
@@ -29,6 +30,7 @@ class FolderTruth:
     Args:
         files: by the key that a frame's stem or stamp must equal.
         decode: turns a file's pixels into a truth.
+        lanes: the lane boundaries of the frames, where the folder has them.
         suffix: endings that images have and their truth has not, such as ``_leftImg8bit``.
         listed: ``instances.jsonl``, whose ids say which objects are the same in several frames.
     """
@@ -42,6 +44,7 @@ class FolderTruth:
         label_map: str | None,
         instances: bool,
         suffix: str = "",
+        lanes: LaneReader | None = None,
         listed: Path | None = None,
     ) -> None:
         self.name = name
@@ -52,6 +55,7 @@ class FolderTruth:
         self._files = files
         self._decode = decode
         self._suffix = suffix
+        self._lanes = lanes
         rows = read_instances(listed) if listed is not None and listed.is_file() else ()
         self._tracks = {row.frame: row.tracks for row in rows if row.tracks is not None}
 
@@ -65,7 +69,8 @@ class FolderTruth:
         if pixels is None:
             raise SourceError(f"ground truth {path} is no image that can be read")
         truth = self._decode(path, pixels)
-        return replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
+        truth = replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
+        return truth if self._lanes is None else replace(truth, lanes=self._lanes.find(path.stem))
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -91,6 +96,8 @@ def _recognise(path: Path) -> str:
         return "drive_seg"
     if (path / "labels").is_dir():
         return "labels"
+    if (path / "lane_instances").is_dir():
+        return "tusimple"
     if path.is_file() or any(path.glob("*.json")):
         return "coco"
     if next(path.rglob("*_labelIds.png"), None) or next(path.rglob("*_instanceIds.png"), None):
@@ -103,11 +110,12 @@ def _recognise(path: Path) -> str:
 
 def _own(path: Path, labels: LabelSet) -> FolderTruth:
     classes = {label.name: label.id for label in labels}
+    lanes = open_lanes(path)
     if (path / "panoptic").is_dir():
         files = png_files(path / "panoptic")
         listed = path / "instances.jsonl"
-        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, listed=listed)
-    return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False)
+        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, lanes=lanes, listed=listed)
+    return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False, lanes=lanes)
 
 
 def _training(path: Path) -> FolderTruth:

@@ -2,6 +2,7 @@
 
 Cityscapes: https://github.com/mcordts/cityscapesScripts (labels.py). KITTI: the semantic benchmark's development kit.
 COCO: https://cocodataset.org/#format-data, Panoptic Segmentation. CamVid: label_colors.txt, and SegNet's 11 classes.
+TuSimple: MaybeShewill-CV/lanenet-lane-detection, data/training_data_example.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
+from drive_seg.frame import Lane
 from drive_seg.labels import UNLABELLED
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
@@ -127,6 +129,36 @@ def _first_image(path: Path) -> NDArray[Any]:
     return pixels
 
 
+TUSIMPLE = {"line": 0}
+
+
+def open_tusimple(path: Path) -> TruthSource:
+    """``lane_instances/*.png`` as lanenet-lane-detection makes them of TuSimple's labels: one grey value per boundary.
+
+    They are drawn through gaps and behind vehicles, so they are no truth for pixels: all of these are void.
+    """
+    files = png_files(path / "lane_instances")
+    return FolderTruth(str(path), files, _tusimple, TUSIMPLE, "tusimple", instances=False)
+
+
+def _tusimple(path: Path, pixels: NDArray[Any]) -> Truth:
+    grey = mask_truth(path, pixels).map
+    middle = grey.shape[1] / 2
+    found = []
+    for value in np.flatnonzero(np.bincount(grey.reshape(-1), minlength=1))[1:].tolist():
+        row, column = np.nonzero(grey == value)
+        count = np.bincount(row)
+        rows = np.flatnonzero(count)[::-1]
+        if rows.size > 1:
+            points = np.stack([np.bincount(row, column)[rows] / count[rows], rows], axis=1)
+            found.append(points.astype(np.float32))
+    found.sort(key=lambda points: float(points[0, 0]))
+    left = sum(points[0, 0] < middle for points in found)
+    orders = [*range(-left, 0), *range(1, len(found) - left + 1)]
+    lanes = tuple(Lane(order, points) for order, points in zip(orders, found, strict=True))
+    return Truth(np.full(grey.shape, UNLABELLED, np.uint8), lanes=lanes)
+
+
 def open_coco(path: Path) -> TruthSource:
     """A panoptic ``.json`` with its folder of PNGs, which has the same name; or the folder that holds both.
 
@@ -182,4 +214,5 @@ OPENERS: dict[str, Callable[[Path], TruthSource]] = {
     "kitti": open_kitti,
     "bdd100k": open_bdd100k,
     "carla": open_carla,
+    "tusimple": open_tusimple,
 }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
-from drive_seg.frame import Instance
+from drive_seg.frame import Instance, Lane
 from drive_seg.sim import Simulator
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -26,6 +26,7 @@ class Picture:
         pixels: uint8 (H, W, 3), C-contiguous.
         encoding: ``rgb8`` or ``bgr8``.
         panoptic, mask: uint16 and uint8 (H, W) truth, where there is one.
+        lanes: the true lane boundaries, likewise.
         instances: the things of the truth.
     """
 
@@ -33,6 +34,7 @@ class Picture:
     encoding: str
     panoptic: NDArray[np.uint16] | None = None
     mask: NDArray[np.uint8] | None = None
+    lanes: tuple[Lane, ...] | None = None
     instances: tuple[Instance, ...] = ()
 
 
@@ -64,7 +66,7 @@ class SimulatedPictures:
         index = 0
         while True:
             frame = self._simulator.frame(index)
-            yield Picture(frame.image, "rgb8", frame.panoptic, frame.mask, frame.instances())
+            yield Picture(frame.image, "rgb8", frame.panoptic, frame.mask, frame.lanes, frame.instances())
             index += 1
 
 

@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float64, Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
@@ -23,6 +23,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.overlay import draw_overlay
 from drive_seg.preprocess import decode_rgb
 from drive_seg.ros.convert import ENCODING_OF, ImageBuffer, camera_info_for, detections, label_info
+from drive_seg.ros.lanes import lane_cloud
 from drive_seg.ros.qos import LATCHED, overridable, profile
 from drive_seg.telemetry import STAGES
 
@@ -51,6 +52,7 @@ class CameraOutput:
         self._buffers = {kind: ImageBuffer(encoding) for kind, encoding in ENCODING_OF.items()}
         self._images = {kind: self._create(Image, kind) for kind in ENCODING_OF}
         self._instances = self._create(Detection2DArray, "instances")
+        self._lanes = self._create(PointCloud2, "lanes")
         self._jpeg = self._create(CompressedImage, "overlay/compressed")
         self._camera_info = self._create(CameraInfo, "camera_info") if with_camera_info else None
         self._latency = self._create(DiagnosticArray, "latency")
@@ -86,6 +88,12 @@ class CameraOutput:
         """Whether somebody subscribes to the confidence map."""
         return bool(self._images["confidence"].get_subscription_count())
 
+    @property
+    def lanes_wanted(self) -> bool:
+        """Whether somebody subscribes to the lane boundaries, or to the overlay, which shows them."""
+        overlay = self._images["overlay"], self._jpeg
+        return any(publisher.get_subscription_count() for publisher in (self._lanes, *overlay))
+
     def allocate(self, kind: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
         """The pixels of the next ``mask``, ``panoptic`` or ``confidence`` message."""
         return self._buffers[kind].pixels(shape, dtype)
@@ -99,6 +107,8 @@ class CameraOutput:
             self._instances.publish(detections(result.instances, header))
         if result.confidence is not None:
             self._send_image("confidence", header)
+        if result.lanes is not None and self._lanes.get_subscription_count():
+            self._lanes.publish(lane_cloud(result, info, header))
         if info is not None and self._camera_info is not None:
             height, width = result.mask.shape
             self._camera_info.publish(camera_info_for(info, header, (width, height)))

@@ -77,13 +77,14 @@ def build_tensorrt(config: Config, info: EngineInfo, allocate: Allocator) -> Mak
     return make
 
 
-def fusion_options(config: Config, confidence: bool = False) -> FusionOptions:
-    """The thresholds of ``config``."""
+def fusion_options(config: Config, confidence: bool = False, lanes: bool = False) -> FusionOptions:
+    """The thresholds of ``config``, and what is wanted beside the maps."""
     return FusionOptions(
         score_threshold=config.score_threshold,
         min_instance_area=config.min_instance_area,
         output_resolution=config.output_resolution,
         confidence=confidence,
+        lanes=lanes,
     )
 
 
@@ -237,5 +238,6 @@ class Session:
         self.outputs[camera].finish(result)
         # Thresholds and demand may have changed; the pipeline is this thread's, so it is told here, between frames.
         confidence = any(output.confidence_wanted for output in self.outputs.values())
-        self.pipeline.options = fusion_options(self._config(), confidence)
+        lanes = any(output.lanes_wanted for output in self.outputs.values())
+        self.pipeline.options = fusion_options(self._config(), confidence, lanes)
         self.pipeline.tracking = tracking_options(self._config())

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from drive_seg.config import QOS_NAMES, Parameter
 from drive_seg.frame import Instance
 from drive_seg.ros.convert import detections
+from drive_seg.ros.lanes import cloud
 from drive_seg.ros.parameters import declare
 from drive_seg.ros.pictures import Picture, Pictures, SimulatedPictures, open_pictures
 from drive_seg.ros.process import run
@@ -59,12 +60,13 @@ class Shot:
     image: Image
     panoptic: Image | None = None
     mask: Image | None = None
+    lanes: PointCloud2 | None = None
     instances: tuple[Instance, ...] = ()
 
 
 class SimCamera(Node):
-    """Publishes ``camera/image_raw``, ``camera/camera_info``, and of the simulator ``camera/truth/panoptic``, ``mask``
-    and ``instances``.
+    """Publishes ``camera/image_raw``, ``camera/camera_info``, and of the simulator ``camera/truth/panoptic``, ``mask``,
+    ``instances`` and ``lanes``.
 
     Raises:
         ConfigError: a parameter is refused.
@@ -90,6 +92,7 @@ class SimCamera(Node):
         self._info = publisher(CameraInfo, "camera/camera_info")
         self._panoptic = publisher(Image, "camera/truth/panoptic")
         self._mask = publisher(Image, "camera/truth/mask")
+        self._lanes = publisher(PointCloud2, "camera/truth/lanes")
         self._instances = publisher(Detection2DArray, "camera/truth/instances")
         self._timer = self.create_timer(1.0 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"{given['source'] or 'simulator'} at {rate:g} Hz on {self._image.topic_name}")
@@ -120,7 +123,8 @@ class SimCamera(Node):
         self._image.publish(shot.image)
         if self._info.get_subscription_count():
             self._info.publish(_camera_info(shot.image, self._pictures.intrinsics))
-        for message, topic in ((shot.panoptic, self._panoptic), (shot.mask, self._mask)):
+        truth = ((shot.panoptic, self._panoptic), (shot.mask, self._mask), (shot.lanes, self._lanes))
+        for message, topic in truth:
             if message is not None and topic.get_subscription_count():
                 message.header = header
                 topic.publish(message)
@@ -147,6 +151,7 @@ def _shot(picture: Picture) -> Shot:
         image=_image(picture.pixels, picture.encoding),
         panoptic=None if picture.panoptic is None else _image(picture.panoptic, "16UC1"),
         mask=None if picture.mask is None else _image(picture.mask, "mono8"),
+        lanes=None if picture.lanes is None else cloud(picture.lanes, Header()),
         instances=picture.instances,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drive_seg.frame import Box, Instance
+from drive_seg.frame import Box, Instance, Lane
 from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, mask_of
 
 from .camera import Camera, intrinsics, rotation
@@ -17,6 +17,7 @@ from .cell import Cell
 from .chance import chance
 from .effects import Effects
 from .ground import Ground
+from .lines import lane_truth
 from .mesh import Light
 from .road import Road, Stretch, draw_layout
 from .sky import paint_sky, panorama
@@ -38,7 +39,7 @@ class SimFrame:
     `image` uint8 (H, W, 3) RGB. `panoptic` uint16 (H, W): stuff pixel = class id, thing pixel =
     class id * 1000 + k with k = 1.. within frame and class, 65535 = too small to be labelled.
     `tracks`: by panoptic id of a thing, the number it has in all frames of the drive.
-    `stamp_ns` = index / fps in nanoseconds.
+    `lanes` from left to right, see `lines.lane_truth`. `stamp_ns` = index / fps in nanoseconds.
     """
 
     image: npt.NDArray[np.uint8]
@@ -46,6 +47,7 @@ class SimFrame:
     tracks: Mapping[int, int]
     index: int
     stamp_ns: int
+    lanes: tuple[Lane, ...] = ()
 
     def instances(self) -> tuple[Instance, ...]:
         """The labelled things, by panoptic id; their scores are 1."""
@@ -163,7 +165,8 @@ class Simulator:
         ground.draw(_patches(cells, stretch.origin), stage.shadows(cells, actors), stage.contacts(actors))
         stage.draw(cells, actors)
         self._effects.finish(canvas, index, camera.horizon(), stage.glares)
-        return SimFrame(canvas.image, *canvas.truth(), index, round(index * 1e9 / self.fps))
+        lanes = lane_truth(self._layout.lines, canvas.owners, camera, stretch, self._weather.sight)
+        return SimFrame(canvas.image, *canvas.truth(), index, round(index * 1e9 / self.fps), lanes)
 
     def _camera(self, time: float) -> Camera:
         phases = self._phases

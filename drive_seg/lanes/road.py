@@ -1,0 +1,123 @@
+"""What the boundaries of a road share, in cells of a map.
+
+On a flat road with a horizon at row ``h`` a boundary is at column ``v + k (y - h) + c / (y - h)`` of row y: all have
+the vanishing column ``v`` and the curvature ``c``, only ``k``, the distance to the side of the camera in camera
+heights, is a boundary's own. The model of Kluge (IEEE Intelligent Vehicles 1994) and Guiducci (CVIU 1999).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from drive_seg.lanes.strokes import FloatArray, Strokes
+
+_GUESSES = np.arange(-36.0, 7.0, 3.0)
+"""Horizons that are tried, in rows of a map of 640 columns, from the first row of the road."""
+_SHIFTS = np.arange(-8.0, 9.0)
+"""And around the best of them, once the boundaries are known."""
+_USUAL = -4.0
+"""Where the horizon usually is: a little above the last bit of road that a network finds."""
+_MOST_STROKES = 10
+_CURVE_WEIGHT = 3e-5
+_HORIZON_WEIGHT = 5.0
+
+
+@dataclass(frozen=True)
+class Road:
+    """Horizon row ``h``, vanishing column ``v`` and curvature ``c`` (columns times rows)."""
+
+    horizon: float
+    vanish: float
+    curve: float
+
+    def sides(self, row: FloatArray, x: FloatArray) -> FloatArray:
+        """``k`` of places below the horizon."""
+        below = row - self.horizon
+        sides: FloatArray = (x - self.vanish - self.curve / below) / below
+        return sides
+
+
+def basis(below: FloatArray) -> FloatArray:
+    """float64 (N, 3): what ``v``, ``k`` and ``c`` are multiplied with at so many rows below the horizon."""
+    return np.stack([np.ones_like(below), below, 1 / below], axis=1)
+
+
+def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
+    """The road on which most strokes agree; None without a stroke that has a slope.
+
+    A stroke ``u`` rows below the horizon with slope s says ``v + 2 c / u = x - s u``: any two of them, on any horizon,
+    make a road. The best of these is the one with the most rows of strokes near it.
+
+    Args:
+        top: first row of the road.
+        unit: columns of the map per column of a map of 640.
+    """
+    sloped = np.flatnonzero(strokes.straight)
+    if not sloped.size:
+        return None
+    sloped = sloped[np.argsort(-strokes.rows[sloped], kind="stable")[:_MOST_STROKES]]
+    y, x, slope, rows = (of[sloped] for of in (strokes.mean_row, strokes.mean_x, strokes.slope, strokes.rows))
+    weight = np.minimum(rows, 60 * unit)
+    horizons = top + _GUESSES * unit
+    below = np.maximum(y - horizons[:, None], 2.0)
+    meets, bend = x - slope * below, 2 / below
+    tolerance = (1.5 + 0.03 * below) * unit + 6 * below / rows**1.5
+    one, other = np.triu_indices(sloped.size, 1)
+    apart = bend[:, one] - bend[:, other]
+    usable = np.abs(apart) > 1e-4
+    curve = np.where(usable, (meets[:, one] - meets[:, other]) / np.where(usable, apart, 1), np.inf)
+    curve = np.where(np.abs(curve) < 3300 * unit**2, curve, 0.0)
+    vanish = np.concatenate([meets[:, one] - bend[:, one] * curve, meets], axis=1)
+    curve = np.concatenate([curve, np.zeros_like(meets)], axis=1)
+    off = (meets[:, None] - vanish[..., None] - bend[:, None] * curve[..., None]) / tolerance[:, None]
+    score = np.maximum(0, 1 - off * off) @ weight
+    # Of equals: a horizon where it usually is, a straight road, a camera that looks along it.
+    doubt = 0.02 * ((horizons - top - _USUAL * unit) / (12 * unit))[:, None] ** 2
+    doubt = doubt + np.abs(curve) / (40_000 * unit**2) + np.abs(vanish / unit - 320) / 6400
+    score -= float(weight.sum()) * doubt
+    best = np.unravel_index(int(np.argmax(score)), score.shape)
+    return Road(float(horizons[best[0]]), float(vanish[best]), float(curve[best]))
+
+
+def settle(
+    row: FloatArray, x: FloatArray, sides: FloatArray, guess: Road, top: int, unit: float
+) -> tuple[Road, FloatArray]:
+    """The road again, from the places of all runs: least squares of all boundaries at once on each of some horizons.
+
+    Args:
+        row, x: (R,) places of the runs.
+        sides: (L,) ``k`` of the boundaries on ``guess``.
+
+    Returns:
+        The road that leaves the least, and ``sides`` on it.
+    """
+    below = row - guess.horizon
+    off = x - guess.vanish - guess.curve / below - sides[:, None] * below
+    nearest, every = np.argmin(np.abs(off), axis=0), np.arange(row.size)
+    off = off[nearest, every]
+    noise = unit + 0.02 * below
+    near = np.abs(off) < np.maximum(2.0 * unit, 0.3 * np.minimum(below, 60 * unit))
+    weight = np.where(near, 1 / (noise * noise + off * off), 0.0)
+    mine = np.zeros((row.size, sides.size))
+    mine[every, nearest] = weight
+    # Per horizon (first axis): the sums over each boundary (second axis) with its own k eliminated from the normal
+    # equations, which leaves two unknowns, v and c.
+    horizons = guess.horizon + _SHIFTS * unit
+    u = np.maximum(row - horizons[:, None], 2.0 * unit)
+    uu, ux, u1, ones = (u * u) @ mine + 1e-9, (u * x) @ mine, u @ mine, mine.sum(axis=0)
+    inverse = weight / u
+    vv = float(weight.sum()) - (u1 * u1 / uu).sum(axis=1)
+    vc = inverse.sum(axis=1) - (u1 * ones / uu).sum(axis=1)
+    cc = (inverse / u).sum(axis=1) - (ones * ones / uu).sum(axis=1) + _CURVE_WEIGHT / unit**4
+    vx = float(weight @ x) - (u1 * ux / uu).sum(axis=1)
+    cx = inverse @ x - (ones * ux / uu).sum(axis=1)
+    determinant = vv * cc - vc * vc
+    determinant = np.where(determinant > 1e-12, determinant, np.inf)
+    vanish, curve = (cc * vx - vc * cx) / determinant, (vv * cx - vc * vx) / determinant
+    left = -(ux * ux / uu).sum(axis=1) - vanish * vx - curve * cx
+    left += _HORIZON_WEIGHT * ((horizons - top - _USUAL * unit) / (12 * unit)) ** 2
+    best = int(np.argmin(left))
+    found = (ux[best] - vanish[best] * u1[best] - curve[best] * ones) / uu[best]
+    return Road(float(horizons[best]), float(vanish[best]), float(curve[best])), found

@@ -1,0 +1,151 @@
+"""Painted strokes: the horizontal runs of marking pixels, and the connected pieces they form.
+
+Whatever is too wide, too short or too blotchy to be part of a line along the road is left out here: stop lines, the
+bars of crossings, expansion joints, reflections on a bonnet, specks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating[Any]]
+
+_WIDEST, _WIDEST_PAIR = 0.28, 0.5
+"""Widest line and widest double line in camera heights: 0.4 m and 0.7 m under a camera at 1.4 m."""
+_GAP = 0.2
+"""Widest gap of a double line, which is taken as one."""
+_CUTS = 10 * 1.6 ** np.arange(9)
+"""Rows below the first row of the road, of a map of 640 columns, at which strokes are cut: lines that meet far away,
+or touch a crossing, are told apart elsewhere."""
+_SPECK = 1 / 2
+"""A stroke at u rows below the horizon spans at least ``_SPECK * u**2 / width`` rows: about 0.6 m."""
+_SHORT = 6
+_SLOPED_ROWS = 4.0
+"""Strokes of fewer rows say where a line is, not where it goes."""
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """The runs of one map, each in a stroke.
+
+    Attributes:
+        row, x, width: float64 (R,) of each run: its row, its middle column, its number of pixels.
+        stroke: intp (R,) number of its stroke.
+        rows: float64 (S,) rows that each stroke spans.
+        mean_row, mean_x: float64 (S,) its middle.
+        slope: float64 (S,) columns per row, by least squares.
+        straight: bool (S,) whether its slope means something.
+        capped: bool (S,) whether something too wide to be a line sits on an end of it, like the head of an arrow.
+    """
+
+    row: FloatArray
+    x: FloatArray
+    width: FloatArray
+    stroke: NDArray[np.intp]
+    rows: FloatArray
+    mean_row: FloatArray
+    mean_x: FloatArray
+    slope: FloatArray
+    straight: NDArray[np.bool_]
+    capped: NDArray[np.bool_]
+
+
+def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
+    """The strokes of a map.
+
+    Args:
+        paint: uint8 (H, W), C-contiguous, not 0 where there is marking, by one value; the last column is not looked at.
+        top: the first row of the road; the horizon lies near it.
+
+    Returns:
+        None where nothing is left.
+    """
+    paint[:, -1] = 0  # so that no run reaches from one row into the next
+    width = paint.shape[1]
+    below_top = paint[top:]
+    row, begin, end = _runs(below_top)
+    cut = np.zeros(len(below_top), np.bool_)
+    cuts = (_CUTS * (width / 640)).astype(np.intp)
+    cut[cuts[cuts < cut.size]] = True
+    narrow = (end - begin <= 3 + _WIDEST * (row + 4)) & ~cut[row]
+    begin, end, row = begin[narrow], end[narrow], row[narrow]
+    if not row.size:
+        return None
+    closes = (row[1:] == row[:-1]) & (begin[1:] - end[:-1] <= 1 + _GAP * row[1:])
+    closes &= end[1:] - begin[:-1] <= 3 + _WIDEST_PAIR * (row[1:] + 4)
+    begin, end, row = begin[~np.append(False, closes)], end[~np.append(closes, False)], row[~np.append(False, closes)]
+    length = end - begin
+    lines = np.zeros_like(below_top)
+    lines.reshape(-1)[np.repeat(begin - np.cumsum(length) + length, length) + np.arange(int(length.sum()))] = 1
+    _, numbers = cv2.connectedComponents(lines, connectivity=8, ltype=cv2.CV_16U)
+    column = begin - row * width
+    stroke = numbers[row, column].astype(np.intp)
+    capped = _capped(row, column + length // 2, stroke, below_top, np.asarray(numbers))
+    x = column + (length - 1) / 2
+    return _measure(row + float(top), x, length.astype(np.float64), stroke, capped, top, width)
+
+
+def _runs(paint: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Row of each run, and its first and one past its last pixel in the flat map; the last column is empty."""
+    flat = paint.reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat[0]:
+        edges = np.append(0, edges)
+    begin, end = edges[::2], edges[1::2]
+    return begin // paint.shape[1], begin, end
+
+
+def _capped(
+    row: NDArray[np.intp],
+    middle: NDArray[np.intp],
+    stroke: NDArray[np.intp],
+    paint: NDArray[np.uint8],
+    numbers: NDArray[np.uint16],
+) -> NDArray[np.bool_]:
+    """bool (S,): whether the paint beyond the far end of each stroke belongs to no line, as the head of an arrow, or
+    that before the near end of a short one, as the tip of that head. A piece of a few rows in between, which a cut
+    left there, does not count."""
+    runs = np.bincount(stroke)
+    capped = np.zeros(runs.size, np.bool_)
+    present, first = np.unique(stroke, return_index=True)
+    last = np.zeros(runs.size, np.intp)
+    last[stroke] = np.arange(stroke.size)  # of equal indices the last one stays
+    for end, step, longest in ((first, -2, runs.max()), (last[present], 2, 2 * _SHORT)):
+        there = np.clip(row[end] + step, 0, len(paint) - 1), middle[end]
+        beyond = numbers[there].astype(np.intp)
+        at_end = np.zeros(runs.size, np.bool_)
+        at_end[present] = (paint[there] != 0) & (beyond == 0)
+        at_end[present] |= at_end[beyond] & (runs[beyond] <= _SHORT)
+        capped |= at_end & (runs <= longest)
+    return capped
+
+
+def _measure(
+    row: FloatArray,
+    x: FloatArray,
+    length: FloatArray,
+    stroke: NDArray[np.intp],
+    capped: NDArray[np.bool_],
+    top: int,
+    width: int,
+) -> Strokes | None:
+    count = capped.size
+    runs = np.maximum(np.bincount(stroke, minlength=count), 1)
+    mean_row, mean_x = np.bincount(stroke, row, count) / runs, np.bincount(stroke, x, count) / runs
+    dy, dx = row - mean_row[stroke], x - mean_x[stroke]
+    yy, xy, xx = (np.bincount(stroke, product, count) / runs for product in (dy * dy, dx * dy, dx * dx))
+    rows = np.sqrt(12 * yy + 1)
+    slope = xy / np.maximum(yy, 1e-9)
+    spread = np.sqrt(np.maximum(xx - slope * xy, 0))
+    below = np.maximum(mean_row - top + 4, 0)
+    whole = rows >= _SPECK * below * below / width
+    kept = whole[stroke]
+    if not kept.any():
+        return None
+    straight = whole & (rows >= _SLOPED_ROWS) & (spread < 1.5 + 0.1 * rows) & (np.abs(slope) < 10)
+    return Strokes(row[kept], x[kept], length[kept], stroke[kept], rows, mean_row, mean_x, slope, straight, capped)

@@ -1,0 +1,252 @@
+"""Lane boundaries in maps whose roads are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from roads import CAR, HEIGHT, PAINT, ROAD, WIDTH, FlatRoad, fill, orders_of, worst
+
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import MalformedImage
+from drive_seg.frame import Lane, RawOutputs
+from drive_seg.labels import DRIVING, LabelSet
+from drive_seg.lanes import LaneFinder
+from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, from_records, parse_records, to_records
+from drive_seg.pipeline import Pipeline
+from drive_seg.postprocess import FusionOptions
+
+FIND = LaneFinder(DRIVING)
+NATIVE = (2 * WIDTH, 2 * HEIGHT)
+SLACK = 6.0
+"""Columns of the map by which a point may miss: 12 camera pixels at 1280x720."""
+TWO_LANES = FlatRoad((-3.4, -1.1, 1.2), dashed=(False, True, False))
+
+roads = st.builds(
+    lambda first, gaps, **shape: FlatRoad(tuple(first + sum(gaps[:n]) for n in range(len(gaps) + 1)), **shape),
+    st.floats(-3.5, -0.8),
+    st.lists(st.floats(1.7, 2.6), min_size=1, max_size=2),
+    horizon=st.floats(110, 170),
+    vanish=st.floats(250, 390),
+    curve=st.floats(-250, 250),
+    width=st.floats(0.07, 0.14),
+).filter(lambda road: min(map(abs, road.sides)) > 0.3)
+
+
+def find(mask: NDArray[np.uint8]) -> tuple[Lane, ...]:
+    return FIND(mask, NATIVE)
+
+
+def assert_is(found: tuple[Lane, ...], road: FlatRoad, slack: float = SLACK, above: float = 14.0) -> None:
+    """Exactly these boundaries, in place, from left to right, well formed."""
+    assert [lane.order for lane in found] == orders_of(road.sides)
+    for lane, side in zip(found, road.sides, strict=True):
+        assert worst(lane.points, road, side, 2.0, above) <= slack
+        assert (np.diff(lane.points[:, 1]) < 0).all()
+        assert 0 < lane.confidence <= 1 and lane.support > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(roads)
+def test_boundaries_are_where_they_were_painted(road: FlatRoad) -> None:
+    assert_is(find(road.draw()), road)
+
+
+@settings(max_examples=25, deadline=None)
+@given(roads, st.floats(0, 9))
+def test_dashes_are_found_through_their_gaps(road: FlatRoad, phase: float) -> None:
+    gappy = FlatRoad(road.sides, road.horizon, road.vanish, road.curve, (False, *[True] * (len(road.sides) - 1)))
+    found = find(gappy.draw(phase))
+    assert_is(found, gappy, 2 * SLACK, above=24.0)  # beyond, a gap hides where they bend
+    assert found[0].dashed is not True
+    assert not any(lane.dashed is False for lane in found[1:])
+
+
+@settings(max_examples=25, deadline=None)
+@given(roads)
+def test_a_mirror_image_has_mirrored_boundaries(road: FlatRoad) -> None:
+    mask = road.draw()
+    straight, mirrored = find(mask), find(np.ascontiguousarray(mask[:, ::-1]))
+    assert [-lane.order for lane in reversed(mirrored)] == [lane.order for lane in straight]
+    for lane, other in zip(straight, reversed(mirrored), strict=True):
+        assert worst(other.points, flipped(road), -side_of(road, lane), 2.0) <= SLACK
+
+
+@settings(max_examples=20, deadline=None)
+@given(roads, st.integers(-60, 60), st.integers(-25, 25))
+def test_a_moved_road_has_moved_boundaries(road: FlatRoad, right: int, down: int) -> None:
+    moved = FlatRoad(road.sides, road.horizon + down, road.vanish + right, road.curve, width=road.width)
+    assert_is(find(moved.draw()), moved)
+
+
+@settings(max_examples=20, deadline=None)
+@given(roads, st.integers(0, 2**32 - 1))
+def test_specks_change_nothing(road: FlatRoad, seed: int) -> None:
+    mask = road.draw()
+    random = np.random.default_rng(seed)
+    mask[(mask == ROAD) & (random.random(mask.shape) < 0.001)] = PAINT
+    mask[(mask == PAINT) & (random.random(mask.shape) < 0.1)] = ROAD
+    assert_is(find(mask), road, 2 * SLACK)
+
+
+def test_what_lies_across_the_road_is_no_boundary() -> None:
+    mask = TWO_LANES.draw()
+    mask[300:306, 200:480] = PAINT  # a stop line
+    mask[345:349, 20:600] = PAINT  # the edge of a bonnet
+    for row in (240, 250, 262):  # expansion joints
+        mask[row, 220:460] = PAINT
+    mask[346:352, 100:620:23] = PAINT  # its reflections
+    assert_is(find(mask), TWO_LANES)
+
+
+def test_the_bars_of_a_crossing_are_no_boundaries() -> None:
+    mask = TWO_LANES.draw()
+    for row in range(250, 300):
+        for side in np.arange(-0.8, 1.0, 0.55):
+            u = row - TWO_LANES.horizon
+            fill(mask, row, TWO_LANES.column(side, row) - 0.12 * u, TWO_LANES.column(side, row) + 0.12 * u, PAINT)
+    assert_is(find(mask), TWO_LANES)
+
+
+def test_an_arrow_is_no_boundary() -> None:
+    mask = TWO_LANES.draw()
+    for row in range(230, 275):
+        u = row - TWO_LANES.horizon
+        half = 0.06 * u if row > 245 else 0.28 * u * (row - 229) / 16
+        fill(mask, row, TWO_LANES.column(0.05, row) - half, TWO_LANES.column(0.05, row) + half, PAINT)
+    assert_is(find(mask), TWO_LANES)
+
+
+def test_a_double_line_is_one_boundary_in_its_middle() -> None:
+    pair = FlatRoad((-1.25, -1.05, 1.3), width=0.08)
+    found = find(pair.draw())
+    assert_is(found, FlatRoad((-1.15, 1.3)))
+    assert found[0].dashed is False
+
+
+def test_a_boundary_goes_on_behind_a_vehicle_and_ends_at_the_bonnet() -> None:
+    mask = TWO_LANES.draw()
+    mask[180:260, 150:260] = CAR
+    mask[330:] = 0
+    found = find(mask)
+    assert_is(found, TWO_LANES)
+    for lane in found[:1]:
+        assert lane.points[0, 1] < 2 * 331
+        assert lane.points[-1, 1] < 2 * 180
+
+
+@pytest.mark.parametrize("size", [(320, 180), (960, 540), (1280, 720)])
+def test_the_resolution_of_the_map_does_not_matter(size: tuple[int, int]) -> None:
+    rows = (np.arange(size[1]) + 0.5) * HEIGHT / size[1]
+    columns = (np.arange(size[0]) + 0.5) * WIDTH / size[0]
+    mask = TWO_LANES.draw()[rows.astype(int)[:, None], columns.astype(int)]
+    assert_is(find(mask), TWO_LANES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 60)), elements=st.sampled_from([0, 1, 2, 3, 255])),
+    st.integers(1, 3),
+)
+def test_any_map_gives_boundaries_inside_the_image(mask: NDArray[np.uint8], scale: int) -> None:
+    mask = np.ascontiguousarray(mask.repeat(scale * 4, axis=0).repeat(scale * 4, axis=1))
+    before = mask.copy()
+    found = FIND(mask, (mask.shape[1], mask.shape[0]))
+    assert np.array_equal(mask, before)
+    for lane in found:
+        assert np.isfinite(lane.points).all()
+        assert (lane.points >= -1).all() and (lane.points <= mask.shape[::-1]).all()
+    orders = [lane.order for lane in found]
+    assert orders == sorted(set(orders)) and 0 not in orders
+
+
+def test_a_model_without_markings_has_no_boundaries() -> None:
+    labels = LabelSet(tuple(label for label in DRIVING if label.id < 2))
+    assert LaneFinder(labels)(np.ones((90, 160), np.uint8), (160, 90)) == ()
+
+
+def test_the_pipeline_finds_them_where_asked_in_the_camera_s_pixels() -> None:
+    """A camera of another shape than the network: the way back goes through the letterbox."""
+    semantic = np.zeros((1, 384, 640), np.uint8)
+    semantic[0, 12:372] = TWO_LANES.draw()
+    nothing = np.zeros((1, 3, 96, 160), np.float32)
+    outputs = RawOutputs(semantic, np.full_like(semantic, 255), nothing, nothing[:, :2])
+    image = np.zeros((720, 1280, 3), np.uint8)
+    with Pipeline(FunctionEngine(lambda batch: outputs, (640, 384)), DRIVING) as pipeline:
+        assert pipeline(image).lanes is None
+        for resolution in ("native", "network"):
+            pipeline.options = FusionOptions(output_resolution=resolution, lanes=True)
+            found = pipeline(image).lanes
+            assert found is not None
+            assert_is(found, TWO_LANES)
+
+
+lanes = st.lists(
+    st.builds(
+        Lane,
+        st.just(1),
+        arrays(np.float32, st.tuples(st.integers(2, 9), st.just(2)), elements=st.floats(-9, 5000, width=32)),
+        st.floats(0, 1, width=32),
+        st.integers(0, 2**32 - 1),
+        st.sampled_from([None, True, False]),
+    ),
+    max_size=5,
+).map(
+    lambda many: [Lane(n - 3 or 9, one.points, one.confidence, one.support, one.dashed) for n, one in enumerate(many)]
+)
+
+
+@given(lanes, st.booleans())
+def test_records_hold_everything_and_may_lie_anywhere_in_a_point(many: list[Lane], spread: bool) -> None:
+    records = to_records(many, lambda pixels: pixels.astype(float) / 2)
+    if records.size:
+        np.testing.assert_allclose(records["x"], records["u"] / 2)
+        assert (records["z"] == 1).all()
+    fields = [(name, at, POINT_FIELD_TYPES[kind]) for name, at, kind in FIELDS]
+    data, step = records.view(np.uint8), RECORD.itemsize
+    if spread:  # another layout: the fields in the opposite order, five bytes apart
+        step = 12 * len(fields)
+        moved = np.zeros((records.size, step), np.uint8)
+        for number, (name, at, kind) in enumerate(FIELDS):
+            size = np.dtype(kind).itemsize
+            place = step - 12 * (number + 1)
+            moved[:, place : place + size] = data.reshape(-1, RECORD.itemsize)[:, at : at + size]
+            fields[number] = (name, place, POINT_FIELD_TYPES[kind])
+        data = moved.reshape(-1)
+    found = from_records(parse_records(fields, step, records.size, data))
+    assert [(one.order, one.confidence, one.support, one.dashed) for one in found] == [
+        (one.order, one.confidence, one.support, one.dashed) for one in many
+    ]
+    for one, other in zip(found, many, strict=True):
+        np.testing.assert_array_equal(one.points, other.points)
+
+
+def test_without_a_calibration_there_are_no_rays() -> None:
+    records = to_records([Lane(-1, np.zeros((2, 2), np.float32))])
+    assert np.isnan([records[axis] for axis in "xyz"]).all()
+
+
+def test_other_point_clouds_are_refused() -> None:
+    with pytest.raises(MalformedImage, match="field x of kind f4, got none"):
+        parse_records([], 16, 1, np.zeros(16, np.uint8))
+    with pytest.raises(MalformedImage, match="field x of kind f4, got f8"):
+        parse_records([("x", 0, 8)], 16, 1, np.zeros(16, np.uint8))
+    with pytest.raises(MalformedImage, match="need 3200 bytes, got 16"):
+        parse_records([], 32, 100, np.zeros(16, np.uint8))
+
+
+def test_a_lane_s_points_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"float32 \(N >= 2, 2\), got float64"):
+        Lane(1, np.zeros((3, 2)))  # type: ignore[arg-type]
+
+
+def flipped(road: FlatRoad) -> FlatRoad:
+    sides = tuple(-side for side in reversed(road.sides))
+    return FlatRoad(sides, road.horizon, WIDTH - 1 - road.vanish, -road.curve, width=road.width)
+
+
+def side_of(road: FlatRoad, lane: Lane) -> float:
+    return dict(zip(orders_of(road.sides), road.sides, strict=True))[lane.order]
