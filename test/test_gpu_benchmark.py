@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from tiny_model import network, write_tiny_model
 from drive_seg.engines import EngineOptions, planned
 from drive_seg.engines.build import Job, Made
 from drive_seg.engines.gate import Agreement
+from drive_seg.engines.reference import Reference
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.frame import CameraImage
-from drive_seg.gpu_benchmark.cases import Case, ask_torch, cases, measure
+from drive_seg.gpu_benchmark.cases import Case, ask_torch, cases, measure, reference_of
 from drive_seg.gpu_benchmark.table import markdown
 from drive_seg.gpu_benchmark.work import Layer, Peaks, Work, count
 from drive_seg.model import load_model
@@ -83,8 +85,8 @@ class TestWork:
 
 def test_torch_says_why_it_has_no_figures(tmp_path: Path) -> None:
     images = [CameraImage.from_rgb(picture(1))]
-    assert "cannot be run" in ask_torch(str(tmp_path / "no_python"), images, 1, [SIZE])["why"]
-    assert "ended with code" in ask_torch("/bin/false", images, 1, [SIZE])["why"]
+    assert "cannot be run" in ask_torch(str(tmp_path / "no_python"), images, 1, SIZE)["why"]
+    assert "ended with code" in ask_torch("/bin/false", images, 1, SIZE)["why"]
 
 
 class TestRun:
@@ -138,7 +140,12 @@ class TestRun:
         file = tmp_path / "out" / "t.json"
         results = self.run(tmp_path, [])
         peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
-        results["torch"] = {"torch": "2", "peaks": peaks, "eager 160x96": {"p50": 3.0, "p99": 4.0}}
+        results["torch"] = {
+            "asked": [list(SIZE)],
+            "torch": "2",
+            "peaks": peaks,
+            "eager 160x96": {"p50": 3.0, "p99": 4.0},
+        }
         file.write_text(json.dumps(results))
         case = self.run(tmp_path, [Case(SIZE, "fp32", 1)])["cases"]["160x96 fp32 x1"]
         assert case["roofline_ms"] == pytest.approx(1.0)
@@ -150,3 +157,15 @@ def test_the_cases_are_those_of_the_table() -> None:
     names = [case.name for case in cases()]
     assert len(names) == len(set(names)) == 12
     assert "960x544 fp16 x4" in names and "1920x1088 int8 x1" in names and "640x384 fp32 x4" not in names
+
+
+def test_the_gates_reference_is_fetched_from_the_python_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(write_tiny_model(tmp_path, size=SIZE))
+    assert reference_of(model, sys.executable, tmp_path) is None, "this Python can"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    path = reference_of(model, sys.executable, tmp_path)
+    assert path is not None and Reference.load(path, model).frames[0].shape == (SIZE[1], SIZE[0], 3)
+    with pytest.raises(EngineError, match="no fp32 answers at 160x96"):
+        reference_of(model, "/bin/false", tmp_path / "elsewhere")

@@ -110,15 +110,14 @@ def in_flight(pipeline: Pipeline, batches: list[list[Frame]]) -> list[PanopticRe
 
 
 class TestOrder:
-    @pytest.mark.parametrize("seed", range(8))
-    @pytest.mark.parametrize("fused", [True, False])
+    @pytest.mark.parametrize(("fused", "seed"), [(False, 0), (False, 1), *((True, seed) for seed in range(5))])
     def test_many_batches_in_flight_give_what_the_cpu_gives(
         self, fused: bool, seed: int, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gpu.random.seed(seed)
         if not fused:
             monkeypatch.delattr(TrtEngine, "stages")
-        sizes = [1, 4, 2, 4, 4, 3, 1, 4, 4]
+        sizes = [1, 4, 2, 4, 4, 3, 1]
         source = iter(frames(sum(sizes), 100 * seed))
         batches = [[next(source) for _ in range(size)] for size in sizes]
         with Pipeline(engine_of(model, batch=4), DRIVING, OPTIONS) as pipeline:
@@ -237,22 +236,22 @@ class TestLimitsOfTheKernels:
 class TestMemory:
     def test_it_is_constant_once_every_camera_was_seen(self, gpu: FakeGpu, model: Model) -> None:
         with Pipeline(engine_of(model, batch=2), DRIVING, OPTIONS) as pipeline:
-            batches = [[frame] for frame in frames(24)]
+            batches = [[frame] for frame in frames(12)]
             in_flight(pipeline, batches)
             in_flight(pipeline, batches[1:])
             in_flight(pipeline, batches[2:])
             before = dict.fromkeys(gpu.memory), dict(gpu.pinned), gpu.contexts
-            for _ in range(4):
+            for _ in range(2):
                 in_flight(pipeline, batches)
             assert before == (dict.fromkeys(gpu.memory), dict(gpu.pinned), gpu.contexts)
 
     def test_a_folder_of_photographs_does_not_fill_the_gpu(self, gpu: FakeGpu, model: Model) -> None:
         with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
             counts = []
-            for number in range(40):
+            for number in range(30):
                 pipeline(Frame(CameraImage.from_rgb(paint(160 + 2 * number, 96))))
                 counts.append(len(gpu.memory))
-        assert counts[-1] == counts[20]
+        assert counts[-1] == counts[18]
 
     @pytest.mark.parametrize("batch", [1, 3])
     def test_memory_that_runs_out_anywhere_leaves_nothing_behind(self, batch: int, gpu: FakeGpu, model: Model) -> None:

@@ -6,9 +6,10 @@
 #   tools/gpu_check.sh benchmark            only the table; goes on where a former run was cut
 #
 # TensorRT and torch or ONNX Runtime need not live in the same Python:
-#   PYTHON             has tensorrt, pycuda, numpy, cv2, yaml, pytest   (default: python3)
+#   PYTHON             has tensorrt, pycuda, numpy, cv2, yaml, pytest; typer, rich and onnx for the table and int8
+#                                                                       (default: python3)
 #   REFERENCE_PYTHON   has onnxruntime: what the fp32 network says      (default: PYTHON)
-#   TORCH_PYTHON       has torch with CUDA, for the table               (default: REFERENCE_PYTHON)
+#   TORCH_PYTHON       has torch with CUDA and onnxruntime, for the table (default: REFERENCE_PYTHON)
 #   DRIVE_SEG_DATA     folder with camvid32/val/images: real frames; simulated ones without it
 #   FRAMES=100 SIZES=960x544 PRECISIONS=fp16 OUT=out/gpu               smaller or elsewhere
 set -uo pipefail
@@ -17,6 +18,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 REFERENCE_PYTHON=${REFERENCE_PYTHON:-$PYTHON}
 TORCH_PYTHON=${TORCH_PYTHON:-$REFERENCE_PYTHON}
+OTHER=$TORCH_PYTHON
+if [ "$OTHER" = "$PYTHON" ]; then OTHER=; fi
 OUT=${OUT:-out/gpu}
 FRAMES=${FRAMES:-100}
 WHAT=${1:-all}
@@ -52,7 +55,7 @@ if [ "$WHAT" != benchmark ]; then
 fi
 if [ "$WHAT" != tests ]; then
     step 'benchmark'
-    ours -m drive_seg benchmark --backend tensorrt --full --frames "${BENCHMARK_FRAMES:-500}" --torch-python "$TORCH_PYTHON" \
+    ours -m drive_seg benchmark --backend tensorrt --full --frames "${BENCHMARK_FRAMES:-500}" --torch-python "$OTHER" \
         --sizes "${SIZES:-}" --precisions "${PRECISIONS:-}" --out "$OUT" 2>&1 | tee "$OUT/benchmark.log" || status=1
 fi
 step "results in $OUT"

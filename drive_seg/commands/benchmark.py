@@ -50,7 +50,7 @@ def benchmark(
     sizes: Annotated[str, typer.Option("--sizes", help="Of --full, as 640x384,960x544; empty: all three.")] = "",
     precisions: Annotated[str, typer.Option("--precisions", help="Of --full, as fp16,int8; empty: all three.")] = "",
     torch_python: Annotated[
-        str, typer.Option("--torch-python", help="Of --full: the Python that has torch, if it is another one.")
+        str, typer.Option("--torch-python", help="Of --full: the Python with torch and ONNX Runtime, if not this.")
     ] = "",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Of --full: folder of tensorrt.json and .md; continued if there.")

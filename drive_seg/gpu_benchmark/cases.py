@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ from drive_seg.engines.driver import find_gpu
 from drive_seg.engines.planned import plan_for
 from drive_seg.engines.protocol import EngineOptions
 from drive_seg.engines.trt import TrtEngine
-from drive_seg.errors import DriveSegError, EngineError
+from drive_seg.errors import DriveSegError, EngineError, MissingDependency
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.gpu_benchmark.latency import WARM_UP, host_to_host
 from drive_seg.gpu_benchmark.sample import SampleEngine
@@ -75,7 +76,7 @@ def measure(
 
     Args:
         images: decoded camera images of one size.
-        torch_python: the Python that has torch; ours where that is empty.
+        torch_python: the Python that has torch and ONNX Runtime; ours where that is empty.
         say: progress.
 
     Raises:
@@ -89,16 +90,22 @@ def measure(
         raise EngineError(f"{file} was measured on another machine or with other frames; move it away")
     results |= {"machine": machine, "command": " ".join(["drive_seg", *sys.argv[1:]])}
     results.setdefault("cases", {})
-    steps = len(wanted) + 1
-    if "torch" not in results:
-        say("torch: eager, max-autotune, peaks", 0, steps)
-        results["torch"] = ask_torch(torch_python, images, frames, sorted({case.size for case in wanted}))
+    torch = results.setdefault("torch", {"asked": []})
+    _write(file, results)
+    sizes = [size for size in sorted({case.size for case in wanted}) if list(size) not in torch["asked"]]
+    steps = len(sizes) + len(wanted)
+    for number, size in enumerate(sizes):  # one by one: compiling takes torch minutes
+        say(f"torch at {size[0]}x{size[1]}", number, steps)
+        torch |= ask_torch(torch_python, images, frames, size)
+        torch["asked"].append(list(size))
         _write(file, results)
-    for number, case in enumerate(wanted, start=1):
+    for number, case in enumerate(wanted, start=len(sizes)):
         say(case.name, number, steps)
         if "error" in results["cases"].get(case.name, {"error": ""}):
             try:
-                results["cases"][case.name] = measure_case(case, model, images, frames, options, results["torch"])
+                sized = replace(model, width=case.size[0], height=case.size[1])
+                reference = reference_of(sized, torch_python, file.parent)
+                results["cases"][case.name] = measure_case(case, sized, images, frames, options, torch, reference)
             except DriveSegError as error:  # one engine that cannot be had must not cost the others
                 results["cases"][case.name] = {"error": str(error)}
             _write(file, results)
@@ -112,14 +119,19 @@ def measure_case(
     frames: int,
     options: EngineOptions,
     torch_figures: dict[str, Any],
+    reference: Path | None = None,
 ) -> dict[str, Any]:
-    """One engine: bare, ours one frame at a time, ours with every slot busy, the sample; memory and shares."""
-    sized = replace(model, width=case.size[0], height=case.size[1])
+    """One engine: bare, ours one frame at a time, ours with every slot busy, the sample; memory and shares.
+
+    Args:
+        model: at the size of the case.
+        reference: for the accuracy gate, see ``reference_of``.
+    """
     settings = replace(options, precision=case.precision, max_batch=case.batch)
-    plan = plan_for(sized, settings)
+    plan = plan_for(model, settings, reference=reference)
     before = _free_mb(options.gpu_id)
     found: dict[str, Any] = {"plan": plan.key.text, **{name: plan.notes[name] for name in ("seconds", "agreement")}}
-    with Pipeline(TrtEngine(plan, sized, settings), sized.labels, allocate=ReusedBuffers()) as pipeline:
+    with Pipeline(TrtEngine(plan, model, settings), model.labels, allocate=ReusedBuffers()) as pipeline:
         engine = pipeline.engine
         if not isinstance(engine, TrtEngine):
             raise EngineError(f"expected the TensorRT engine, got {engine.info.backend}")
@@ -131,11 +143,32 @@ def measure_case(
         if engine.info.reason:
             found["note"] = engine.info.reason
         if case.batch == 1:
-            with Pipeline(SampleEngine(engine), sized.labels, allocate=ReusedBuffers()) as sample:
+            with Pipeline(SampleEngine(engine), model.labels, allocate=ReusedBuffers()) as sample:
                 found["sample"] = _figures(host_to_host(sample, images, frames, WARM_UP))
     raw_bytes = case.batch * images[0].data.size
-    found |= shares(sized, case, gpu, raw_bytes, torch_figures)
+    try:
+        found |= shares(model, case, gpu, raw_bytes, torch_figures)
+    except MissingDependency as error:
+        found["note"] = "; ".join(filter(None, (found.get("note"), str(error))))
     return found
+
+
+def reference_of(model: Model, python: str, folder: Path) -> Path | None:
+    """What the fp32 network says at this size, written by ``python`` where this one cannot run it; else None.
+
+    Raises:
+        EngineError: neither can.
+    """
+    if any(importlib.util.find_spec(name) for name in ("onnxruntime", "openvino")):
+        return None
+    path = folder / f"reference-{model.width}x{model.height}.npz"
+    if not path.is_file():
+        size = f"{model.width}x{model.height}"
+        command = ["-m", "drive_seg.engines.reference", "--model", str(model.path), "--size", size, "--out", str(path)]
+        ended = _other_python(python, command)
+        if ended.returncode:
+            raise EngineError(f"no fp32 answers at {size} for the accuracy gate: {_last_line(ended)}")
+    return path
 
 
 def shares(
@@ -157,27 +190,36 @@ def shares(
     return found
 
 
-def ask_torch(
-    python: str, images: Sequence[CameraImage], frames: int, sizes: Sequence[tuple[int, int]]
-) -> dict[str, Any]:
+def ask_torch(python: str, images: Sequence[CameraImage], frames: int, size: tuple[int, int]) -> dict[str, Any]:
     """The figures of ``drive_seg.network.torch_speed`` from the Python that has torch; ``why`` where there are none."""
     with tempfile.TemporaryDirectory(prefix="drive_seg_torch_") as folder:
         pictures, out = Path(folder) / "frames.npy", Path(folder) / "out.json"
         np.save(pictures, np.stack([decode_rgb(image) for image in images]))
-        command = [python or sys.executable, "-m", "drive_seg.network.torch_speed", str(out), str(pictures)]
-        command += [str(frames), *(f"{width}x{height}" for width, height in sizes)]
-        # Another Python must not see what was put on the paths of this one.
-        own = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])} if python else {}
-        environment = {key: value for key, value in os.environ.items() if not (python and key.startswith("PYTHON"))}
+        command = ["-m", "drive_seg.network.torch_speed", str(out), str(pictures), str(frames), f"{size[0]}x{size[1]}"]
         try:
-            ended = subprocess.run(command, capture_output=True, text=True, env={**environment, **own})
-        except OSError as error:
-            return {"why": f"{command[0]} cannot be run: {error}"}
+            ended = _other_python(python, command)
+        except EngineError as error:
+            return {"why": str(error)}
         if not out.is_file():
-            last = ended.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-            return {"why": f"{command[0]} ended with code {ended.returncode}: {last[0]}"}
+            return {"why": f"{python or 'this Python'} ended with code {ended.returncode}: {_last_line(ended)}"}
         figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return figures
+
+
+def _other_python(python: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run ``python``, or this one where it is empty, without what was put on the paths of this one."""
+    own = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])} if python else {}
+    environment = {key: value for key, value in os.environ.items() if not (python and key.startswith("PYTHON"))}
+    try:
+        return subprocess.run(
+            [python or sys.executable, *arguments], capture_output=True, text=True, env={**environment, **own}
+        )
+    except OSError as error:
+        raise EngineError(f"{python} cannot be run: {error}") from error
+
+
+def _last_line(ended: subprocess.CompletedProcess[str]) -> str:
+    return (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _bare(engine: TrtEngine, frames: int) -> Percentiles:

@@ -71,7 +71,8 @@ def markdown(results: dict[str, Any]) -> str:
         if "error" not in case:
             stages = (f"gpu_{stage}" for stage in ("h2d", "preprocess", "inference", "fusion", "d2h"))
             times = [f"{case['gpu_ms'][stage]:.3f}" if stage in case["gpu_ms"] else _NONE for stage in stages]
-            rest = [f"{case['gflop']:.2f}", f"{case['mb']:.0f}", f"{case['seconds']:.0f}"]
+            work = [f"{case['gflop']:.2f}", f"{case['mb']:.0f}"] if "gflop" in case else [_NONE, _NONE]
+            rest = [*work, f"{case['seconds']:.0f}"]
             rest.append(f"{case['agreement']['labels_equal']:.3%}")
             lines.append(f"| {' | '.join([name, *times, *rest])} |")
     if "peaks" in torch:

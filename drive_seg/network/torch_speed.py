@@ -1,6 +1,6 @@
 """What torch does with the same network, and what the GPU reaches at its best: for the Python that has torch.
 
-python -m drive_seg.network.torch_speed OUT.json FRAMES.npy COUNT 640x384 960x544 ...
+python -m drive_seg.network.torch_speed OUT.json FRAMES.npy COUNT 960x544
 """
 
 from __future__ import annotations
@@ -87,14 +87,13 @@ def main() -> int:
         if torch.cuda.is_available():
             figures = {"torch": torch.__version__, "gpu": torch.cuda.get_device_name(), "peaks": measure_peaks(torch)}
             images = [CameraImage.from_rgb(image) for image in np.load(frames)]
-            for text in sys.argv[4:]:
-                width, height = map(int, text.split("x"))
-                for name, compiled in (("eager", False), ("compiled", True)):
-                    with Pipeline(
-                        FunctionEngine(network(torch, (width, height), compiled), (width, height)), DRIVING
-                    ) as (pipeline):
-                        found = host_to_host(pipeline, images, count)
-                    figures[f"{name} {text}"] = {"p50": found.p50, "p99": found.p99}
+            size = sys.argv[4]
+            width, height = map(int, size.split("x"))
+            for name, compiled in (("eager", False), ("compiled", True)):
+                engine = FunctionEngine(network(torch, (width, height), compiled), (width, height))
+                with Pipeline(engine, DRIVING) as pipeline:
+                    found = host_to_host(pipeline, images, count)
+                figures[f"{name} {size}"] = {"p50": found.p50, "p99": found.p99}
         else:
             figures["why"] = f"torch {torch.__version__} sees no CUDA device"
     except ImportError as error:
