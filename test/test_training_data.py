@@ -121,6 +121,16 @@ def test_packed_sets_come_back_in_bounded_pieces(tmp_path: Path) -> None:
         open_sets(TrainConfig(sets={"mine": 1.0}, data_root=tmp_path))
 
 
+def test_frames_do_not_depend_on_how_many_processes_render_them(tmp_path: Path) -> None:
+    seen = []
+    render(tmp_path / "one", 3, 2, 96, 64, first_seed=7, progress=lambda done, total: seen.append((done, total)))
+    render(tmp_path / "two", 3, 2, 96, 64, first_seed=7, workers=2)
+    assert seen == [(2, 6), (4, 6), (6, 6)]
+    for name in ("images.npy", "panoptic.npy"):
+        one = np.load(tmp_path / "one" / name)
+        assert one.shape[0] == 6 and (one == np.load(tmp_path / "two" / name)).all()
+
+
 def test_weather_changes_pictures_by_its_generator_alone() -> None:
     image = samples(1)[0].image
     seen = {under_weather(image, np.random.default_rng(seed)).tobytes() for seed in range(8)}

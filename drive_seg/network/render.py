@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,27 +30,39 @@ def render(
     height: int,
     first_seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> Path:
     """Render ``drives`` drives (seeds ``first_seed``..) of ``frames`` frames each; return the folder.
+
+    The frames do not depend on ``workers``, the number of processes.
 
     images.npy: uint8 (drives * frames, height, width, 3) RGB. panoptic.npy: uint16, the same without the 3.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = drives * frames
     shape = (total, height, width)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (*shape, 3))
-    panoptic = np.lib.format.open_memmap(folder / "panoptic.npy", "w+", np.uint16, shape)
-    for number in range(total):
-        drive, frame = divmod(number, frames)
-        if frame == 0:
-            simulator = Simulator(first_seed + drive, width, height)
-        shot = simulator.frame(frame * FRAME_GAP)
-        images[number], panoptic[number] = shot.image, shot.panoptic
-        if progress is not None:
-            progress(number + 1, total)
-    images.flush()
-    panoptic.flush()
+    for name, dtype, full in (("images", np.uint8, (*shape, 3)), ("panoptic", np.uint16, shape)):
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, full).flush()
+    jobs = [(folder, drive, frames, first_seed + drive, width, height) for drive in range(drives)]
+    done = 0
+    with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
+        for rendered in map(_render_drive, jobs) if pool is None else pool.map(_render_drive, jobs, chunksize=4):
+            done += rendered
+            if progress is not None:
+                progress(done, total)
     return folder
+
+
+def _render_drive(job: tuple[Path, int, int, int, int, int]) -> int:
+    """One drive into its rows of the files; the number of frames."""
+    folder, drive, frames, seed, width, height = job
+    images = np.load(folder / "images.npy", mmap_mode="r+")
+    panoptic = np.load(folder / "panoptic.npy", mmap_mode="r+")
+    simulator = Simulator(seed, width, height)
+    for frame in range(frames):
+        shot = simulator.frame(frame * FRAME_GAP)
+        images[drive * frames + frame], panoptic[drive * frames + frame] = shot.image, shot.panoptic
+    return frames
 
 
 def main() -> None:
@@ -58,13 +73,16 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2, help="per drive")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--size", default="640x384", help="WxH")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
 
     def show(done: int, total: int) -> None:
         sys.stderr.write(f"\r{done}/{total}" + ("\n" if done == total else ""))
 
-    render(arguments.out, arguments.drives, arguments.frames, width, height, arguments.first_seed, show)
+    render(
+        arguments.out, arguments.drives, arguments.frames, width, height, arguments.first_seed, show, arguments.workers
+    )
 
 
 if __name__ == "__main__":
