@@ -14,7 +14,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check test gpu clean
+.PHONY: help venv demo check test gpu model clean
 
 help:
 	@echo 'make demo    the main job: camera, node and a live table for SECONDS=$(SECONDS) (SOURCE=$(SOURCE) OUT=$(OUT))'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test    lint, types and all tests (PYTEST_ARGS="-k lifecycle -x" picks some)'
 	@echo 'make check   lint and types only'
 	@echo 'make gpu     what needs an NVIDIA GPU: engines, parity, memory, benchmark (docs/tensorrt.md; PYTHON=... with TensorRT)'
+	@echo 'make model   train the shipped model again from DATA=FOLDER (docs/training.md), about two hours on two cores'
 	@echo 'make venv    make or update .venv, which the others do by themselves (PYTHON=python3.12 picks the Python)'
 	@echo 'make clean   remove .venv and everything built; results in out/ stay'
 
@@ -49,6 +50,9 @@ test: check
 
 gpu:
 	@$(if $(PYTHON),PYTHON='$(PYTHON)') tools/gpu_check.sh
+
+model: venv
+	@tools/train_model.sh '$(DATA)'
 
 clean:
 	@echo '==> removing .venv, build/ and caches'

@@ -490,9 +490,10 @@ def test_training_configuration_errors_name_the_field(tmp_path: Path, text: str,
         load_train_config(tmp_path / "c.yaml")
 
 
-def test_shipped_training_configurations_load() -> None:
-    folder = Path(__file__).parents[1] / "config" / "train"
-    config = load_train_config(folder / "driving.yaml", steps=7)
+@pytest.mark.parametrize("name", ["driving_first", "driving", "driving_gpu", "simulator"])
+def test_shipped_training_configurations_load(name: str) -> None:
+    config = load_train_config(Path(__file__).parents[1] / "config" / "train" / f"{name}.yaml", steps=7)
     assert config.steps == 7
-    assert {"sim", "camvid32", "camvid11"} <= set(config.sets)
-    assert set(load_train_config(folder / "simulator.yaml").sets) == {"sim"}
+    assert (set(config.sets) == {"sim"}) == (config.license == "Apache-2.0")
+    assert set(config.taught) <= set(config.sets)
+    assert config.network == NetworkConfig()

@@ -120,8 +120,6 @@ class PanopticNet(nn.Module):
         self.detail = conv(c2 + _FINE, cfg.head, stride=2, relu=False)
         self.fuse4 = conv(cfg.head, cfg.head)
         self.semantic = nn.Conv2d(cfg.head, cfg.classes * SUBPIXELS, 1)
-        self.whole = conv(cfg.head, cfg.head, relu=False)
-        self.part = conv(cfg.head, cfg.head, relu=False)
         self.instance = conv(cfg.head, 32)
         self.centers = nn.Conv2d(32, len(cfg.things), 1)
         self.offsets = nn.Conv2d(32, 2, 1)
@@ -137,16 +135,14 @@ class PanopticNet(nn.Module):
             per_class.copy_(per_class[:, :1].expand_as(per_class).clone())
         nn.init.normal_(self.centers.weight, std=0.01)
         nn.init.normal_(self.offsets.weight, std=0.01)
-        for branch in (self.whole, self.part):
-            nn.init.zeros_(branch[1].weight)  # type: ignore[arg-type]  # starts as if it were not there
         for head, start in ((self.semantic, 0.0), (self.centers, -3.9), (self.offsets, 0.0)):
             if head.bias is not None:
                 nn.init.constant_(head.bias, start)
 
     def forward(self, image: Tensor, subpixels: Tensor | None = None) -> RawMaps:
         """All maps of ``image``; with ``subpixels`` (indices 0..15) only those of the semantic map, in that order."""
-        coarse, cells = self.decode(self.fine(image), self.encoder(image))
-        instance = self.instance(functional.relu(cells + self.part(cells) + _double(self.whole(coarse))))
+        cells = self.decode(self.fine(image), self.encoder(image))
+        instance = self.instance(cells)
         return RawMaps(
             semantic=self.semantic(cells) if subpixels is None else self._some_subpixels(cells, subpixels),
             centers=self.centers(instance),
@@ -160,18 +156,15 @@ class PanopticNet(nn.Module):
         bias = self.semantic.bias.view(self.config.classes, SUBPIXELS)[:, subpixels]
         return functional.conv2d(cells, weight.flatten(0, 1), bias.flatten())
 
-    def decode(self, fine: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features at stride 2 and at strides 2 to 32 -> (N, head, H / 8, W / 8) and (N, head, H / 4, W / 4).
-
-        All three heads read the finer one; the instance heads, which must see a vehicle whole, both.
-        """
+    def decode(self, fine: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Features at stride 2 and at strides 2 to 32 -> (N, head, H / 4, W / 4), what all three heads read."""
         f2, f4, f8, f16, f32 = features
         d16 = self.fuse16(functional.relu(self.skip16(f16) + _double(self.up16(self.context(f32)))))
         d8 = self.fuse8(functional.relu(self.skip8(f8) + _double(d16)))
         cells: Tensor = self.fuse4(
             functional.relu(self.skip4(f4) + self.detail(torch.cat((f2, fine), dim=1)) + _double(d8))
         )
-        return d8, cells
+        return cells
 
 
 def _double(x: Tensor) -> Tensor:

