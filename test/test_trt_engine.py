@@ -18,7 +18,9 @@ from fake_gpu import GPU, FakeGpu, install
 from roads import FlatRoad
 from tiny_model import RED_PER_CLASS, network, paint, red_of, write_tiny_model
 
-from drive_seg.engines import EngineOptions, FunctionEngine, availability, open_engine
+from drive_seg.config import defaults
+from drive_seg.engines import EngineInfo, EngineOptions, FunctionEngine, availability, builder, open_engine, planned
+from drive_seg.engines.build import Job, Made, judge
 from drive_seg.engines.plan_cache import Plan, PlanCache
 from drive_seg.engines.planned import key_here
 from drive_seg.engines.trt import SLOTS, TrtEngine
@@ -375,6 +377,56 @@ class TestOpening:
             monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(MissingDependency, match=rf"{package}.*pip install 'drive_seg\[gpu\]'"):
             TrtEngine(Plan(key, b"FAKE", {}), model, EngineOptions())
+
+
+class TestBuilding:
+    """The builder's process from inside, and the node's way to a better engine; only TensorRT's builder is replaced."""
+
+    @pytest.fixture(autouse=True)
+    def compiled(self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(builder, "compile_plan", lambda *_: (b"FAKE plan", b"times"))
+        ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+        session = ort.InferenceSession(str(model.graph("fp32")), providers=["CPUExecutionProvider"])
+        names = ["semantic", "confidence", "centers", "offsets"]
+        gpu.network = lambda batch: RawOutputs(*session.run(names, {"image": batch}))
+
+    def test_a_new_engine_is_run_and_compared(self, gpu: FakeGpu, model: Model) -> None:
+        job = Job(model, key_here(model, EngineOptions(max_batch=2)), 0)
+        said: list[str] = []
+        made = builder.make(job, lambda phase, *_: said.append(phase))
+        assert (made.plan, made.timing, made.agreement.frames) == (b"FAKE plan", b"times", 8)
+        judge(job.key, made.agreement)
+        assert said == ["comparing with the fp32 network"] and not gpu.leaks
+        right = gpu.network
+        gpu.network = lambda batch: right(batch[:, ::-1].copy())
+        with pytest.raises(EngineError, match="disagrees with the fp32 network on 8 frames"):
+            judge(job.key, builder.make(job, lambda *_: None).agreement)
+        assert not gpu.leaks
+
+    def test_auto_is_led_to_tensorrt_by_the_node(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("rclpy", reason="rclpy is not installed")
+        pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
+        from drive_seg.ros.session import build_tensorrt
+
+        def here(job: Job, progress: Any, cancelled: Any) -> Made:
+            return builder.make(job, progress)
+
+        monkeypatch.setattr(planned.plan_for, "__defaults__", (*(planned.plan_for.__defaults__ or ())[:-1], here))
+        config = dataclasses.replace(defaults(), model=str(model.path), engine_cache_dir=str(tmp_path))
+        cpu = EngineInfo("openvino", "bf16", "a CPU", "1")
+        assert build_tensorrt(dataclasses.replace(config, backend="openvino"), cpu, fresh) is None
+        assert build_tensorrt(config, dataclasses.replace(cpu, backend="tensorrt"), fresh) is None
+        make = build_tensorrt(config, cpu, fresh)
+        assert make is not None
+        with make(lambda *_: None, lambda: False) as pipeline:
+            assert pipeline.engine.info.backend == "tensorrt"
+            frame = frames(1)[0]
+            with Pipeline(open_engine(model, "onnxruntime"), DRIVING) as reference:
+                np.testing.assert_array_equal(pipeline(frame).panoptic, reference(frame).panoptic)
+        with open_engine(model, "auto", EngineOptions(cache_dir=tmp_path)) as engine:
+            assert engine.info.backend == "tensorrt", "next time it is there at once"
 
 
 def test_a_cpu_pipeline_is_as_it_was(model: Model) -> None:

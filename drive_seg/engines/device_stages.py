@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from drive_seg.engines import kernels
 from drive_seg.engines.cuda import Arena
-from drive_seg.engines.trt import Network, TrtSlot
+from drive_seg.engines.trt import TrtSlot
+from drive_seg.engines.trt_network import Network
 from drive_seg.errors import EngineError
 from drive_seg.frame import CameraImage, Frame, GpuTimes, Lane, PanopticResult, RawOutputs
 from drive_seg.labels import LabelSet

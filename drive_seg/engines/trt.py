@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +20,7 @@ from drive_seg.engines.cuda import Arena
 from drive_seg.engines.cuda_graph import CudaGraph
 from drive_seg.engines.plan_cache import Plan
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
-from drive_seg.engines.trt_library import load_tensorrt, new_logger
+from drive_seg.engines.trt_network import Network
 from drive_seg.errors import EngineError
 from drive_seg.frame import GpuTimes, RawOutputs
 from drive_seg.labels import LabelSet
@@ -35,123 +35,6 @@ _log = logging.getLogger(__name__)
 
 OnStream = Callable[[Any], None]
 """Puts work on the stream it is given."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output of the network, for the largest batch."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def nbytes(self) -> int:
-        """Of the largest batch."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    @property
-    def image_nbytes(self) -> int:
-        """Of one image."""
-        return self.nbytes // self.shape[0]
-
-
-class Network:
-    """A deserialised plan and the streams it runs on; what all slots share.
-
-    Raises:
-        EngineError: the plan does not load here, or is not one of this model.
-    """
-
-    def __init__(self, plan: Plan, model: Model, gpu_id: int) -> None:
-        self.trt, self.gpu = load_tensorrt(gpu_id)
-        self.max_batch = plan.key.batch
-        self.model = model
-        self.arena = Arena(gpu_id)
-        self.logger = new_logger(self.trt)
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._loose: Any = None
-        try:
-            with self.arena.active("load the engine"):
-                self._runtime = self.trt.Runtime(self.logger)
-                self._engine = self._runtime.deserialize_cuda_engine(plan.data)
-                if self._engine is None:
-                    raise EngineError(f"TensorRT cannot load the plan of {plan.key.text}: {self.logger.reason()}")
-                self.tensors = self._checked_tensors(plan)
-                self.upload, self.compute, self.download = (self.arena.stream() for _ in range(3))
-                if self.max_batch > 1:
-                    self._loose = self.context()
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """semantic, confidence, centers, offsets."""
-        return self.tensors[1:]
-
-    def _checked_tensors(self, plan: Plan) -> tuple[Tensor, ...]:
-        names = self.model.outputs
-        expected = {
-            self.model.input_name: np.uint8,
-            names.semantic: np.uint8,
-            names.confidence: np.uint8,
-            names.centers: np.float32,
-            names.offsets: np.float32,
-        }
-        engine = self._engine
-        there = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        if set(there) != set(expected):
-            raise EngineError(f"the plan of {plan.key.text} has tensors {sorted(there)}, expected {sorted(expected)}")
-        shaper = self.context()
-        image = (self.max_batch, plan.key.height, plan.key.width, 3)
-        if not shaper.set_input_shape(self.model.input_name, image):
-            raise EngineError(f"the plan of {plan.key.text} does not take {image}: {self.logger.reason()}")
-        tensors = []
-        for name, dtype in expected.items():
-            got = np.dtype(self.trt.nptype(engine.get_tensor_dtype(name)))
-            if got != dtype:
-                raise EngineError(f"{name} of the plan of {plan.key.text} is {got}, expected {np.dtype(dtype)}")
-            tensors.append(Tensor(name, tuple(int(side) for side in shaper.get_tensor_shape(name)), got))
-        return tuple(tensors)
-
-    def context(self) -> Any:
-        """An execution context; it has scratch memory of its own."""
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise EngineError(f"cannot make an execution context: {self.logger.reason()}")
-        return context
-
-    def enqueue(self, context: Any, addresses: dict[str, int], count: int) -> None:
-        """Put the network on the compute stream; ``context`` None is the one for odd batches."""
-        context = self._loose if context is None else context
-        image = self.tensors[0]
-        if not context.set_input_shape(image.name, (count, *image.shape[1:])):
-            raise EngineError(f"TensorRT refuses a batch of {count}: {self.logger.reason()}")
-        for name, address in addresses.items():
-            if not context.set_tensor_address(name, address):
-                raise EngineError(f"TensorRT refuses the address of {name}: {self.logger.reason()}")
-        if not context.execute_async_v3(self.compute.handle):
-            raise EngineError(f"TensorRT could not start a batch of {count}: {self.logger.reason()}")
-
-    def drain(self) -> None:
-        """Wait until nothing of ours runs."""
-        for stream in (self.upload, self.compute, self.download):
-            stream.synchronize()
-
-    def close(self) -> None:
-        """Drop context, engine, runtime, then the memory they worked on."""
-        if self.arena.closed:
-            return
-        try:
-            with self.arena.active("close the engine"):
-                self._loose = None
-                self._engine = None
-                self._runtime = None
-        except EngineError as error:
-            _log.warning("%s", error)
-        self.arena.close()
 
 
 class Marks:
@@ -331,11 +214,6 @@ class TrtEngine:
         device = f"{gpu.name} ({gpu.architecture})"
         self.info = EngineInfo("tensorrt", key.precision, device, key.tensorrt, key=key.text)
         self._cache_dir = options.cache_dir
-
-    @property
-    def device_bytes(self) -> int:
-        """Device memory of our buffers; the network's weights and scratch come on top."""
-        return self.network.arena.allocated
 
     def stages(self, labels: LabelSet, options: FusionOptions, allocate: Allocator) -> Stages[Any, Any]:
         """Letterbox and fusion on the GPU; on the CPU where the kernels cannot be compiled, and ``info`` says why.
