@@ -24,10 +24,11 @@ class Worker:
 
     Frames are offered from any thread and never wait behind older ones: each camera has one place, and a frame
     that is still in it when the next arrives is dropped as ``superseded``. Every frame ends in its camera's ledger.
+    Where a batch does not hold all cameras, those go first that were served longest ago.
 
     Args:
         open_pipeline: called on the worker's thread, which owns the engine's context from then on.
-        cameras: names; the batch limit of the pipeline must cover them.
+        cameras: names.
         publish: called on the worker's thread with each result, ``times`` filled up to ``postprocess``;
             what it raises counts the frame as failed and is reported.
         finished: called after ``publish`` with the complete times (``publish``, ``processing``).
@@ -51,6 +52,8 @@ class Worker:
         self._max_age_ms = max_age_ms
         self._ledgers = {camera: FrameLedger() for camera in cameras}
         self._latest: dict[str, Frame] = {}
+        self._turns = list(cameras)
+        self._picked_up: int | None = None
         self._wake = threading.Condition()
         self._busy = threading.Lock()
         self._accepting = False
@@ -68,6 +71,12 @@ class Worker:
     def ledgers(self) -> Mapping[str, FrameLedger]:
         """The frame ledger of every camera."""
         return self._ledgers
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the batch in work has been in work, in seconds; 0 when there is none."""
+        since = self._picked_up
+        return 0.0 if since is None else (time.monotonic_ns() - since) / 1e9
 
     def start(self) -> Pipeline:
         """Start the thread and wait until the pipeline is open.
@@ -144,7 +153,8 @@ class Worker:
             while self._wait_for_work():
                 with self._busy:
                     pipeline = self._newest(pipeline)
-                    self._process(pipeline, self._take())
+                    self._process(pipeline, self._take(pipeline.max_batch))
+                    self._picked_up = None
         finally:
             self._newest(pipeline).close()
 
@@ -165,28 +175,29 @@ class Worker:
         pipeline.close()
         return successor
 
-    def _take(self) -> list[Frame]:
+    def _take(self, limit: int) -> list[Frame]:
+        # No more than one batch: what waits for the next must still be replaced by newer frames.
         with self._wake:
-            frames = list(self._latest.values())
-            self._latest.clear()
-            return frames
+            due = [camera for camera in self._turns if camera in self._latest][:limit]
+            self._turns = [camera for camera in self._turns if camera not in due] + due
+            return [self._latest.pop(camera) for camera in due]
 
     def _process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
-        picked_up = time.monotonic_ns()
+        picked_up = self._picked_up = time.monotonic_ns()
         admitted = (self._admit(frame, picked_up) for frame in frames)
-        ready = [frame for frame in admitted if frame is not None]
-        for start in range(0, len(ready), pipeline.max_batch):
-            batch = ready[start : start + pipeline.max_batch]
-            try:
-                results = pipeline.submit(batch).wait()
-            except Exception as error:  # noqa: BLE001 - see _lose
-                if isinstance(error, EngineLost):
-                    self.lost = error
-                for frame in batch:
-                    self._lose(frame, error)
-                continue
-            for result in results:
-                self._deliver(result, picked_up)
+        batch = [frame for frame in admitted if frame is not None]
+        if not batch:
+            return
+        try:
+            results = pipeline.submit(batch).wait()
+        except Exception as error:  # noqa: BLE001 - see _lose
+            if isinstance(error, EngineLost):
+                self.lost = error
+            for frame in batch:
+                self._lose(frame, error)
+            return
+        for result in results:
+            self._deliver(result, picked_up)
 
     def _admit(self, frame: Frame, picked_up: int) -> Frame | None:
         """The frame with its pixels decoded and its queue time, or None when it is dropped."""
