@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
 from drive_seg.offline.bag_images import CLOUD
+from drive_seg.offline.disk import require_room
 from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.vision_msgs import DEFINITIONS
@@ -50,6 +53,7 @@ class BagFile:
         self.types: Any = self._store.types
         self._scratch: Path | None = None
         self._writer: Any = None
+        self._database: sqlite3.Connection | None = None
         self._channels: dict[str, Channel] = {}
         self._connections: dict[tuple[str, str], Any] = {}
 
@@ -78,6 +82,27 @@ class BagFile:
                 )
             self._writer.write(self._connections[key], passage.recorded_ns, passage.data)
         except Exception as error:  # of SQLite, the system or rosbags, by what fails
+            if self._database is not None:
+                self._database.rollback()
+            raise DriveSegError(f"cannot write bag {self.path}: {error}") from error
+
+    def require_room(self, size: int) -> None:
+        """Raise DriveSegError unless ``size`` more bytes fit on the disk, so that the bag can still be closed."""
+        # Twice: rosbags holds a chunk of MCAP in memory before it writes it.
+        require_room(self.path.parent, 2 * size)
+
+    def commit(self) -> None:
+        """Have SQLite keep what was written so far, whatever becomes of the rest; MCAP does as it goes.
+
+        Raises:
+            DriveSegError: it could not; nothing since the last time is in the bag.
+        """
+        if self._database is None:
+            return
+        try:
+            self._database.commit()
+        except sqlite3.Error as error:
+            self._database.rollback()
             raise DriveSegError(f"cannot write bag {self.path}: {error}") from error
 
     def _open(self) -> Any:
@@ -93,6 +118,10 @@ class BagFile:
             folder, plugin = self._scratch / self.path.stem, StoragePlugin.MCAP
         writer = Writer(folder, version=8, storage_plugin=plugin)
         writer.open()
+        self._database = getattr(writer.storage, "conn", None)
+        if self._database is not None:
+            # As rosbag2 does it: the bag survives the end of this process, not that of the machine's power.
+            self._database.execute("PRAGMA synchronous = OFF")
         return writer
 
     def _profile(self, latched: bool) -> Any:
@@ -151,19 +180,30 @@ class BagFile:
         return types["vision_msgs/msg/Detection2D"](header, [result], bbox, instance.id)
 
     def close(self) -> None:
-        """Write index and metadata; a bag without messages leaves no file."""
+        """Write index and metadata; a bag without messages leaves no file.
+
+        Raises:
+            DriveSegError: they cannot be written. The messages stay, and are read like those of a bag cut short.
+        """
         if self._writer is None:
             return
         try:
             self._writer.close()
-            if self._scratch is not None:
-                (file,) = (self._scratch / self.path.stem).glob("*.mcap")
-                file.replace(self.path)
-        except OSError as error:
-            raise DriveSegError(f"cannot finish bag {self.path}: {error}") from error
+        except (OSError, sqlite3.Error) as error:
+            with suppress(OSError, sqlite3.Error):  # the same again: it writes what it still has in its hands
+                self._writer.abort()
+            raise DriveSegError(f"cannot finish bag {self.path}: {error}; it is readable, without index") from error
         finally:
             if self._scratch is not None:
-                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._move_out(self._scratch)
+
+    def _move_out(self, scratch: Path) -> None:
+        try:
+            for file in (scratch / self.path.stem).glob("*.mcap"):
+                file.replace(self.path)
+        except OSError as error:
+            raise DriveSegError(f"cannot put bag {self.path} in its place: {error}; it is in {scratch}") from error
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class BagSink:
@@ -182,6 +222,7 @@ class BagSink:
     def write(self, result: PanopticResult) -> None:
         """Append the messages of one frame, all with the camera's header."""
         origin, bag = origin_of(result.frame), self._bag
+        bag.require_room(result.mask.nbytes + result.panoptic.nbytes)
         at = origin.recorded_ns
         header = bag.header(result.frame.stamp_ns, origin.frame_id)
         if not self._label_info_written:
@@ -197,6 +238,7 @@ class BagSink:
             jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1]
             message = bag.types[COMPRESSED](header, "jpeg", jpeg.reshape(-1))
             bag.write("/segmentation/overlay/compressed", COMPRESSED, message, at)
+        bag.commit()
 
     def _label_info(self, header: Any) -> Any:
         vision_class = self._bag.types["vision_msgs/msg/VisionClass"]
@@ -205,6 +247,7 @@ class BagSink:
 
     def carry(self, passage: Passage) -> None:
         """Append a message of the source as it is."""
+        self._bag.require_room(len(passage.data))
         self._bag.carry(passage)
 
     def close(self) -> None:

@@ -70,12 +70,14 @@ class _BagRender:
 
     def write(self, number: int, frame: SimFrame) -> None:
         bag, at = self._bag, frame.stamp_ns
+        bag.require_room(frame.image.nbytes + frame.mask.nbytes + frame.panoptic.nbytes)
         header = bag.header(at, "camera_optical_frame")
         bag.write("/camera/image_raw", IMAGE, bag.image(header, "rgb8", frame.image), at)
         bag.write("/camera/truth/mask", IMAGE, bag.image(header, "mono8", frame.mask), at)
         bag.write("/camera/truth/panoptic", IMAGE, bag.image(header, "16UC1", frame.panoptic), at)
         bag.write("/camera/truth/lanes", CLOUD, bag.lanes(header, frame.lanes), at)
         bag.write("/camera/truth/instances", DETECTIONS, bag.detections(header, frame.instances()), at)
+        bag.commit()
 
     def close(self) -> None:
         self._bag.close()

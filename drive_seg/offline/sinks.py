@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.frame import CameraImage, Instance, PanopticResult
 from drive_seg.labels import LabelSet
+from drive_seg.offline.disk import require_room
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import origin_of
@@ -154,9 +155,11 @@ def write_png(path: Path, image: NDArray[Any]) -> None:
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise DriveSegError(f"cannot encode {path} as PNG: {image.dtype} {image.shape}")
+    require_room(path.parent, data.nbytes)
     try:
         path.write_bytes(data.tobytes())
     except OSError as error:
+        path.unlink(missing_ok=True)  # half an image would be taken for damage
         raise DriveSegError(f"cannot write {path}: {error}") from error
 
 

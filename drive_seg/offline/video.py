@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import DriveSegError, SourceError
 from drive_seg.frame import CameraImage, Frame
+from drive_seg.offline.disk import require_room
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 
 
@@ -135,6 +136,7 @@ class VideoWriter:
         if self._size is None:
             self._size = (width // 2 * 2, height // 2 * 2)
             self._writer = self._open(self._size)
+        require_room(self._path.parent)  # the encoder would not say that it could not write
         bgr = cv2.cvtColor(rgb[: height // 2 * 2, : width // 2 * 2], cv2.COLOR_RGB2BGR)
         if (bgr.shape[1], bgr.shape[0]) != self._size:
             bgr = cv2.resize(bgr, self._size, interpolation=cv2.INTER_AREA)
