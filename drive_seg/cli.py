@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -50,6 +51,8 @@ def _common(
 
 def main() -> None:
     """The console script: 0 done, 1 the work failed (one line on stderr), 2 bad usage."""
+    # A supervisor's request to end is taken like Ctrl-C: what is being written is closed in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except DriveSegError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from drive_seg.errors import DriveSegError, EngineError, MalformedImage
 from drive_seg.frame import CompressedImage, Frame, PanopticResult
+from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.passage import Passage
 from drive_seg.offline.sinks import Carrier, Sink
 from drive_seg.offline.sources import Source, Unreadable, origin_of
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _AHEAD = 2
 """Frames that may wait between two of the three threads: stalls are evened out, and few enough stay in the cache."""
+
+_GLANCE_S = 0.2
+"""How often a run that waits for its source looks whether it is to end."""
 
 _LATENCIES = 1 << 17
 """Most frames whose latencies are kept; of a longer run the last ones."""
@@ -54,7 +58,7 @@ def run(
     """Read and decode in one thread, infer in this one, write in a third; then write the summary.
 
     As many frames are in flight as the pipeline has slots; what is written keeps the order of the source.
-    The sink is closed in any case. Ctrl-C ends the run cleanly.
+    The sink is closed in any case. Ctrl-C ends the run cleanly: what is in flight is still written.
 
     Args:
         model_name: for the summary.
@@ -65,31 +69,33 @@ def run(
     pipeline.forget_tracks()
     log = LatencyLog(float("inf"), min(source.count or _LATENCIES, limit or _LATENCIES, _LATENCIES))
     ledger = FrameLedger()
-    reader = _Reader(source, limit)
-    writer = _Writer(sink, ledger, log, progress)
-    flight = _Flight(pipeline, writer, ledger, warn)
     watch = Stopwatch()
     error: DriveSegError | None = None
     interrupted = False
-    try:
+    with Interrupts() as interrupts:
+        reader = _Reader(source, limit, interrupts)
+        writer = _Writer(sink, ledger, log, progress)
+        flight = _Flight(pipeline, writer, ledger, warn)
         try:
-            for entry in reader:
-                if not isinstance(entry, Passage):
-                    ledger.receive()
-                if isinstance(entry, Unreadable):
-                    ledger.drop("malformed")
-                    warn(f"left out {entry.stem}: {entry.error}")
-                elif not flight.take(entry):
-                    break
-        except DriveSegError as cut:
-            error = cut
-        flight.land()
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        reader.stop()
-        flight.abandon()
-        writer.finish()
+            try:
+                for entry in reader:
+                    if not isinstance(entry, Passage):
+                        ledger.receive()
+                    if isinstance(entry, Unreadable):
+                        ledger.drop("malformed")
+                        warn(f"left out {entry.stem}: {entry.error}")
+                    elif not flight.take(entry):
+                        break
+            except DriveSegError as cut:
+                error = cut
+            flight.land()
+            interrupted = reader.interrupted
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            reader.stop()
+            flight.abandon()
+            writer.finish()
     for _ in range(ledger.counts().in_flight):
         ledger.drop("interrupted")
     seconds = watch.lap() / 1e3
@@ -188,9 +194,11 @@ class _Flight:
 class _Reader:
     """Iterates the source on its own thread, decoding on the way."""
 
-    def __init__(self, source: Source | BagCopy, limit: int | None) -> None:
+    def __init__(self, source: Source | BagCopy, limit: int | None, interrupts: Interrupts) -> None:
+        self.interrupted = False
         self._source = source
         self._limit = limit
+        self._interrupts = interrupts
         self._queue: queue.Queue[Entry | Exception | None] = queue.Queue(_AHEAD)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._read, name="drive_seg_reader", daemon=True)
@@ -200,12 +208,21 @@ class _Reader:
         return self
 
     def __next__(self) -> Entry:
-        item = self._queue.get()
+        item = self._next()
         if item is None:
             raise StopIteration
         if isinstance(item, Exception):
             raise item
         return item
+
+    def _next(self) -> Entry | Exception | None:
+        while not self._interrupts.requested:
+            try:
+                return self._queue.get(timeout=_GLANCE_S)
+            except queue.Empty:
+                continue
+        self.interrupted = True
+        return None
 
     def _read(self) -> None:
         end: Exception | None = None
