@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -23,19 +24,29 @@ _LONGEST_TRANSPORT_MS = 60_000.0
 
 
 class Arrivals:
-    """When a camera's frames came, on our clock and by their stamps: they tell a slow camera from a slow link."""
+    """When a camera's frames came, on our clock and by their stamps: they tell a slow camera from a slow link.
 
-    def __init__(self, seconds: float = 10.0, capacity: int = 4096) -> None:
+    Args:
+        clock: seconds. Simulated time makes a camera that pauses with its simulator no silent one.
+    """
+
+    def __init__(
+        self, seconds: float = 10.0, capacity: int = 4096, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._seconds = seconds
+        self._clock = clock
         self._seen: deque[tuple[float, int]] = deque(maxlen=capacity)
 
     def add(self, stamp: int) -> None:
         """A frame came now, with this stamp in nanoseconds."""
-        self._seen.append((time.monotonic(), stamp))
+        now = self._clock()
+        if self._seen and now < self._seen[-1][0]:
+            self._seen.clear()  # simulated time jumped back: what was before it is no measure
+        self._seen.append((now, stamp))
 
     def idle_s(self) -> float | None:
         """Seconds since the last frame; None before the first."""
-        return time.monotonic() - self._seen[-1][0] if self._seen else None
+        return max(0.0, self._clock() - self._seen[-1][0]) if self._seen else None
 
     def rate(self, seconds: float | None = None) -> float:
         """Frames per second over the last ``seconds`` (default: the whole window); 0 below two frames."""
@@ -43,12 +54,14 @@ class Arrivals:
         return _rate(len(times), times[-1] - times[0]) if times else 0.0
 
     def stamp_rate(self) -> float:
-        """Frames per second by their stamps; 0 where stamps stand still."""
+        """Frames per second by their stamps since these last jumped back; 0 where stamps stand still."""
         stamps = [stamp for _, stamp in self._fresh(None)]
-        return _rate(len(stamps), (max(stamps) - min(stamps)) / 1e9) if stamps else 0.0
+        jumps = [place for place in range(1, len(stamps)) if stamps[place] < stamps[place - 1]]
+        stamps = stamps[jumps[-1] :] if jumps else stamps
+        return _rate(len(stamps), (stamps[-1] - stamps[0]) / 1e9) if stamps else 0.0
 
     def _fresh(self, seconds: float | None) -> list[tuple[float, int]]:
-        oldest = time.monotonic() - (self._seconds if seconds is None else seconds)
+        oldest = self._clock() - (self._seconds if seconds is None else seconds)
         return [item for item in self._seen if item[0] >= oldest]
 
 
@@ -71,7 +84,7 @@ class CameraInput:
         worker: Worker,
         report: Callable[[str, DriveSegError], None],
     ) -> None:
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(clock=partial(_seconds, node.get_clock()))
         self.info: CameraInfo | None = None
         """The calibration that came last."""
         self._node = node
@@ -124,6 +137,11 @@ class CameraInput:
         ledger.receive()
         ledger.drop("malformed")
         self._report(self._camera, error)
+
+
+def _seconds(clock: Any) -> float:
+    """Simulated time where there is one, else monotonic time."""
+    return clock.now().nanoseconds / 1e9 if clock.ros_time_is_active else time.monotonic()
 
 
 def transport_ms(clock: Any, stamp: int) -> float | None:

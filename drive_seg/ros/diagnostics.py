@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from drive_seg.ros.session import Session
 from drive_seg.telemetry import FrameCounts, FrameLedger
 
 _PERIOD_S = 1.0
-_SILENCE_PERIODS = 5.0
+_SILENCE_PERIODS = 2.0
 _WATCH_FRAMES = 10.0
+_STUCK_S = 2.0
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -90,12 +92,14 @@ class Diagnostics:
         # Simulated time may stand still; a node that says nothing then looks dead.
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._before: dict[str, FrameCounts] = {}
+        self._namesakes = 0
 
     def publish(self) -> None:
         """Send one array now."""
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         session = self._state.session
+        array.status.append(self._identity())
         array.status.append(self._engine(session))
         if session is not None:
             array.status.extend(self._camera(session, camera.name) for camera in session.cameras)
@@ -136,7 +140,27 @@ class Diagnostics:
             values["upgrade"] = progress.text
             if not progress.done:
                 verdict = Verdict(WARN if progress.trouble else OK, f"{verdict.message}; {progress.text}")
+        busy = session.worker.busy_s
+        if busy > _STUCK_S:
+            verdict = Verdict(ERROR, f"the engine has been at work on one batch for {busy:.0f} s")
         return self._status("engine", info.device, verdict, values)
+
+    def _identity(self) -> DiagnosticStatus:
+        """Whether the name is this node's alone: ROS lets two have it and then mixes what they say."""
+        own = (self._node.get_name(), self._node.get_namespace())
+        others = self._node.get_node_names_and_namespaces().count(own) - 1
+        name = self._node.get_fully_qualified_name()
+        verdict = Verdict(OK, f"{name} is one node")
+        if others > 0:
+            verdict = Verdict(
+                WARN,
+                f"{others + 1} nodes are called {name} and publish to the same topics; "
+                "name one of them otherwise: --ros-args -r __node:=NAME",
+            )
+            if others > self._namesakes:
+                self._node.get_logger().warning(verdict.message)
+        self._namesakes = others
+        return self._status("node", platform.node(), verdict, {"pid": os.getpid(), "namesakes": max(others, 0)})
 
     def _camera(self, session: Session, camera: str) -> DiagnosticStatus:
         config = self._state.config
