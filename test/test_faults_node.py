@@ -1,0 +1,311 @@
+"""What goes wrong around a running node, over real DDS: engine, camera, model file, clock, namesake, supervisor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from peer import TIMEOUT_S, Peer, node_command, pixels_of
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from tiny_model import paint, write_tiny_model
+
+OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
+GOOD, POISON, TAR = 0, 200, 100
+"""The blue of images that the network of MOODY_NODE likes, fails on, gets stuck on."""
+
+MOODY_NODE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from drive_seg.engines import FunctionEngine
+from drive_seg.frame import RawOutputs
+from drive_seg.labels import DRIVING
+from drive_seg.pipeline import Pipeline
+from drive_seg.ros.node import SegmentationNode
+from drive_seg.ros.process import run
+
+def network(batch):
+    blue = batch[0, 16, 32, 2]
+    if blue == 200:
+        raise RuntimeError("device lost")
+    while blue == 100 and not Path(sys.argv[1]).exists():
+        time.sleep(0.01)
+    n, h, w, _ = batch.shape
+    road = np.ones((n, h, w), np.uint8)
+    heat, offsets = (np.zeros((n, c, h // 4, w // 4), np.float32) for c in (3, 2))
+    return RawOutputs(road, road, heat, offsets)
+
+class Unwarmed(Pipeline):
+    def __call__(self, image):  # the node's warm-up is noise, of any blue
+        return None
+
+def opener(config, allocate):
+    return Unwarmed(FunctionEngine(network, (64, 32)), DRIVING, allocate=allocate)
+
+sys.exit(run(lambda: SegmentationNode(opener=opener), sys.argv))
+"""
+
+
+@contextmanager
+def serving(*command: str) -> Iterator[Peer]:
+    peer = Peer(*command)
+    try:
+        peer.wait_for_node()
+        yield peer
+    finally:
+        peer.close()
+
+
+@contextmanager
+def beside(peer: Peer, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process on the peer's domain."""
+    process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_tiny_model(tmp_path)
+
+
+def picture(blue: int) -> NDArray[np.uint8]:
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[..., 2] = blue
+    return image
+
+
+def until_status(peer: Peer, name: str, level: bytes, *, says: str = "") -> None:
+    """Until /diagnostics has ``level`` for ``name``, with a reason."""
+
+    def there() -> bool:
+        status = peer.status(name)
+        return status is not None and status.level == level and says in status.message
+
+    peer.until(there, f"{name} to be {level!r}: {says}")
+
+
+def check_accounts(peer: Peer) -> dict[str, int]:
+    peer.await_drained()
+    counts = peer.counts()
+    assert counts["received"] == counts["published"] + counts["total_dropped_frames"] + counts["failed"]
+    return counts
+
+
+def test_an_engine_that_fails_or_is_stuck_is_reported_and_survived(tmp_path: Path) -> None:
+    way_out = tmp_path / "way_out"
+    with serving("-c", MOODY_NODE, str(way_out)) as peer:
+        peer.send_until_served(picture(GOOD))
+
+        def failing() -> bool:
+            peer.front.send(picture(POISON))
+            peer.pace(0.05)
+            status = peer.status("camera front")
+            return status is not None and status.level == ERROR and "failed in the last second" in status.message
+
+        peer.until(failing, "frames to fail")
+        peer.send_until_served(picture(GOOD))
+        until_status(peer, "camera front", OK)
+        assert check_accounts(peer)["failed"] > 0
+        peer.send_until(
+            picture(TAR), lambda: (peer.status("engine") or DiagnosticStatus()).level == ERROR, "a stuck engine",
+            peer.front,
+        )  # fmt: skip
+        until_status(peer, "engine", ERROR, says="at work on one batch for")
+        assert peer.state() == "active"
+        way_out.touch()
+        until_status(peer, "engine", OK)
+        peer.send_until_served(picture(GOOD))
+        check_accounts(peer)
+        peer.process.send_signal(signal.SIGINT)
+        assert "device lost" in peer.process.communicate(timeout=TIMEOUT_S)[1]
+
+
+def test_a_camera_that_is_killed_is_missed_and_welcome_back(model: Path) -> None:
+    node = node_command(model, "expected_frequency:=20.0", "tolerance:=1.0")
+    parameters = ("rate:=20.0", "width:=64", "height:=48", "prerender:=2")
+    camera = ["-m", "drive_seg.ros.sim_camera", "--ros-args", *(w for item in parameters for w in ("-p", item))]
+    with serving(*node) as peer:
+        until_status(peer, "camera front", ERROR, says="no camera frame yet")
+        arrived: list[float] = []
+        peer.node.create_subscription(Image, "/segmentation/mask", lambda _: arrived.append(time.time()), 10)
+        with beside(peer, *camera) as process:
+            until_status(peer, "camera front", OK)
+            peer.until(lambda: arrived, "masks")
+            process.kill()
+        until_status(peer, "camera front", ERROR, says="no camera frame for")
+
+        def later() -> list[DiagnosticArray]:
+            """What the node said from two periods after the last mask on."""
+            return [d for d in peer.diagnostics if d.header.stamp.sec + d.header.stamp.nanosec / 1e9 > arrived[-1] + 2]
+
+        late = peer.until(later, "/diagnostics two seconds after the last mask")
+        assert {status.level for message in late for status in message.status if "camera" in status.name} == {ERROR}
+        assert peer.process.poll() is None
+        before = len(arrived)
+        with beside(peer, *camera):
+            until_status(peer, "camera front", OK)
+            peer.until(lambda: len(arrived) > before, "masks of the new camera")
+
+
+def configure(peer: Peer) -> bool:
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    return bool(peer.call(ChangeState, "/drive_seg/change_state", request).success)
+
+
+@pytest.mark.parametrize("digest_agrees", [False, True])
+def test_a_model_that_became_garbage_is_refused_and_the_old_one_is_welcome_back(
+    model: Path, digest_agrees: bool
+) -> None:
+    graph = model.with_suffix(".onnx")
+    good = {path: path.read_bytes() for path in (model, graph)}
+    with serving(*node_command(model)) as peer:
+        peer.send_until_served(paint(64, 48))
+        peer.change_state("deactivate", "cleanup")
+        graph.write_bytes(b"garbage" * 100)
+        if digest_agrees:
+            card = yaml.safe_load(model.read_text())
+            card["onnx"]["fp32"]["sha256"] = hashlib.sha256(graph.read_bytes()).hexdigest()
+            model.write_text(yaml.safe_dump(card))
+        for _ in range(2):
+            assert not configure(peer)
+            assert peer.state() == "unconfigured"
+        until_status(peer, "engine", ERROR, says="tiny.onnx")
+        for path, content in good.items():
+            path.write_bytes(content)
+        peer.change_state("configure", "activate")
+        peer.wait_for_node()
+        peer.send_until_served(paint(64, 48))
+        until_status(peer, "engine", OK)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_node_under_load_ends_in_order_when_it_is_told_to(model: Path) -> None:
+    with serving(*node_command(model)) as peer:
+        peer.send_until_served(paint(64, 48))
+        scene = paint(640, 384)
+        for _ in range(50):
+            peer.front.send(scene)
+        peer.process.send_signal(signal.SIGTERM)
+
+        def ended() -> bool:
+            peer.front.send(scene)
+            peer.pace(0.005)
+            return peer.process.poll() is not None
+
+        peer.until(ended, "the node to end while images keep coming")
+        assert peer.process.returncode == 0
+        assert "Traceback" not in peer.process.communicate(timeout=TIMEOUT_S)[1]
+        group = os.getpgid(0)
+        stats = [path.read_text().rsplit(")", 1)[1].split() for path in Path("/proc").glob("[0-9]*/stat")]
+        assert not [stat for stat in stats if stat[0] == "Z" and int(stat[2]) == group]
+
+
+def test_stamps_that_jump_back_and_images_that_change_their_size_and_encoding(model: Path) -> None:
+    with serving(*node_command(model)) as peer:
+        front = peer.front
+        front.stamp = 1_000_000
+        peer.send_until_served(paint(640, 384))
+        front.stamp = 5
+        front.masks.clear()
+
+        def rate_by_stamps() -> bool:
+            front.send(paint(64, 48))
+            peer.pace(0.05)
+            return float(peer.values("camera front").get("frame_rate_msg", 0)) > 0.3
+
+        peer.until(rate_by_stamps, "a rate by the stamps since they jumped back (one second each)")
+        assert front.masks and max(front.masks) < 1000
+        swapped = {"encoding": "bgr8"}
+        for size, fields in (((320, 192), {}), ((640, 384), swapped), ((160, 192), {}), ((1280, 768), swapped)):
+            scene = paint(*size, [(3, 40, 60, 80, 88)])
+            before = front.stamp
+
+            def sent(scene: NDArray[np.uint8] = scene, fields: dict[str, Any] = fields, before: int = before) -> int:
+                front.send(np.ascontiguousarray(scene[..., ::-1]) if fields else scene, **fields)
+                peer.pace(0.1)
+                return max((stamp for stamp in front.served() if stamp > before), default=0)
+
+            stamp = peer.until(sent, f"{size} {fields}")
+            mask, panoptic = front.masks[stamp], front.panoptics[stamp]
+            assert (mask.width, mask.height) == (panoptic.width, panoptic.height) == size
+            assert set(np.unique(pixels_of(mask))) == {1, 3}
+            assert len(front.instances[stamp].detections) == 1
+        front.send(paint(64, 48)[..., :1], encoding="mono8", step=64)
+        check_accounts(peer)
+
+
+def test_a_camera_is_not_missed_while_simulated_time_stands_still(model: Path) -> None:
+    node = node_command(model, "use_sim_time:=true", "expected_frequency:=10.0", "tolerance:=1.0")
+    with serving(*node) as peer:
+        clock = peer.node.create_publisher(Clock, "/clock", 10)
+        peer.until(clock.get_subscription_count, "the node to subscribe to /clock")
+        now = Clock()
+
+        def tick(*, with_image: bool) -> None:
+            now.clock.nanosec += 100_000_000
+            now.clock.sec, now.clock.nanosec = now.clock.sec + now.clock.nanosec // 10**9, now.clock.nanosec % 10**9
+            clock.publish(now)
+            if with_image:
+                peer.front.send(paint(64, 48))
+            peer.pace(0.05)
+
+        def level() -> bytes:
+            return (peer.status("camera front") or DiagnosticStatus(level=DiagnosticStatus.STALE)).level
+
+        def running() -> bool:
+            tick(with_image=True)
+            return level() == OK and now.clock.sec >= 2
+
+        peer.until(running, "a camera in simulated time")
+        seen = len(peer.diagnostics)
+        peer.until(lambda: len(peer.diagnostics) > seen + 4, "/diagnostics while simulated time stands still")
+        camera = [s for d in peer.diagnostics[seen + 1 :] for s in d.status if s.name.endswith("camera front")]
+        assert {status.level for status in camera} == {OK}, [status.message for status in camera]
+        peer.send_until_served(paint(64, 48))
+
+        def missed() -> bool:
+            tick(with_image=False)
+            return level() == ERROR
+
+        peer.until(missed, "a camera that is silent in simulated time to be missed")
+
+
+def test_two_nodes_of_one_name_are_warned_of_and_go_on(model: Path) -> None:
+    with serving(*node_command(model)) as peer:
+        until_status(peer, "node", OK)
+        with beside(peer, *node_command(model)) as other:
+            until_status(peer, "node", DiagnosticStatus.WARN, says="2 nodes are called /drive_seg")
+            peer.send_until_served(paint(64, 48))
+            other.send_signal(signal.SIGINT)
+            assert other.wait(timeout=TIMEOUT_S) == 0
+        until_status(peer, "node", OK)
+        peer.send_until_served(paint(64, 48))
+        assert peer.process.poll() is None
+        peer.process.send_signal(signal.SIGINT)
+        said = peer.process.communicate(timeout=TIMEOUT_S)[1]
+        assert said.count("2 nodes are called /drive_seg") == 1
