@@ -52,12 +52,13 @@ class Harness:
         network: object = road_everywhere,
         cameras: tuple[str, ...] = ("front",),
         max_age_ms: float = 0.0,
+        max_batch: int = 0,
     ) -> None:
         self.published: list[PanopticResult] = []
         self.finished: list[PanopticResult] = []
         self.errors: list[tuple[str, DriveSegError]] = []
         self.done = threading.Condition()
-        engine = FunctionEngine(network, SIZE, max_batch=len(cameras))  # type: ignore[arg-type]
+        engine = FunctionEngine(network, SIZE, max_batch=max_batch or len(cameras))  # type: ignore[arg-type]
         self.worker = Worker(
             lambda: Pipeline(engine, DRIVING),
             cameras,
@@ -214,3 +215,43 @@ def test_start_raises_what_opening_raised_and_leaves_no_thread() -> None:
         worker.start()
     worker.stop()
     assert threading.active_count() == threads
+
+
+def test_cameras_that_share_no_batch_take_turns_and_the_newest_frame_of_each_is_served() -> None:
+    gate = Gate()
+    cameras = tuple("abcdef")
+    harness = Harness(gate, cameras, max_batch=2)
+    served: list[tuple[str, int]] = []
+    for stamp in range(1, 31):
+        for camera in cameras:
+            harness.worker.offer(frame(stamp, camera))
+        if stamp == 1:
+            assert gate.entered.acquire(timeout=10)
+            continue
+        before = len(harness.finished)
+        gate.release.release()
+        harness.wait(finished=before + gate.batches[-1])
+        assert gate.entered.acquire(timeout=10)
+        served = [(result.frame.camera, result.frame.stamp_ns) for result in harness.finished]
+    gate.release.release(100)
+    harness.worker.stop()
+    counts = {camera: [name for name, _ in served].count(camera) for camera in cameras}
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert set(gate.batches[1:]) == {2}
+    # What waits while others are served is replaced: nobody is served a frame older than the batch before.
+    for number, (_, stamp) in enumerate(served[3:], start=3):
+        assert stamp >= (number - 1) // 2
+
+
+def test_a_batch_that_takes_long_shows() -> None:
+    gate = Gate()
+    harness = Harness(gate)
+    assert harness.worker.busy_s == 0.0
+    harness.worker.offer(frame(1))
+    assert gate.entered.acquire(timeout=10)
+    first = harness.worker.busy_s
+    assert 0.0 < first < harness.worker.busy_s
+    gate.release.release()
+    harness.wait(finished=1)
+    harness.worker.stop()
+    assert harness.worker.busy_s == 0.0
