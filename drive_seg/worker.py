@@ -236,7 +236,10 @@ class Worker:
             processing=(now - picked_up) / 1e6,
             end_to_end=None if frame.transport_ms is None else frame.transport_ms + own,
         )
-        self._finished(dataclasses.replace(result, times=times))
+        try:
+            self._finished(dataclasses.replace(result, times=times))
+        except Exception as error:  # noqa: BLE001 - the frame is out and counted; its times must not end the thread
+            _log.error("the times of a frame of camera %s are lost", frame.camera, exc_info=error)
 
     def _lose(self, frame: Frame, error: Exception) -> None:
         """One bad frame must not end the thread that serves all the others: count it, report it, go on."""

@@ -162,6 +162,21 @@ def test_a_publisher_that_raises_loses_its_frame_only() -> None:
     assert "socket closed" in str(harness.errors[0][1])
 
 
+def test_times_that_cannot_be_told_cost_no_frame() -> None:
+    class Mute(Harness):
+        def finish(self, result: PanopticResult) -> None:
+            super().finish(result)
+            raise OSError("socket closed")
+
+    harness = Mute()
+    for stamp in (1, 2):
+        harness.worker.offer(frame(stamp))
+        harness.wait(finished=stamp)
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.published, counts.failed, counts.in_flight) == (2, 0, 0)
+
+
 def test_stale_and_undecodable_frames_are_dropped_with_their_reason() -> None:
     harness = Harness(max_age_ms=50.0)
     harness.worker.offer(frame(1, transport_ms=60.0))
