@@ -24,7 +24,7 @@ class Worker:
 
     Frames are offered from any thread and never wait behind older ones: each camera has one place, and a frame
     that is still in it when the next arrives is dropped as ``superseded``. Every frame ends in its camera's ledger.
-    Where a batch does not hold all cameras, those go first that were served longest ago.
+    Where a batch does not hold all cameras, those go first that have waited longest.
 
     Args:
         open_pipeline: called on the worker's thread, which owns the engine's context from then on.
@@ -52,7 +52,6 @@ class Worker:
         self._max_age_ms = max_age_ms
         self._ledgers = {camera: FrameLedger() for camera in cameras}
         self._latest: dict[str, Frame] = {}
-        self._turns = list(cameras)
         self._picked_up: int | None = None
         self._wake = threading.Condition()
         self._busy = threading.Lock()
@@ -176,11 +175,10 @@ class Worker:
         return successor
 
     def _take(self, limit: int) -> list[Frame]:
-        # No more than one batch: what waits for the next must still be replaced by newer frames.
+        # No more than one batch: what waits for the next must still be replaced by newer frames. A dict keeps the order
+        # in which its keys came, so those cameras go first that have waited longest.
         with self._wake:
-            due = [camera for camera in self._turns if camera in self._latest][:limit]
-            self._turns = [camera for camera in self._turns if camera not in due] + due
-            return [self._latest.pop(camera) for camera in due]
+            return [self._latest.pop(camera) for camera in list(self._latest)[:limit]]
 
     def _process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
         picked_up = self._picked_up = time.monotonic_ns()
