@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import MalformedImage
-from drive_seg.frame import MAX_PIXELS, CameraImage, CompressedImage
+from drive_seg.frame import CameraImage, CompressedImage, check_size
 
 PIXELWISE: dict[str, int | None] = {
     "rgb8": None,
@@ -32,6 +32,8 @@ _FROM_NEIGHBOURS: dict[str, int] = {
     "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
     "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
 }
+_MAX_SCANS = 32
+"""Scans of a JPEG; progressive ones have about ten. Each costs a pass over all pixels, however few bytes it has."""
 _TWO_PLANES: dict[str, int] = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 
 
@@ -96,15 +98,30 @@ def decode_compressed(image: CompressedImage) -> CameraImage:
     the pixels stay those that CameraInfo describes.
 
     Raises:
-        MalformedImage: neither format, cut short, damaged, or larger than ``MAX_PIXELS`` by its own header.
+        MalformedImage: neither format, cut short, damaged, or over the limits of ``check_size`` by its own header.
     """
-    width, height = _declared_size(image.data.tobytes())
-    if width * height > MAX_PIXELS:
-        raise MalformedImage(f"image of {width}x{height} is over the limit of {MAX_PIXELS} pixels")
-    decoded = cv2.imdecode(image.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return CameraImage.from_bgr(decode_file(image.data, cv2.IMREAD_COLOR))
+
+
+def decode_file(data: NDArray[np.uint8], mode: int) -> NDArray[np.uint8]:
+    """The pixels of a JPEG or PNG as OpenCV gives them, EXIF rotation not applied.
+
+    Args:
+        data: uint8, 1-D: the file's bytes.
+        mode: ``cv2.IMREAD_COLOR`` for uint8 (H, W, 3) BGR, ``cv2.IMREAD_UNCHANGED`` for what is stored.
+
+    Raises:
+        MalformedImage: as ``decode_compressed``.
+    """
+    width, height = _declared_size(data.tobytes())
+    check_size(width, height)
+    try:
+        decoded = cv2.imdecode(data, mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise MalformedImage(f"the {data.size} bytes of a {width}x{height} image cannot be decoded: {error}") from error
     if decoded is None:
-        raise MalformedImage(f"the {image.data.size} bytes of a {width}x{height} image cannot be decoded")
-    return CameraImage.from_bgr(np.asarray(decoded, np.uint8))
+        raise MalformedImage(f"the {data.size} bytes of a {width}x{height} image cannot be decoded")
+    return decoded  # type: ignore[return-value]
 
 
 def _declared_size(data: bytes) -> tuple[int, int]:
@@ -119,17 +136,29 @@ def _declared_size(data: bytes) -> tuple[int, int]:
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     """Walk the JPEG's segments (ITU T.81 annex B) to its frame header, and see that its end is there."""
-    at, size = 2, None
+    at, frame = 2, -1
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size = int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+            frame = at
         if marker == 0xDA:  # start of scan: from here on entropy-coded data, up to the end marker
-            if size is None or data.rfind(b"\xff\xd9", at) < 0:
+            if frame < 0 or data.rfind(b"\xff\xd9", at) < 0:
                 break
-            return size
+            _check_scans(data, frame, at)
+            height, width = (int.from_bytes(data[frame + k : frame + k + 2], "big") for k in (5, 7))
+            return width, height
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise MalformedImage(f"the JPEG of {len(data)} bytes is cut short or damaged")
+
+
+def _check_scans(data: bytes, frame: int, scan: int) -> None:
+    """Refuse too many scans; looks for them only where there can be several, as that reads all of the data."""
+    sequential = data[frame + 1] in (0xC0, 0xC1)
+    if sequential and data[frame + 9 : frame + 10] == data[scan + 4 : scan + 5]:
+        return  # the first scan has all components
+    scans = data.count(b"\xff\xda", scan)
+    if scans > _MAX_SCANS:
+        raise MalformedImage(f"the JPEG has {scans} scans, over the limit of {_MAX_SCANS}")

@@ -62,4 +62,4 @@ def encoding_named(name: str) -> Encoding:
         raise MalformedImage(
             f"encoding {name} is a depth image by ROS convention (REP 118); send a colour image or mono16"
         )
-    raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got '{name[:40]}'")
+    raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}")

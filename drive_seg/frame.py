@@ -12,6 +12,22 @@ from drive_seg.errors import EngineError, MalformedImage
 
 MAX_PIXELS = 1 << 26
 """Largest image accepted, in pixels (64 Mpx): a header that claims more is refused before anything is allocated."""
+MAX_SIDE = 1 << 15
+"""Longest side accepted, in pixels: OpenCV needs minutes to resize a line of 64 million."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Let an image of a camera or a file pass by its size alone.
+
+    Raises:
+        MalformedImage: a side is not positive or over ``MAX_SIDE``, or the image is over ``MAX_PIXELS``.
+    """
+    if width <= 0 or height <= 0:
+        raise MalformedImage(f"image size must be positive, got {width}x{height}")
+    if width * height > MAX_PIXELS:
+        raise MalformedImage(f"image of {width}x{height} is over the limit of {MAX_PIXELS} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise MalformedImage(f"image of {width}x{height} is over the limit of {MAX_SIDE} pixels a side")
 
 
 @dataclass(frozen=True)
@@ -38,10 +54,7 @@ class CameraImage:
 
     def __post_init__(self) -> None:
         layout = encoding_named(self.encoding)
-        if self.width <= 0 or self.height <= 0:
-            raise MalformedImage(f"image size must be positive, got {self.width}x{self.height}")
-        if self.width * self.height > MAX_PIXELS:
-            raise MalformedImage(f"image of {self.width}x{self.height} is over the limit of {MAX_PIXELS} pixels")
+        check_size(self.width, self.height)
         if self.width % layout.even_width or self.height % layout.even_height:
             raise MalformedImage(f"{self.encoding} needs even sizes, got {self.width}x{self.height}")
         row = self.width * layout.bytes_per_pixel
