@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
 from drive_seg.labels import (
     MAX_INSTANCES_PER_CLASS,
@@ -126,11 +126,7 @@ def load_map(name_or_path: str) -> MapFile:
         if not path.is_file():
             there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
             raise ConfigError(f"no label map '{name_or_path}', there are {there}; or give the path of a YAML file")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read label map {path}: {error}") from error
-    return _parse(path.name, document)
+    return _parse(path.name, read_yaml(path, "label map"))
 
 
 def _parse(name: str, document: Any) -> MapFile:
@@ -138,7 +134,7 @@ def _parse(name: str, document: Any) -> MapFile:
         raise ConfigError(f"label map {name} must have 'classes: {{name: {{truth: [...]}}}}', got {document!r:.80}")
     unknown = document.keys() - {"classes", "instances"}
     if unknown:
-        raise ConfigError(f"label map {name} has unknown keys {sorted(unknown)}; expected classes, instances")
+        raise ConfigError(f"label map {name} has unknown keys {sorted(map(str, unknown))}; expected classes, instances")
     rows = []
     for scored, row in document["classes"].items():
         names = row if isinstance(row, dict) else {}

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import Lane
 from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import CLOUD, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import is_bag
 from drive_seg.offline.instance_lists import ListedInstances, instances_of, read_instances
+from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.lane_files import open_lanes
 from drive_seg.offline.scoring import Prediction
 from drive_seg.offline.sources import DEFAULT_FPS
@@ -95,9 +94,7 @@ class FolderPredictions:
             if path is None or row.frame in seen:
                 continue
             seen.add(row.frame)
-            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-            if pixels is None:
-                raise SourceError(f"prediction {path} is no image that can be read")
+            pixels = read_label_image(path, "prediction")
             stamp = round(number * 1e9 / DEFAULT_FPS) if row.stamp_ns is None else row.stamp_ns
             lanes = None if self._lanes is None else self._lanes.find(row.frame)
             found = Prediction(decode(path, pixels).map, row.scores, tracks=row.tracks, lanes=lanes)
@@ -184,6 +181,6 @@ class BagPredictions:
 def _read_summary(path: Path) -> Mapping[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # only what the report says beside the figures comes from it
     return document if isinstance(document, dict) else {}

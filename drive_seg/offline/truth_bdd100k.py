@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
+from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
 from drive_seg.offline.truth_files import FolderTruth, mask_truth, png_files
@@ -42,10 +42,7 @@ def open_bdd100k(path: Path) -> TruthSource:
     """
     files = png_files(path)
     first = next(iter(files.values()))
-    pixels = cv2.imread(str(first), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise SourceError(f"ground truth {first} is no image that can be read")
-    if pixels.ndim == 3:
+    if read_label_image(first).ndim == 3:
         return FolderTruth(str(path), files, _bitmask, PANOPTIC, "bdd100k", instances=True)
     return FolderTruth(str(path), files, mask_truth, SEMANTIC, "bdd100k", instances=False)
 
@@ -61,6 +58,8 @@ def _bitmask(path: Path, pixels: NDArray[Any]) -> Truth:
     group = (green & _CROWD_OR_IGNORED) > 0
     key = red << 24 | np.where(thing, blue << 8 | alpha, 0) | np.where(thing & group, 1 << 16, 0)
     values, rows = np.unique(key, return_inverse=True)
+    if values.size > 1 << 16:
+        raise SourceError(f"{path} has {values.size} segments, expected at most {1 << 16}")
     crowds = np.flatnonzero(values >> 16 & 1)
     classes = (values >> 24).astype(np.uint8)
     return Truth(rows.astype(np.uint16).reshape(key.shape), tuple(crowds.tolist()), classes)

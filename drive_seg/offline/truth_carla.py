@@ -10,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import UNLABELLED
+from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
 from drive_seg.offline.truth_colors import Palette
@@ -85,9 +85,7 @@ def open_carla(path: Path) -> TruthSource:
         (path / name for name in ("instances", "instance", "semantic", "labels_orig") if (path / name).is_dir()), path
     )
     files = png_files(inner)
-    sample = cv2.imread(str(next(iter(files.values()))), cv2.IMREAD_UNCHANGED)
-    if sample is None:
-        raise SourceError(f"ground truth {next(iter(files.values()))} is no image that can be read")
+    sample = read_label_image(next(iter(files.values())))
     if sample.ndim == 2:
         return FolderTruth(str(path), files, mask_truth, CARLA, "carla", instances=False)
     # Tags without objects leave green and blue empty; colours exceed the tags.

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.offline.instance_lists import read_instances
+from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.lane_files import LaneReader, open_lanes
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
@@ -65,10 +65,7 @@ class FolderTruth:
         if key is None:
             return None
         path = self._files[key]
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise SourceError(f"ground truth {path} is no image that can be read")
-        truth = self._decode(path, pixels)
+        truth = self._decode(path, read_label_image(path))
         truth = replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
         return truth if self._lanes is None else replace(truth, lanes=self._lanes.find(path.stem))
 

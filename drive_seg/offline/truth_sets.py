@@ -8,17 +8,18 @@ TuSimple: MaybeShewill-CV/lanenet-lane-detection, data/training_data_example.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.frame import Lane
 from drive_seg.labels import UNLABELLED
+from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
 from drive_seg.offline.truth_bdd100k import open_bdd100k
@@ -111,7 +112,7 @@ def open_camvid(path: Path) -> TruthSource:
     """Colour PNGs (``*_L.png``, 32 classes), or grey ones of class ids: SegNet's 11, or 32 in alphabetical order."""
     inner = path / "labels_orig" if (path / "labels_orig").is_dir() else path
     files = png_files(inner, ("_L", ""))
-    first = _first_image(files.values().__iter__().__next__())
+    first = read_label_image(next(iter(files.values())))
     if first.ndim == 3:
         palette = Palette(dict(zip(CAMVID, range(len(CAMVID)), strict=True)), CAMVID)
         return FolderTruth(str(path), files, palette.decode, palette.classes, "camvid", instances=False)
@@ -120,13 +121,6 @@ def open_camvid(path: Path) -> TruthSource:
         classes = {name: number for number, name in enumerate(CAMVID)}
         return FolderTruth(str(path), files, mask_truth, classes, "camvid", instances=False)
     return FolderTruth(str(path), files, mask_truth, CAMVID_11, "camvid11", instances=False)
-
-
-def _first_image(path: Path) -> NDArray[Any]:
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise SourceError(f"ground truth {path} is no image that can be read")
-    return pixels
 
 
 TUSIMPLE = {"line": 0}
@@ -175,12 +169,14 @@ def open_coco(path: Path) -> TruthSource:
         document = json.loads(file.read_text(encoding="utf-8"))
         classes = {row["name"]: int(row["id"]) for row in document["categories"]}
         names = {row["id"]: Path(row["file_name"]).stem for row in document["images"]}
-        segments = {Path(row["file_name"]).name: row["segments_info"] for row in document["annotations"]}
+        segments = {Path(row["file_name"]).name: _segments(row["segments_info"]) for row in document["annotations"]}
         stems = {names[row["image_id"]]: Path(row["file_name"]).name for row in document["annotations"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise SourceError(f"{file} is no COCO panoptic file ({type(error).__name__}: {error})") from error
-    if max(classes.values(), default=0) >= UNLABELLED:
-        raise SourceError(f"{file} has category ids up to {max(classes.values())}; expected at most {UNLABELLED - 1}")
+    numbers = [*classes.values(), *(segment.category for row in segments.values() for segment in row)]
+    if not all(0 <= number < UNLABELLED for number in numbers):
+        low, high = min(numbers), max(numbers)
+        raise SourceError(f"{file} has category ids {low}..{high}; expected them within 0..{UNLABELLED - 1}")
     folder = next((f for f in (file.with_suffix(""), file.parent / "panoptic") if f.is_dir()), file.parent)
 
     def decode(where: Path, pixels: NDArray[Any]) -> Truth:
@@ -190,19 +186,38 @@ def open_coco(path: Path) -> TruthSource:
     return FolderTruth(str(path), files, decode, classes, "coco", instances=True)
 
 
-def coco_truth(path: Path, pixels: NDArray[Any], segments: list[dict[str, Any]]) -> Truth:
+@dataclass(frozen=True)
+class CocoSegment:
+    """An entry of COCO's ``segments_info``: its id in the PNG, its category, and whether it is a crowd."""
+
+    id: int
+    category: int
+    crowd: bool
+
+
+def _segments(rows: list[dict[str, Any]]) -> list[CocoSegment]:
+    segments = [CocoSegment(int(row["id"]), int(row["category_id"]), bool(row.get("iscrowd"))) for row in rows]
+    for segment in segments:
+        if not 0 <= segment.id < 1 << 24:
+            raise ValueError(f"segment id {segment.id}, expected 0..{(1 << 24) - 1}")
+    return segments
+
+
+def coco_truth(path: Path, pixels: NDArray[Any], segments: Sequence[CocoSegment]) -> Truth:
     """A COCO panoptic PNG, (H, W, 3) BGR: a segment's id is R + 256 G + 65536 B; what is not listed is void."""
     if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
         raise SourceError(f"{path} must be an 8-bit colour PNG of segment ids, got {pixels.dtype} {pixels.shape}")
     key = pixels[..., 0].astype(np.uint32) << 16 | pixels[..., 1].astype(np.uint32) << 8 | pixels[..., 2]
     ids, rows = np.unique(key, return_inverse=True)
+    if ids.size > 1 << 16:
+        raise SourceError(f"{path} has {ids.size} segments, expected at most {1 << 16}; is it a photograph?")
     classes = np.full(ids.size, UNLABELLED, np.uint8)
     crowds = []
     for segment in segments:
-        row = int(np.searchsorted(ids, int(segment["id"])))
-        if row < ids.size and ids[row] == segment["id"]:
-            classes[row] = segment["category_id"]
-            if segment.get("iscrowd"):
+        row = int(np.searchsorted(ids, segment.id))
+        if row < ids.size and ids[row] == segment.id:
+            classes[row] = segment.category
+            if segment.crowd:
                 crowds.append(row)
     return Truth(rows.astype(np.uint16).reshape(key.shape), tuple(crowds), classes)
 
