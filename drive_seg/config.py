@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
-import yaml
-
+from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
 
 Value = Union[bool, int, float, str, "list[str]"]
@@ -229,15 +228,14 @@ def load_yaml(path: Path) -> Config:
     Raises:
         ConfigError: unreadable, not a mapping, an unknown name or a refused value.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {error}") from error
+    tree = read_yaml(path, "configuration")
     if not isinstance(tree, Mapping):
         raise ConfigError(f"configuration {path} must be a mapping, got {type(tree).__name__}")
     for node in tree.values():
         if isinstance(node, Mapping) and "ros__parameters" in node:
             tree = node["ros__parameters"] or {}
+            if not isinstance(tree, Mapping):
+                raise ConfigError(f"configuration {path}: ros__parameters must be a mapping, got {type(tree).__name__}")
             break
     given = _flatten(tree)
     asked: set[str] = set()

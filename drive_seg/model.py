@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from drive_seg.documents import read_yaml
 from drive_seg.errors import ModelError
 from drive_seg.labels import LabelSet
 
@@ -32,7 +31,7 @@ class OnnxFile:
         """
         if not self.path.is_file():
             raise ModelError(f"model file {self.path} does not exist; restore it or correct `onnx:` in the sidecar")
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        digest = _sha256(self.path)
         if digest != self.sha256:
             raise ModelError(
                 f"model file {self.path} has sha256 {digest}, its sidecar expects {self.sha256}; "
@@ -94,18 +93,22 @@ class Model:
         return self.onnx[precision].path
 
 
+def _sha256(path: Path) -> str:
+    """Hex digest, read piece by piece: what a sidecar points at may be larger than memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def load_model(path: Path) -> Model:
     """Read and check a sidecar YAML.
 
     Raises:
         ModelError: missing file, invalid YAML, missing or unusable fields, a path that leaves the sidecar's folder.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot read model sidecar {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ModelError(f"model sidecar {path} is not valid YAML: {error}") from error
+    tree = read_yaml(path, "model sidecar", ModelError)
     if not isinstance(tree, Mapping):
         raise ModelError(f"model sidecar {path} must be a mapping, got {type(tree).__name__}")
     try:
@@ -129,7 +132,7 @@ def load_model(path: Path) -> Model:
             training_data=tree.get("training_data"),
             license=str(tree.get("license", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"model sidecar {path} is incomplete or malformed: {type(error).__name__}: {error}") from error
 
 
@@ -137,7 +140,11 @@ def _onnx_file(sidecar: Path, precision: str, entry: Mapping[str, Any]) -> OnnxF
     if precision not in PRECISIONS:
         raise ModelError(f"{sidecar}: onnx precision must be one of {', '.join(PRECISIONS)}, got '{precision}'")
     folder = sidecar.parent.resolve()
-    file = (folder / str(entry["path"])).resolve()
+    try:
+        file = (folder / str(entry["path"])).resolve()
+        file.is_file()
+    except (OSError, RuntimeError) as error:  # too long a name; links that go round in circles
+        raise ModelError(f"{sidecar}: onnx path '{str(entry['path'])[:80]}' cannot be: {error!s:.200}") from error
     if folder not in file.parents:
         raise ModelError(f"{sidecar}: onnx path '{entry['path']}' leaves the folder of the sidecar")
     return OnnxFile(file, str(entry["sha256"]))

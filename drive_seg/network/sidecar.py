@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from drive_seg.documents import read_yaml
+
 
 def write_sidecar(path: Path, document: dict[str, Any]) -> None:
     """Write the sidecar in the order of ``document``, short lists on one line."""
@@ -16,7 +18,7 @@ def write_sidecar(path: Path, document: dict[str, Any]) -> None:
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """Replace ``metrics:`` of an existing sidecar, fractions rounded to four digits."""
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = read_yaml(path, "model sidecar")
     document["metrics"] = _rounded(metrics)
     write_sidecar(path, document)
 

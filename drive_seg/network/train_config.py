@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.folders import FolderConfig
@@ -95,10 +94,9 @@ def load_train_config(path: Path, **overrides: Any) -> TrainConfig:
     Raises:
         ConfigError: unreadable file, unknown field, or a value of the wrong type.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the training configuration {path}: {error}") from error
+    tree = read_yaml(path, "the training configuration") or {}
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{path}: expected a mapping of TrainConfig fields, got {type(tree).__name__}")
     return typing.cast(TrainConfig, _build(TrainConfig, {**tree, **overrides}, str(path)))
 
 
@@ -106,7 +104,7 @@ def _build(cls: type, tree: Any, where: str) -> Any:
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{where}: expected a mapping of {cls.__name__} fields, got {type(tree).__name__}")
     kinds = typing.get_type_hints(cls)
-    unknown = sorted(set(tree) - set(kinds))
+    unknown = sorted(map(str, set(tree) - set(kinds)))
     if unknown:
         raise ConfigError(f"{where}: unknown {', '.join(unknown)}; {cls.__name__} has {', '.join(sorted(kinds))}")
     return cls(**{name: _convert(kinds[name], value, f"{where}: {name}") for name, value in tree.items()})
@@ -117,11 +115,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _build(typing.cast(type, kind), value, where)
     origin = typing.get_origin(kind) or kind
     inner = typing.get_args(kind)
-    if origin is Mapping and dataclasses.is_dataclass(inner[1]) and isinstance(value, Mapping):
-        return {name: _build(typing.cast(type, inner[1]), entry, f"{where}.{name}") for name, entry in value.items()}
+    if origin is Mapping and isinstance(value, Mapping):
+        return {str(name): _convert(inner[1], entry, f"{where}.{name}") for name, entry in value.items()}
     wanted: tuple[type, ...] = {tuple: (list, tuple), Path: (str, Path), float: (int, float)}.get(origin, (origin,))
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, wanted):
         raise ConfigError(f"{where} must be {getattr(origin, '__name__', origin)}, got {value!r}")
     if origin is tuple:
-        return tuple(typing.cast("list[Any]", value))
+        return tuple(_convert(inner[0], entry, where) for entry in typing.cast("list[Any]", value))
     return value if origin not in (Path, float, int, str) else origin(value)

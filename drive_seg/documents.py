@@ -1,0 +1,66 @@
+"""YAML from outside: plain data only, of bounded size and depth, without aliases.
+
+Aliases are refused because a few hundred bytes of them stand for gigabytes once somebody prints the tree (the "billion
+laughs"); nothing that drive_seg reads needs them, and ROS' own parameter files do not allow them either.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drive_seg.errors import ConfigError, DriveSegError
+
+MAX_BYTES = 1 << 18
+"""Largest document, 256 KiB: the longest that is shipped has 5."""
+MAX_DEPTH = 50
+MAX_DIGITS = 64
+"""Longest number, in characters: YAML 1.1 also has base 60 (``1:30:00``), whose cost grows with the square."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe, and without the two things that make a short document expensive."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        where = f"line {event.start_mark.line + 1}" if event.start_mark else "the end"
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"{where}: aliases are refused, write it out")
+        if self._depth >= MAX_DEPTH:
+            raise yaml.YAMLError(f"{where}: it is nested deeper than {MAX_DEPTH} levels")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number has more than {MAX_DIGITS} characters")
+        return super().construct_scalar(node)
+
+
+def read_yaml(path: Path, what: str, refuse: type[DriveSegError] = ConfigError) -> Any:
+    """The document in a file, None where it is empty.
+
+    Args:
+        what: what the file is, for messages: ``label map``.
+        refuse: the exception.
+
+    Raises:
+        DriveSegError: of the class ``refuse``: unreadable, too long, no YAML, aliases, or a value that cannot be.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise refuse(f"cannot read {what} {path}: expected at most {MAX_BYTES} bytes of YAML, it is longer")
+        return yaml.load(data.decode("utf-8"), _PlainLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise refuse(f"cannot read {what} {path}: {error}") from error
+    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # a date or a number that cannot be is a ValueError
+        raise refuse(f"cannot read {what} {path}: it is not valid YAML: {error}") from error
