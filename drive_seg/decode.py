@@ -34,6 +34,7 @@ _FROM_NEIGHBOURS: dict[str, int] = {
 }
 _MAX_SCANS = 32
 """Scans of a JPEG; progressive ones have about ten. Each costs a pass over all pixels, however few bytes it has."""
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TWO_PLANES: dict[str, int] = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 
 
@@ -126,12 +127,25 @@ def decode_file(data: NDArray[np.uint8], mode: int) -> NDArray[np.uint8]:
 
 def _declared_size(data: bytes) -> tuple[int, int]:
     """(width, height) by the header, read before a decoder allocates anything."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if data.startswith(_PNG_MAGIC):
+        return _png_size(data)
     if data.startswith(b"\xff\xd8"):
         return _jpeg_size(data)
     begin = data[:8].hex(" ") or "nothing"
     raise MalformedImage(f"expected a JPEG or PNG, got {len(data)} bytes that begin with {begin}")
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Walk the PNG's chunks (W3C PNG, section 5.3) to its end: OpenCV allocates what a chunk says it has."""
+    at = len(_PNG_MAGIC)
+    while at + 12 <= len(data):
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if (kind == b"IHDR") != (at == len(_PNG_MAGIC)) or kind == b"acTL" or end > len(data):
+            break  # a second header, an animation, or more than is there
+        if kind == b"IEND":
+            return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        at = end
+    raise MalformedImage(f"the PNG of {len(data)} bytes is cut short or damaged at byte {at}")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
