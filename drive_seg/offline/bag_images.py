@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
+from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.salvage import salvage_messages
-from drive_seg.offline.vision_msgs import DEFINITIONS
+from drive_seg.offline.unpack import bound_rosbags
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 
@@ -72,8 +73,9 @@ def bag_messages(
     try:
         wanted = [connection for connection in reader.connections if connection.topic in topics]
         start, stop = window or (None, None)
+        decode = decoder(reader)
         for connection, _, raw in reader.messages(wanted, start, stop) if wanted else ():
-            yield connection.topic, reader.deserialize(raw, connection.msgtype)
+            yield connection.topic, decode(raw, connection.msgtype or "")
     except Exception as error:  # see above
         raise SourceError(f"bag {path} is damaged: {error}") from error
     finally:
@@ -81,7 +83,7 @@ def bag_messages(
 
 
 def _salvaged(path: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
-    store = _store()
+    store = ros2_types()
     for message in salvage_messages(_storage_files(path)):
         if message.topic in topics:
             yield message.topic, store.deserialize_cdr(message.data, message.msgtype)
@@ -127,22 +129,12 @@ def lanes_of(message: Any) -> tuple[Lane, ...]:
 
 
 def _open(path: Path) -> Any:
-    store = _store()
+    store = ros2_types()
     from rosbags.highlevel import AnyReader
 
     closed = path.is_file() or (path / "metadata.yaml").is_file()
+    bound_rosbags()
     return AnyReader([path] if closed else _storage_files(path), default_typestore=store)
-
-
-def _store() -> Any:
-    try:
-        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-    except ImportError as error:
-        raise MissingDependency("rosbags", "reading bags", "pip install 'drive_seg[offline]'") from error
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, text in DEFINITIONS.items():
-        store.register(get_types_from_msg(text, name))
-    return store
 
 
 def _storage_files(path: Path) -> list[Path]:

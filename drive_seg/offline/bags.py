@@ -14,9 +14,11 @@ import numpy as np
 
 from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import CameraImage, CompressedImage, Frame
+from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.salvage import salvage_messages
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
+from drive_seg.offline.unpack import bound_rosbags
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -107,6 +109,7 @@ class BagSource:
         try:
             with _open(self._path) as reader:
                 copier = Copier(reader) if copying else None
+                decode = decoder(reader)
                 wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
                 start, stop = self._window or (None, None)
                 for connection, recorded, raw in reader.messages(() if copier else wanted, start, stop):
@@ -114,7 +117,7 @@ class BagSource:
                     if passage:
                         yield passage
                     if connection in wanted:
-                        yield _Image(recorded, partial(reader.deserialize, raw, connection.msgtype))
+                        yield _Image(recorded, partial(decode, raw, connection.msgtype))
                     read += 1
                 return
         except Exception as error:  # noqa: BLE001 - see __init__
@@ -123,9 +126,7 @@ class BagSource:
 
     def _salvaged(self, copying: bool, skip: int = 0) -> Iterator[_Image | Passage]:
         """As ``_messages``, in the order of the file and without its index, but for the first ``skip``."""
-        from rosbags.typesys import Stores, get_typestore
-
-        store = get_typestore(Stores.ROS2_HUMBLE)
+        store = ros2_types()
         copier = Copier() if copying else None
         messages = (m for m in salvage_messages(_storage_files(self._path)) if copier or m.topic == self.topic)
         for message in islice(messages, skip, None):
@@ -161,12 +162,10 @@ def _require_rosbags() -> None:
 
 def _open(path: Path) -> Any:
     from rosbags.highlevel import AnyReader
-    from rosbags.typesys import Stores, get_typestore
 
-    # Definitions for bags that hold none (SQLite before Iron); images never changed since.
-    store = get_typestore(Stores.ROS2_HUMBLE)
     closed = path.is_file() or (path / "metadata.yaml").is_file()
-    return AnyReader([path] if closed else _storage_files(path), default_typestore=store)
+    bound_rosbags()
+    return AnyReader([path] if closed else _storage_files(path), default_typestore=ros2_types())
 
 
 def _storage_files(path: Path) -> list[Path]:

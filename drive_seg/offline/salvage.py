@@ -13,7 +13,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from drive_seg.offline.unpack import unpack
 
 _MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -85,26 +87,11 @@ def _unpack_chunk(body: bytes) -> bytes | None:
     try:
         compression, start = _text(body, 28)
         packed, checksum = body[start + 8 :], struct.unpack_from("<I", body, 24)[0]
-        if compression == "lz4":
-            import lz4.frame
-
-            content = bytes(lz4.frame.decompress(packed))
-        elif compression == "zstd":
-            content = bytes(_zstd().decompress(packed))
-        else:
-            content = packed
+        content = unpack(compression, packed) if compression else packed
     except Exception:  # noqa: BLE001 - each decompressor has its own
         return None
     # Uncompressed, what lies before and behind the damage can still be read.
     return content if not checksum or not compression or zlib.crc32(content) == checksum else None
-
-
-def _zstd() -> Any:
-    try:
-        from compression import zstd
-    except ImportError:  # before Python 3.14 rosbags depends on the backport
-        from backports import zstd
-    return zstd
 
 
 def _u16(body: bytes, at: int) -> int:

@@ -5,12 +5,13 @@ Format: https://wiki.ros.org/Bags/Format/2.0, records of a header of named field
 
 from __future__ import annotations
 
-import bz2
 import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from drive_seg.offline.unpack import unpack
 
 _MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _CHUNK, _CONNECTION = 0x02, 0x05, 0x07
@@ -56,7 +57,8 @@ def _records(stream: BinaryIO, size: int) -> Iterator[tuple[dict[bytes, bytes], 
             yield fields, data
             continue
         try:
-            content = _unpack(fields.get(b"compression", b"none"), data)
+            kind = fields.get(b"compression", b"none").decode()
+            content = data if kind == "none" else unpack(kind, data)
         except Exception:  # noqa: BLE001 - each decompressor has its own
             continue
         yield from _records(io.BytesIO(content), len(content))
@@ -77,17 +79,6 @@ def _fields(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         name, _, value = block[at + 4 : end].partition(b"=")
         yield name, value
         at = end
-
-
-def _unpack(compression: bytes, data: bytes) -> bytes:
-    if compression == b"bz2":
-        return bz2.decompress(data)
-    if compression == b"lz4":
-        import lz4.frame
-
-        unpacked: Any = lz4.frame.decompress(data)
-        return bytes(unpacked)
-    return data
 
 
 def _u32(block: bytes) -> int:

@@ -1,0 +1,45 @@
+"""What messages in bags look like: ROS' own definitions, never those that a bag brings along.
+
+A bag's definition of ``sensor_msgs/Image`` may hold an array of a hundred million messages, and rosbags writes a
+decoder for whatever it is told. Images, headers and vision_msgs have not changed since ROS 1 and Humble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from drive_seg.errors import MissingDependency
+from drive_seg.offline.vision_msgs import DEFINITIONS
+
+Decode = Callable[[bytes, str], Any]
+"""``decode(serialised, type)`` gives the message; raises whatever damaged bytes lead to."""
+
+
+@lru_cache(maxsize=1)
+def ros2_types() -> Any:
+    """The typestore of ROS 2 with vision_msgs, which is also what bags without definitions are read by.
+
+    Raises:
+        MissingDependency: rosbags is not installed.
+    """
+    try:
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    except ImportError as error:
+        raise MissingDependency("rosbags", "reading bags", "pip install 'drive_seg[offline]'") from error
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    for name, text in DEFINITIONS.items():
+        store.register(get_types_from_msg(text, name))
+    return store
+
+
+def decoder(reader: Any) -> Decode:
+    """How the messages of an open rosbags ``AnyReader`` are decoded."""
+    if reader.is2:
+        decode: Decode = ros2_types().deserialize_cdr
+    else:
+        from rosbags.typesys import Stores, get_typestore
+
+        decode = get_typestore(Stores.ROS1_NOETIC).deserialize_ros1
+    return decode

@@ -1,0 +1,85 @@
+"""Decompression that stops: what a bag's chunk, or a message in it, may unpack to has a limit.
+
+A kilobyte of zstd or bzip2 can stand for gigabytes. rosbags unpacks in one piece; its tables of decompressors are
+replaced by these before a bag is opened.
+"""
+
+from __future__ import annotations
+
+import bz2
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+MAX_UNPACKED = 1 << 29
+"""512 MiB: more than the largest image that is accepted takes."""
+
+
+def unpack(kind: str, data: bytes, limit: int = MAX_UNPACKED) -> bytes:
+    """The content of ``data``.
+
+    Args:
+        kind: ``bz2``, ``lz4`` (frames) or ``zstd``.
+
+    Raises:
+        ValueError: it is longer than ``limit`` or cut short; nothing beyond the limit was unpacked.
+        Exception: what the decompressor raises for damaged data, each its own.
+    """
+    make, pieces, size = _DECOMPRESSORS[kind], [], 0
+    while data:
+        decompressor = make()
+        piece = decompressor.decompress(data, max_length=limit - size + 1)
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise ValueError(f"{kind} data of {len(data)} bytes unpacks to more than the limit of {limit} bytes")
+        if not decompressor.eof:
+            raise ValueError(f"{kind} data of {len(data)} bytes is cut short")
+        data = decompressor.unused_data
+    return b"".join(pieces)
+
+
+def _lz4() -> Any:
+    import lz4.frame
+
+    return lz4.frame.LZ4FrameDecompressor()
+
+
+def _zstd() -> Any:
+    try:
+        from compression import zstd
+    except ImportError:  # before Python 3.14 rosbags depends on the backport
+        from backports import zstd
+    return zstd.ZstdDecompressor()
+
+
+_DECOMPRESSORS: dict[str, Callable[[], Any]] = {"bz2": bz2.BZ2Decompressor, "lz4": _lz4, "zstd": _zstd}
+
+
+class _BoundedZstd:
+    """Stands in for the module zstd where rosbags unpacks single messages; all else is the module's."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def decompress(self, data: bytes) -> bytes:
+        return unpack("zstd", data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def bound_rosbags() -> None:
+    """Give rosbags decompressors with a limit; a second call does nothing."""
+    from rosbags.rosbag1 import reader as ros1
+    from rosbags.rosbag2 import storage_mcap as mcap
+
+    ros2: Any = importlib.import_module("rosbags.rosbag2.reader")  # its zstd is no public name
+    if isinstance(ros2.zstd, _BoundedZstd):
+        return
+    for kind in ("lz4", "zstd"):
+        # A chunk states its size; that it is no lie is checked by rosbags, that it is no bomb here.
+        mcap.DECOMPRESSORS[kind] = lambda data, size, kind=kind: unpack(kind, data, min(size, MAX_UNPACKED))  # type: ignore[misc]
+    for kind in ("lz4", "bz2"):
+        ros1.decompressors[kind] = lambda data, kind=kind: unpack(kind, data)  # type: ignore[misc]
+    ros2.zstd = _BoundedZstd(ros2.zstd)

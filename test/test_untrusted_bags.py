@@ -1,0 +1,120 @@
+"""Bags from outside: bombs, lies about sizes, definitions that are traps."""
+
+from __future__ import annotations
+
+import bz2
+import resource
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from recordings import write_bag
+
+from drive_seg.errors import SourceError
+from drive_seg.offline.bags import BagSource
+from drive_seg.offline.unpack import bound_rosbags, unpack
+
+pytest.importorskip("rosbags", reason="rosbags is not installed")
+import lz4.frame
+from backports import zstd
+
+PACKERS = {"bz2": bz2.compress, "lz4": lz4.frame.compress, "zstd": zstd.compress}
+
+
+def peak_mb() -> int:
+    """Most memory this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_unpacking_gives_what_was_packed_and_stops_at_the_limit(kind: str) -> None:
+    content = bytes(range(256)) * 40
+    packed = PACKERS[kind](content)
+    assert unpack(kind, packed) == unpack(kind, packed, len(content)) == content
+    assert unpack(kind, packed + packed) == 2 * content
+    with pytest.raises(ValueError, match=f"more than the limit of {len(content) - 1} bytes"):
+        unpack(kind, packed, len(content) - 1)
+    with pytest.raises(ValueError, match="cut short"):
+        unpack(kind, packed[:-5])
+    before, bomb = peak_mb(), PACKERS[kind](bytes(1 << 26))
+    with pytest.raises(ValueError, match="limit"):
+        unpack(kind, bomb, 1 << 16)
+    assert unpack(kind, b"") == b"" and peak_mb() - before < 200
+
+
+def test_rosbags_unpacks_through_it() -> None:
+    from rosbags.rosbag1 import reader as ros1
+    from rosbags.rosbag2 import reader as ros2
+    from rosbags.rosbag2 import storage_mcap as mcap
+
+    bound_rosbags()
+    bound_rosbags()
+    for kind in ("lz4", "zstd"):
+        packed = PACKERS[kind](bytes(1000))
+        assert mcap.DECOMPRESSORS[kind](packed, 1000) == bytes(1000)
+        with pytest.raises(ValueError, match="limit of 999"):
+            mcap.DECOMPRESSORS[kind](packed, 999)
+    assert ros1.decompressors["bz2"](PACKERS["bz2"](b"abc")) == b"abc"
+    assert ros1.decompressors["lz4"](PACKERS["lz4"](b"abc")) == b"abc"
+    assert ros2.zstd.decompress(PACKERS["zstd"](b"abc")) == b"abc" and callable(ros2.zstd.open)
+
+
+def record(code: int, body: bytes) -> bytes:
+    """An MCAP record."""
+    return struct.pack("<BQ", code, len(body)) + body
+
+
+def text(value: str) -> bytes:
+    """A string with its length."""
+    return struct.pack("<I", len(value)) + value.encode()
+
+
+def test_a_chunk_that_is_a_bomb_is_left_out_of_a_salvage(tmp_path: Path) -> None:
+    """A cut-off MCAP whose chunk says it has 100 bytes and unpacks to 3 GB."""
+    packed = b"".join(PACKERS["zstd"](bytes(1 << 27)) for _ in range(24))
+    chunk = struct.pack("<QQQI", 0, 1, 100, 0) + text("zstd") + struct.pack("<Q", len(packed)) + packed
+    path = tmp_path / "bomb.mcap"
+    path.write_bytes(b"\x89MCAP0\r\n" + record(1, text("ros2") + text("x")) + record(6, chunk))
+    before = peak_mb()
+    with pytest.raises(SourceError, match="no readable image topic"):
+        BagSource(path)
+    assert peak_mb() - before < 1200
+
+
+def test_definitions_of_a_bag_are_not_believed(tmp_path: Path) -> None:
+    """A definition of Image with an array of a hundred million messages would keep the decoder's generator busy."""
+    path = write_bag(tmp_path / "bag", 2)
+    data = path.read_bytes()
+    at = data.index(b"uint32 height")
+    trap = b"Header[99999999] h #"
+    assert data.count(b"uint32 height") >= 1
+    changed = data.replace(data[at : at + len(trap)], trap)
+    assert len(changed) == len(data) and changed != data
+    path.write_bytes(changed)
+    try:
+        frames = list(BagSource(path))
+    except SourceError:
+        return
+    assert len(frames) == 2
+
+
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=9)), min_size=1, max_size=5))
+def test_any_damaged_bag_ends(edits: list[tuple[int, bytes]], tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    file = next(iter(path.glob("*.mcap"))) if path.is_dir() else write_bag(path, 2, compressed=True)
+    whole = file.read_bytes()
+    data = bytearray(whole)
+    for at, piece in edits:
+        # Near the end, where the index is, or near the start, where the definitions are.
+        place = at % len(data) if at % 2 else len(data) - 1 - at % min(2000, len(data))
+        data[place : place + len(piece)] = piece
+    damaged = tmp_path / "damaged.mcap"
+    damaged.write_bytes(bytes(data))
+    try:
+        for entry in BagSource(damaged):
+            assert entry is not None
+    except SourceError as error:
+        assert "damaged.mcap" in str(error)  # noqa: PT017
