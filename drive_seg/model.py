@@ -11,6 +11,7 @@ from typing import Any
 
 from drive_seg.documents import read_yaml
 from drive_seg.errors import ModelError
+from drive_seg.foreign import Decoder
 from drive_seg.labels import LabelSet
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -68,6 +69,8 @@ class Model:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training_data: Any = None
     license: str = ""
+    decoder: Decoder | None = None
+    """How a network of another make is fed and read; None for those that drive_seg exports."""
 
     def __post_init__(self) -> None:
         for side, value in (("width", self.width), ("height", self.height)):
@@ -115,22 +118,26 @@ def load_model(path: Path) -> Model:
         if tree.get("task") != "panoptic":
             raise ModelError(f"{path}: task must be 'panoptic', got {tree.get('task')!r}")
         size, outputs = tree["input"], tree.get("outputs", {})
+        block = tree.get("decoder")
+        labels = LabelSet.from_dicts(tree["labels"])
+        decoder = None if block is None else Decoder.from_sidecar(block, size, labels)
         expected = {"layout": "NHWC", "dtype": "uint8", "color": "rgb"}
         got = {key: size.get(key) for key in expected}
-        if got != expected:
-            raise ModelError(f"{path}: input must be {expected}, got {got}")
+        if decoder is None and got != expected:
+            raise ModelError(f"{path}: input must be {expected}, got {got}; another needs a `decoder:`")
         return Model(
             name=str(tree["name"]),
             width=int(size["width"]),
             height=int(size["height"]),
             input_name=str(size.get("name", "image")),
             outputs=OutputNames(**{str(k): str(v) for k, v in outputs.items()}),
-            labels=LabelSet.from_dicts(tree["labels"]),
+            labels=labels,
             onnx={p: _onnx_file(path, p, entry) for p, entry in tree["onnx"].items()},
             path=path,
             metrics=tree.get("metrics") or {},
             training_data=tree.get("training_data"),
             license=str(tree.get("license", "")),
+            decoder=decoder,
         )
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"model sidecar {path} is incomplete or malformed: {type(error).__name__}: {error}") from error

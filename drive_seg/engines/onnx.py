@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from drive_seg.engines.foreign import foreign_tensors
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share
 from drive_seg.errors import EngineError, MissingDependency
@@ -24,10 +25,16 @@ class OnnxSlot:
         self._session = session
         self._model = model
         self._executor = executor
+        self._foreign = foreign_tensors(model, self.input)
         self._running: Future[list[Any]] | None = None
 
     def submit(self, count: int) -> None:
         """Queue the batch."""
+        if self._foreign is not None:
+            self._foreign.write(count)
+            feed = {self._model.input_name: self._foreign.fed[:count]}
+            self._running = self._executor.submit(self._session.run, [self._foreign.output], feed)
+            return
         names = self._model.outputs
         outputs = [names.semantic, names.confidence, names.centers, names.offsets]
         feed = {self._model.input_name: self.input[:count]}
@@ -39,7 +46,8 @@ class OnnxSlot:
             raise EngineError("wait() called on a slot that was not submitted")
         running, self._running = self._running, None
         try:
-            return RawOutputs(*running.result())
+            tensors = running.result()
+            return RawOutputs(*tensors) if self._foreign is None else self._foreign.read(tensors[0])
         except EngineError:
             raise
         except Exception as error:  # onnxruntime raises types of its extension module that share no public base

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from drive_seg.engines.foreign import foreign_tensors
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share
 from drive_seg.errors import EngineError, MissingDependency
@@ -21,8 +22,10 @@ class OpenVinoSlot:
     def __init__(self, ov: Any, compiled: Any, model: Model, max_batch: int) -> None:
         self.input = np.zeros((max_batch, model.height, model.width, 3), np.uint8)
         self._request = compiled.create_infer_request()
-        # One tensor over the memory of `input` for every batch size, made once.
-        self._tensors = [ov.Tensor(self.input[:count], shared_memory=True) for count in range(1, max_batch + 1)]
+        # One tensor over the memory of what is fed for every batch size, made once.
+        self._foreign = foreign_tensors(model, self.input)
+        fed = self.input if self._foreign is None else self._foreign.fed
+        self._tensors = [ov.Tensor(fed[:count], shared_memory=True) for count in range(1, max_batch + 1)]
         self._input_name = model.input_name
         names = model.outputs
         self._outputs = [names.semantic, names.confidence, names.centers, names.offsets]
@@ -30,6 +33,8 @@ class OpenVinoSlot:
 
     def submit(self, count: int) -> None:
         """Start the request."""
+        if self._foreign is not None:
+            self._foreign.write(count)
         try:
             self._request.set_tensor(self._input_name, self._tensors[count - 1])
             self._request.start_async()
@@ -44,6 +49,8 @@ class OpenVinoSlot:
         self._started = False
         try:
             self._request.wait()
+            if self._foreign is not None:
+                return self._foreign.read(self._request.get_tensor(self._foreign.output).data)
             return RawOutputs(*(self._request.get_tensor(name).data for name in self._outputs))
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {error}") from error
@@ -74,7 +81,10 @@ class OpenVinoEngine:
         try:
             network = core.read_model(path)
             batch: int | Any = 1 if options.max_batch == 1 else ov.Dimension(1, options.max_batch)
-            network.reshape({model.input_name: ov.PartialShape([batch, model.height, model.width, 3])})
+            shape = [batch, model.height, model.width, 3]
+            if model.decoder is not None:
+                shape = model.decoder.shape(batch, model.height, model.width)
+            network.reshape({model.input_name: ov.PartialShape(shape)})
             compiled = core.compile_model(network, "CPU", settings)
             slots = [OpenVinoSlot(ov, compiled, model, options.max_batch) for _ in range(share.slots)]
         except RuntimeError as error:

@@ -1,0 +1,143 @@
+"""The tensors of a network that was not exported by drive_seg: written from a slot's pixels, read into our maps.
+
+A plain semantic network (torchvision, segmentation_models) takes normalised floats and gives a score per class. The
+scores become what post-processing expects: class, confidence, and for things one centre per connected component, as
+such a network cannot tell touching objects apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import EngineError
+from drive_seg.foreign import Decoder
+from drive_seg.frame import RawOutputs
+from drive_seg.labels import UNLABELLED
+from drive_seg.model import Model
+
+MAX_COMPONENTS = 128
+"""Most objects of one frame, the largest first; what is left becomes unlabelled."""
+_CELL = 4
+"""Network pixels along a cell of the centre maps, or more where the network's output is coarser."""
+
+
+def foreign_tensors(model: Model, pixels: NDArray[np.uint8]) -> ForeignTensors | None:
+    """What a slot with these pixels, (N, H, W, 3), needs for ``model``; None where it is one of ours."""
+    return None if model.decoder is None else ForeignTensors(model.decoder, [x.id for x in model.labels.things], pixels)
+
+
+class ForeignTensors:
+    """One slot's input of a foreign network, and the way from its output to our maps.
+
+    Attributes:
+        output: name of the tensor to ``read``.
+        fed: (max_batch, ...) what the network reads, in its layout and type; overwritten by ``write``.
+    """
+
+    def __init__(self, decoder: Decoder, things: Sequence[int], pixels: NDArray[np.uint8]) -> None:
+        batch, height, width, _ = pixels.shape
+        self.fed: NDArray[Any] = np.zeros(decoder.shape(batch, height, width), decoder.dtype)
+        self._decoder = decoder
+        self._pixels = pixels
+        self._things = things
+        self.output = decoder.output
+        self._classes = np.full(256, UNLABELLED, np.uint8)
+        self._classes[: len(decoder.classes)] = decoder.classes
+        mean, std = (np.array(values) for values in (decoder.mean, decoder.std))
+        values = (np.arange(256)[:, None] / 255.0 - mean) / std
+        self._table = values.astype(np.float32) if decoder.dtype == "float32" else None
+
+    def write(self, count: int) -> None:
+        """Bring the first ``count`` images of the slot's pixels into ``fed``."""
+        for channel in range(3):
+            source = self._pixels[:count, ..., channel if self._decoder.color == "rgb" else 2 - channel]
+            planes = self.fed[:count, channel] if self._decoder.layout == "NCHW" else self.fed[:count, ..., channel]
+            if self._table is None:
+                np.copyto(planes, source)
+            else:
+                np.take(self._table[:, channel], source, out=planes, mode="clip")
+
+    def read(self, output: NDArray[Any]) -> RawOutputs:
+        """Our maps of the network's output.
+
+        Raises:
+            EngineError: its shape is not what ``decoder:`` says.
+        """
+        semantic, confidence = self._semantic(np.asarray(output))
+        count, height, width = semantic.shape
+        _, net_height, net_width, _ = self._pixels.shape
+        stride = net_height // height if height else 0
+        if not stride or (height * stride, width * stride) != (net_height, net_width):
+            raise EngineError(
+                f"decoder: output {self._decoder.output} is {width}x{height}, expected {net_width}x{net_height} "
+                "or a whole fraction of it"
+            )
+        cell = max(1, _CELL // stride)
+        cells = (count, len(self._things), height // cell, width // cell)
+        centers, offsets = np.zeros(cells, np.float32), np.zeros((count, 2, *cells[2:]), np.float32)
+        for image in range(count):
+            self._centers(semantic[image], confidence[image], cell, stride * cell, centers[image], offsets[image])
+        return RawOutputs(semantic, confidence, centers, offsets)
+
+    def _semantic(self, output: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """uint8 (N, h, w) label ids and confidences."""
+        channels = len(self._decoder.classes)
+        if self._decoder.kind == "semantic_ids":
+            ids = output[:, 0] if output.ndim == 4 and output.shape[1] == 1 else output
+            if ids.ndim != 3 or ids.dtype.kind not in "iu":
+                raise EngineError(f"decoder: expected integer ids (N, h, w), got {output.dtype} {output.shape}")
+            semantic = self._classes[np.where((ids < 0) | (ids > UNLABELLED), UNLABELLED, ids).astype(np.uint8)]
+            return semantic, np.full(semantic.shape, 255, np.uint8)
+        if output.ndim != 4 or output.shape[1] != channels or output.dtype.kind != "f":
+            raise EngineError(
+                f"decoder: expected float logits (N, {channels}, h, w), one channel for each entry of `classes`, "
+                f"got {output.dtype} {output.shape}"
+            )
+        best = output.argmax(axis=1)
+        scores = output.astype(np.float32, copy=False)
+        highest = np.take_along_axis(scores, best[:, None], axis=1)
+        probability = 1.0 / np.exp(scores - highest).sum(axis=1)
+        return self._classes[best], np.rint(255.0 * probability).astype(np.uint8)
+
+    def _centers(
+        self,
+        semantic: NDArray[np.uint8],
+        confidence: NDArray[np.uint8],
+        cell: int,
+        stride: int,
+        centers: NDArray[np.float32],
+        offsets: NDArray[np.float32],
+    ) -> None:
+        """Give every connected component of a thing a centre on one of its own cells, and its cells the way there.
+
+        Args:
+            cell: pixels of ``semantic`` along a cell's side; ``stride``: network pixels along it.
+            centers, offsets: (T, h, w) and (2, h, w), zero; written.
+        """
+        found = []
+        for channel, thing in enumerate(self._things):
+            mask = semantic == thing
+            if not mask.any():
+                continue
+            rows, columns = offsets.shape[1:]
+            occupied = mask.reshape(rows, cell, columns, cell).any(axis=(1, 3)).view(np.uint8)
+            count, components, stats, middles = cv2.connectedComponentsWithStats(occupied, connectivity=8)
+            found += [(int(stats[k, cv2.CC_STAT_AREA]), channel, k, components, middles[k]) for k in range(1, count)]
+        found.sort(key=lambda entry: -entry[0])
+        for rank, (_, channel, number, components, middle) in enumerate(found):
+            own = components == number
+            inside = own.repeat(cell, axis=0).repeat(cell, axis=1) & (semantic == self._things[channel])
+            if rank >= MAX_COMPONENTS:
+                semantic[inside] = UNLABELLED
+                continue
+            y, x = np.nonzero(own)
+            nearest = np.argmin((x - middle[0]) ** 2 + (y - middle[1]) ** 2)
+            # Post-processing takes the root of heat times confidence: a heat of its confidence scores as that.
+            centers[channel, y[nearest], x[nearest]] = max(0.1, float(confidence[inside].mean()) / 255.0)
+            offsets[0, y, x] = (y[nearest] - y) * stride
+            offsets[1, y, x] = (x[nearest] - x) * stride

@@ -1,0 +1,93 @@
+"""Networks that were not exported by drive_seg: the ``decoder:`` block of a sidecar. ``engines.foreign`` obeys it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from drive_seg.errors import ModelError
+from drive_seg.labels import UNLABELLED, LabelSet
+
+KINDS = ("semantic_logits", "semantic_ids")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How a foreign network is fed and read. Pixel p of channel c is fed as ``(p / 255 - mean[c]) / std[c]``.
+
+    Args:
+        kind: ``semantic_logits``: float (N, C, h, w) scores before softmax; ``semantic_ids``: integer (N, h, w) or
+            (N, 1, h, w) channel numbers. h, w are the input's size or a whole fraction of it.
+        output: name of that tensor.
+        layout: ``NCHW`` or ``NHWC``.
+        dtype: ``float32``, or ``uint8`` for pixels as they are.
+        color: ``rgb`` or ``bgr``, the order of the input's channels; ``mean`` and ``std`` are in the same order.
+        classes: label id of each of the network's channels, 255 for none.
+
+    Raises:
+        ModelError: a value that cannot be used.
+    """
+
+    kind: str
+    output: str
+    classes: tuple[int, ...]
+    layout: str = "NCHW"
+    dtype: str = "float32"
+    color: str = "rgb"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("kind", self.kind, KINDS),
+            ("layout", self.layout, ("NCHW", "NHWC")),
+            ("dtype", self.dtype, ("float32", "uint8")),
+            ("color", self.color, ("rgb", "bgr")),
+        ):
+            if value not in choices:
+                raise ModelError(f"decoder: {name} must be one of {', '.join(choices)}, got {value!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not np.isfinite([*self.mean, *self.std]).all():
+            raise ModelError(f"decoder: mean and std must have three numbers each, got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise ModelError(f"decoder: std must be above 0, got {self.std}")
+        if not 0 < len(self.classes) <= UNLABELLED:
+            raise ModelError(f"decoder: classes must name the label of 1..255 channels, got {len(self.classes)}")
+
+    @classmethod
+    def from_sidecar(cls, block: Mapping[str, Any], size: Mapping[str, Any], labels: LabelSet) -> Decoder:
+        """Build from the sidecar's ``decoder:`` and ``input:`` blocks.
+
+        Raises:
+            ModelError: unusable, or a class that is no label.
+        """
+        unknown = block.keys() - {"kind", "output", "classes"}
+        if unknown:
+            raise ModelError(f"decoder: unknown keys {sorted(map(str, unknown))}; expected kind, output, classes")
+        names = {label.name: label.id for label in labels}
+        classes = []
+        for entry in block.get("classes", list(names)):
+            if entry is not None and entry not in names:
+                raise ModelError(f"decoder: class {entry!r} is no label; there are {', '.join(names)}, null is none")
+            classes.append(UNLABELLED if entry is None else names[entry])
+        return cls(
+            kind=str(block["kind"]),
+            output=str(block["output"]),
+            classes=tuple(classes),
+            layout=str(size.get("layout", "NCHW")),
+            dtype=str(size.get("dtype", "float32")),
+            color=str(size.get("color", "rgb")),
+            mean=_triple(size.get("mean", (0.0, 0.0, 0.0))),
+            std=_triple(size.get("std", (1.0, 1.0, 1.0))),
+        )
+
+    def shape(self, batch: Any, height: int, width: int) -> list[Any]:
+        """The shape of the network's input."""
+        return [batch, 3, height, width] if self.layout == "NCHW" else [batch, height, width, 3]
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,222 @@
+"""Networks of another make through the sidecar's decoder block, on every backend (docs/bring_your_own_model.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from drive_seg import open_pipeline
+from drive_seg.engines import EngineOptions, availability, open_engine
+from drive_seg.engines.foreign import MAX_COMPONENTS, ForeignTensors
+from drive_seg.errors import EngineError, ModelError
+from drive_seg.foreign import Decoder
+from drive_seg.frame import CameraImage, Frame
+from drive_seg.model import load_model
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+
+BACKENDS = [row.backend for row in availability() if row.available and row.backend != "tensorrt"]
+WIDTH, HEIGHT = 128, 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LABELS = [
+    {"id": 0, "name": "road", "thing": False, "color": [128, 64, 128]},
+    {"id": 1, "name": "sky", "thing": False, "color": [70, 130, 180]},
+    {"id": 2, "name": "car", "thing": True, "color": [0, 0, 142]},
+]
+CLASSES = ["car", None, "road", "sky"]
+"""Of the network's four channels."""
+
+
+def write_network(path: Path, stride: int = 1) -> None:
+    """A 1x1 convolution: channel c of the logits is 20 * (normalised channel c), the fourth is 0: red means car, green
+    nothing, blue road, dark sky. As torchvision and segmentation_models export: NCHW float in, logits out."""
+    from onnx import TensorProto as T
+    from onnx import helper
+
+    weights = np.zeros((4, 3, 1, 1), np.float32)
+    weights[[0, 1, 2], [0, 1, 2]] = 20.0
+    size = ["N", 3, HEIGHT, WIDTH]
+    out = ["N", 4, HEIGHT // stride, WIDTH // stride]
+    node = helper.make_node("Conv", ["input", "w"], ["logits"], kernel_shape=[1, 1], strides=[stride, stride])
+    graph = helper.make_graph(
+        [node],
+        "plain",
+        [helper.make_tensor_value_info("input", T.FLOAT, size)],
+        [helper.make_tensor_value_info("logits", T.FLOAT, out)],
+        [helper.make_tensor("w", T.FLOAT, weights.shape, weights.ravel())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def write_model(folder: Path, stride: int = 1, **changes: Any) -> Path:
+    """The network and its sidecar."""
+    write_network(folder / "plain.onnx", stride)
+    digest = hashlib.sha256((folder / "plain.onnx").read_bytes()).hexdigest()
+    tree: dict[str, Any] = {
+        "name": "plain",
+        "task": "panoptic",
+        "onnx": {"fp32": {"path": "plain.onnx", "sha256": digest}},
+        "input": {
+            "name": "input",
+            "width": WIDTH,
+            "height": HEIGHT,
+            "layout": "NCHW",
+            "dtype": "float32",
+            "color": "rgb",
+            "mean": list(MEAN),
+            "std": list(STD),
+        },
+        "decoder": {"kind": "semantic_logits", "output": "logits", "classes": CLASSES},
+        "labels": LABELS,
+    }
+    tree.update(changes)
+    path = folder / "plain.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def scene() -> NDArray[np.uint8]:
+    """Sky above, road below, two cars that do not touch, a patch of nothing."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[32:, :, 2] = 255
+    image[40:56, 8:32] = (255, 0, 0)
+    image[44:60, 80:120] = (255, 0, 0)
+    image[:8, :8] = (0, 255, 0)
+    return image
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stride", [1, 4, 8])
+def test_a_plain_semantic_network_gives_panoptic_results(backend: str, stride: int, tmp_path: Path) -> None:
+    with open_pipeline(write_model(tmp_path, stride), backend, "fp32", cache_dir=None) as pipeline:
+        result = pipeline(scene())
+    expected = np.ones((HEIGHT, WIDTH), np.uint8)
+    expected[32:] = 0
+    expected[40:56, 8:32] = expected[44:60, 80:120] = 2
+    expected[:8, :8] = 255
+    allowed = 0 if stride == 1 else 4 * stride * (24 + 16 + 40 + 16) + 8 * stride * 4
+    assert (result.mask != expected).sum() <= allowed
+    assert [instance.class_name for instance in result.instances] == ["car", "car"]
+    if stride == 1:
+        assert {(b.x, b.y, b.width, b.height) for b in (i.box for i in result.instances)} == {
+            (8, 40, 24, 16),
+            (80, 44, 40, 16),
+        }
+        assert all(instance.score > 0.99 for instance in result.instances)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batches_and_what_is_left_from_the_last_one(backend: str, tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path))
+    images = [scene(), np.ascontiguousarray(scene()[:, ::-1]), np.zeros_like(scene())]
+    with open_pipeline(model.path, backend, "fp32", max_batch=3, cache_dir=None) as pipeline:
+        together = pipeline.submit([Frame(CameraImage.from_rgb(image)) for image in images]).wait()
+        for image, result in zip(images, together, strict=True):
+            np.testing.assert_array_equal(pipeline(image).panoptic, result.panoptic)
+
+
+def tensors(decoder: Decoder, batch: int = 1, size: tuple[int, int] = (32, 64)) -> ForeignTensors:
+    return ForeignTensors(decoder, [2], np.zeros((batch, *size, 3), np.uint8))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_what_is_fed(layout: str, color: str, dtype: str) -> None:
+    decoder = Decoder("semantic_logits", "x", (0,), layout, dtype, color, MEAN, STD)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)
+    foreign = ForeignTensors(decoder, [], pixels)
+    foreign.write(2)
+    expected = pixels[..., ::-1] if color == "bgr" else pixels
+    if dtype == "float32":
+        expected = (expected / 255 - np.array(MEAN)) / np.array(STD)
+    if layout == "NCHW":
+        expected = expected.transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(foreign.fed, expected, atol=1e-5)
+
+
+def test_logits_become_classes_and_softmax_confidence() -> None:
+    logits = np.random.default_rng(1).normal(0, 3, (1, 3, 32, 64)).astype(np.float32)
+    raw = tensors(Decoder("semantic_logits", "x", (1, 255, 0))).read(logits)
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_array_equal(raw.semantic, np.array([1, 255, 0])[logits.argmax(axis=1)])
+    np.testing.assert_allclose(raw.confidence / 255, probability.max(axis=1), atol=1 / 255)
+
+
+def test_ids_are_taken_as_they_are() -> None:
+    ids = np.random.default_rng(1).integers(0, 3, (1, 1, 32, 64))
+    for output in (ids, ids[:, 0], ids.astype(np.int32)):
+        raw = tensors(Decoder("semantic_ids", "x", (1, 255, 0))).read(output)
+        np.testing.assert_array_equal(raw.semantic, np.array([1, 255, 0])[ids[:, 0]])
+    odd = np.full((1, 32, 64), -1)
+    assert (tensors(Decoder("semantic_ids", "x", tuple([0] + [1] * 254))).read(odd).semantic == 255).all()
+
+
+def test_the_smallest_of_too_many_objects_are_unlabelled() -> None:
+    """One object per 8x8 block of a large image; the first MAX_COMPONENTS are larger than the rest."""
+    ids = np.zeros((1, 128, 256), np.int64)
+    for number in range(200):
+        y, x = divmod(number, 32)
+        side = 4 if number < MAX_COMPONENTS else 1
+        ids[0, 8 * y : 8 * y + side, 8 * x : 8 * x + side] = 1
+    raw = tensors(Decoder("semantic_ids", "x", (0, 2)), size=(128, 256)).read(ids)
+    assert int((raw.centers > 0).sum()) == MAX_COMPONENTS
+    assert int((raw.semantic == 255).sum()) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "boxes"}, "kind must be one of semantic_logits, semantic_ids, got 'boxes'"),
+        ({"classes": ["car", "plane"]}, "class 'plane' is no label; there are road, sky, car"),
+        ({"classes": []}, "1..255 channels, got 0"),
+        ({"softmax": True}, "unknown keys"),
+        ({"output": None, "kind": None}, "kind must be one of"),
+    ],
+)
+def test_unusable_decoders_say_what_is_wrong(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    block = {"kind": "semantic_logits", "output": "logits", "classes": CLASSES, **changes}
+    with pytest.raises(ModelError, match=message):
+        load_model(write_model(tmp_path, decoder=block))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layout": "CHW"}, "layout"),
+        ({"std": [0, 1, 1]}, "std"),
+        ({"mean": [0.5]}, "malformed"),
+        ({"dtype": "f2"}, "dtype"),
+    ],
+)
+def test_unusable_inputs_say_what_is_wrong(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    size = yaml.safe_load(write_model(tmp_path).read_text())["input"]
+    with pytest.raises(ModelError, match=message):
+        load_model(write_model(tmp_path, input={**size, **changes}))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_network_that_is_not_as_described_fails_when_it_is_opened(backend: str, tmp_path: Path) -> None:
+    block = {"kind": "semantic_logits", "output": "logits", "classes": ["car", "road"]}
+    with pytest.raises(EngineError, match=r"expected float logits \(N, 2, h, w\)"):
+        open_pipeline(write_model(tmp_path, decoder=block), backend, cache_dir=None)
+    with pytest.raises(EngineError, match=r"nowhere|cannot|not"):
+        open_pipeline(write_model(tmp_path, decoder={**block, "output": "nowhere"}), backend, cache_dir=None)
+
+
+def test_tensorrt_refuses_it_and_auto_passes_on(tmp_path: Path) -> None:
+    from drive_seg.engines import registry
+
+    model = load_model(write_model(tmp_path))
+    with pytest.raises(EngineError, match="decoder block, which tensorrt does not obey"):
+        registry._OPENERS["tensorrt"](model, EngineOptions())
+    with open_engine(model, "auto") as engine:
+        assert engine.info.backend in BACKENDS
