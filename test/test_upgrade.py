@@ -230,7 +230,7 @@ from drive_seg.ros.node import SegmentationNode
 from drive_seg.ros.process import run
 
 def pipeline(name, class_id, allocate):
-    frames = [0]
+    frames = SERVED[name] = [0]
     def network(batch):
         frames[0] += 1
         if name == "lost" and frames[0] > 12:
@@ -245,10 +245,9 @@ def pipeline(name, class_id, allocate):
 
 def improver(config, info, allocate):
     def make(step, cancelled):
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        while MODE == "works" and SERVED["first"][0] < 30:  # until so many frames were served meanwhile
             step("tactics", 1, 2)
-            time.sleep(0.05)
+            time.sleep(0.02)
             if cancelled():
                 raise EngineError("cancelled")
         if MODE == "lost":
@@ -256,7 +255,7 @@ def improver(config, info, allocate):
         return pipeline("better", 2, allocate)
     return make
 
-MODE = sys.argv.pop(1)
+MODE, SERVED = sys.argv.pop(1), {}
 first = "lost" if MODE == "lost" else "first"
 opener = lambda config, allocate: pipeline(first, 1, allocate)
 sys.exit(run(lambda: SegmentationNode(opener=opener, improver=improver)))
@@ -291,12 +290,16 @@ class TestNode:
             stamp, end = front.send(pixels), time.monotonic() + 2.0
             while stamp not in front.served() and time.monotonic() < end:
                 peer.executor.spin_once(timeout_sec=0.05)
-        peer.await_drained()
+
+        def all_out() -> bool:
+            counts = peer.counts()
+            return counts["received"] == counts["published"] >= len(front.masks)  # the way to us may lose some
+
+        peer.until(all_out, "every frame that came in to have come out")
         classes = [front.masks[stamp].data[0] for stamp in sorted(front.masks) if stamp >= first]
         change = classes.index(2)
         assert classes == [1] * change + [2] * (len(classes) - change) and change > 0
         counts = peer.counts()
-        assert counts["received"] == counts["published"] == len(front.masks)
         assert counts["failed"] == counts["total_dropped_frames"] == 0
         assert peer.values("engine")["engine_key"] == "better key"
         assert "serves since" in peer.values("engine")["upgrade"]
