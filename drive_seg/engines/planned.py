@@ -16,7 +16,7 @@ from drive_seg.engines.compiler import BuildProgress
 from drive_seg.engines.plan_cache import Plan, PlanCache, PlanKey
 from drive_seg.engines.protocol import Engine, EngineOptions
 from drive_seg.engines.trt_library import load_tensorrt, strongly_typed
-from drive_seg.errors import PlanMissing
+from drive_seg.errors import EngineError, PlanMissing
 from drive_seg.model import Model
 
 _SIGN_OF_LIFE_S = 10.0
@@ -28,9 +28,11 @@ def key_here(model: Model, options: EngineOptions) -> PlanKey:
     """The key of the plan that this machine needs.
 
     Raises:
-        EngineError: no GPU, no TensorRT.
+        EngineError: no GPU, no TensorRT, or a network that drive_seg did not export.
         ModelError: the model has no graph of that precision.
     """
+    if model.decoder is not None:
+        raise EngineError(f"model {model.name} has a decoder block, which tensorrt does not obey; use another backend")
     trt, gpu = load_tensorrt(options.gpu_id)
     return plan_key(model, options, gpu, trt.__version__, strongly_typed(trt))
 

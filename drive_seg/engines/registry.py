@@ -36,8 +36,6 @@ def _open_onnxruntime(model: Model, options: EngineOptions) -> Engine:
 def _open_tensorrt(model: Model, options: EngineOptions) -> Engine:
     from drive_seg.engines.planned import open_tensorrt
 
-    if model.decoder is not None:
-        raise EngineError(f"model {model.name} has a decoder block, which tensorrt does not obey; use another backend")
     return open_tensorrt(model, options)
 
 

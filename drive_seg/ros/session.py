@@ -67,11 +67,14 @@ def build_tensorrt(config: Config, info: EngineInfo, allocate: Allocator) -> Mak
     """TensorRT where ``auto`` could have it but its engine has to be built first: that takes minutes."""
     if config.backend != "auto" or info.backend == "tensorrt" or not availability(config.gpu_id)[0].available:
         return None
+    model = load_model(find_model(config.model))
+    if model.decoder is not None:
+        return None
 
     def make(step: Step, cancelled: Callable[[], bool]) -> Pipeline:
         from drive_seg.engines.planned import plan_for
 
-        plan_for(load_model(find_model(config.model)), engine_options(config), step, cancelled)
+        plan_for(model, engine_options(config), step, cancelled)
         return open_configured(config, allocate, "tensorrt")
 
     return make
