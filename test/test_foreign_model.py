@@ -12,7 +12,9 @@ import yaml
 from numpy.typing import NDArray
 
 from drive_seg import open_pipeline
-from drive_seg.engines import EngineOptions, availability, open_engine
+from drive_seg.engines import EngineOptions, availability
+from drive_seg.engines.build import plan_key
+from drive_seg.engines.driver import Gpu
 from drive_seg.engines.foreign import MAX_COMPONENTS, ForeignTensors
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.foreign import Decoder
@@ -212,11 +214,8 @@ def test_a_network_that_is_not_as_described_fails_when_it_is_opened(backend: str
         open_pipeline(write_model(tmp_path, decoder={**block, "output": "nowhere"}), backend, cache_dir=None)
 
 
-def test_tensorrt_refuses_it_and_auto_passes_on(tmp_path: Path) -> None:
-    from drive_seg.engines import registry
-
+def test_tensorrt_refuses_it(tmp_path: Path) -> None:
     model = load_model(write_model(tmp_path))
+    gpu = Gpu(0, "any", (9, 0), 132, 80_000, False, "13.0")
     with pytest.raises(EngineError, match="decoder block, which tensorrt does not obey"):
-        registry._OPENERS["tensorrt"](model, EngineOptions())
-    with open_engine(model, "auto") as engine:
-        assert engine.info.backend in BACKENDS
+        plan_key(model, EngineOptions(), gpu, "10.0", typed=True)

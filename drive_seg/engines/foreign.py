@@ -95,7 +95,7 @@ class ForeignTensors:
             return semantic, np.full(semantic.shape, 255, np.uint8)
         if output.ndim != 4 or output.shape[1] != channels or output.dtype.kind != "f":
             raise EngineError(
-                f"decoder: expected float logits (N, {channels}, h, w), one channel for each entry of `classes`, "
+                f"decoder: expected float logits (N, {channels}, h, w), one channel for each entry of 'classes', "
                 f"got {output.dtype} {output.shape}"
             )
         best = output.argmax(axis=1)
