@@ -133,7 +133,7 @@ def judge(
     latency = percentiles(frame.end_to_end for frame in frames)
     bound = figures["transport"]["p99"] + 1e3 / rate + figures["processing"]["p99"]
     published = [account.published for account in accounts.values()]
-    third = len(samples) // 3
+    third = max(2, len(samples) // 3)
     late = sum(superseded_but_served(of_camera) for of_camera in served.values())
     dropped: dict[str, int] = {}
     for account in accounts.values():
@@ -149,7 +149,7 @@ def judge(
         "bound_ms": round(bound, 2),
         "served_although_superseded": late,
         "cores": {"first third": cores_used(samples[:third]), "last third": cores_used(samples[-third:])},
-        "rss_mb": {"first": round(samples[third].rss_mb, 1), "last": round(samples[-1].rss_mb, 1)},
+        "rss_mb": {"first": round(samples[third - 1].rss_mb, 1), "last": round(samples[-1].rss_mb, 1)},
         "threads": sorted({sample.threads for sample in samples}),
     }
     found["verdict"] = {
@@ -193,7 +193,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         flooding = Flood(observed, given, rate)
         with flooding as child:
             if given.frames:
-                observed.until(lambda: least_served(observed) >= given.frames, "the least served camera", [child])
+                enough = lambda: least_served(observed) >= given.frames and len(observed.samples) > 1  # noqa: E731
+                observed.until(enough, "the least served camera", [child])
             else:
                 observed.spin(given.seconds, [child])
         samples = list(observed.samples)
