@@ -215,9 +215,7 @@ def test_no_path_of_a_sidecar_leaves_its_folder(tmp_path: Path) -> None:
 
 
 @lenient
-@given(
-    path=st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(["a\0b", "x" * 5000, "~/x"])
-)
+@given(path=st.text(max_size=20) | st.sampled_from(["a\0b", "x" * 5000, "~/x"]))
 def test_any_path_of_a_sidecar_stays_inside_or_is_refused(path: str, tmp_path: Path) -> None:
     try:
         model = load_model(sidecar(tmp_path, path))

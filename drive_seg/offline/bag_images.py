@@ -13,7 +13,7 @@ from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.bag_types import decoder, ros2_types
-from drive_seg.offline.salvage import salvage_messages
+from drive_seg.offline.salvage import refuse_views, salvage_messages
 from drive_seg.offline.unpack import bound_rosbags
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
@@ -134,6 +134,7 @@ def _open(path: Path) -> Any:
 
     closed = path.is_file() or (path / "metadata.yaml").is_file()
     bound_rosbags()
+    refuse_views(_storage_files(path))
     return AnyReader([path] if closed else _storage_files(path), default_typestore=store)
 
 

@@ -16,7 +16,7 @@ from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.passage import Copier, Passage
-from drive_seg.offline.salvage import salvage_messages
+from drive_seg.offline.salvage import refuse_views, salvage_messages
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 from drive_seg.offline.unpack import bound_rosbags
 
@@ -165,6 +165,7 @@ def _open(path: Path) -> Any:
 
     closed = path.is_file() or (path / "metadata.yaml").is_file()
     bound_rosbags()
+    refuse_views(_storage_files(path))
     return AnyReader([path] if closed else _storage_files(path), default_typestore=ros2_types())
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from drive_seg.errors import SourceError
 from drive_seg.offline.unpack import unpack
 
 _MAGIC = b"\x89MCAP0\r\n"
@@ -105,11 +106,35 @@ def _text(body: bytes, at: int) -> tuple[str, int]:
     return body[at + 4 : end].decode(), end
 
 
+def refuse_views(files: Sequence[Path]) -> None:
+    """Let SQLite bags pass whose tables are tables: a view called ``messages`` may never come to an end.
+
+    Raises:
+        SourceError: one has a view.
+    """
+    for file in files:
+        if file.suffix != ".db3":
+            continue
+        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        try:
+            views = _views(connection)
+        finally:
+            connection.close()
+        if views:
+            raise SourceError(f"bag {file} has views ({', '.join(views)}), rosbag2 writes only tables")
+
+
+def _views(connection: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
+
+
 def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         # Lets SQLite open a file that is shorter than its header says.
         connection.execute("PRAGMA writable_schema = ON")
+        if _views(connection):
+            return
         topics = {row[0]: (row[1], row[2]) for row in connection.execute("SELECT id, name, type FROM topics")}
         for topic_id, recorded, data in _rows(connection):
             if topic_id in topics and isinstance(data, bytes):
