@@ -105,10 +105,17 @@ def describe_model(name: str) -> dict[str, Any]:
     return {
         "name": model.name,
         "sidecar": str(model.path),
-        "input": f"{model.width}x{model.height} uint8 NHWC RGB",
+        "input": f"{model.width}x{model.height} {_input_of(model)}",
         "labels": [f"{label.id} {label.name}{' (thing)' if label.thing else ''}" for label in model.labels],
         "onnx": {precision: f"{file.path} (sha256 agrees)" for precision, file in model.onnx.items()},
         "metrics": dict(model.metrics) or "none stated",
         "training_data": str(model.training_data),
         "license": model.license,
     }
+
+
+def _input_of(model: Model) -> str:
+    """What the network is fed: ``uint8 NHWC RGB``."""
+    if model.decoder is None:
+        return "uint8 NHWC RGB"
+    return f"{model.decoder.dtype} {model.decoder.layout} {model.decoder.color.upper()} by its decoder block"

@@ -19,6 +19,7 @@ from drive_seg.engines.foreign import MAX_COMPONENTS, ForeignTensors
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.frame import CameraImage, Frame
+from drive_seg.machine import describe_model
 from drive_seg.model import load_model
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -212,6 +213,10 @@ def test_a_network_that_is_not_as_described_fails_when_it_is_opened(backend: str
         open_pipeline(write_model(tmp_path, decoder=block), backend, cache_dir=None)
     with pytest.raises(EngineError, match=r"nowhere|cannot|not"):
         open_pipeline(write_model(tmp_path, decoder={**block, "output": "nowhere"}), backend, cache_dir=None)
+
+
+def test_info_says_what_it_is_fed(tmp_path: Path) -> None:
+    assert describe_model(str(write_model(tmp_path)))["input"] == "128x64 float32 NCHW RGB by its decoder block"
 
 
 def test_tensorrt_refuses_it(tmp_path: Path) -> None:
