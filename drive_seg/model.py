@@ -81,7 +81,7 @@ class Model:
 
     @cached_property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions this model has a graph for."""
+        """The precisions this model has a graph for, the highest first: what a CPU takes unless it is told."""
         return tuple(p for p in PRECISIONS if p in self.onnx)
 
     def graph(self, precision: str) -> Path:

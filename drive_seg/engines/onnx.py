@@ -62,7 +62,7 @@ class OnnxEngine:
             import onnxruntime as ort
         except ImportError as error:
             raise MissingDependency("onnxruntime", "backend onnxruntime", "pip install onnxruntime") from error
-        precision = "fp32" if options.precision == "auto" else options.precision
+        precision = model.precisions[0] if options.precision == "auto" else options.precision
         settings = ort.SessionOptions()
         share = cpu_share(options)
         settings.intra_op_num_threads = max(1, share.threads // share.streams)

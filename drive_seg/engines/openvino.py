@@ -65,7 +65,7 @@ class OpenVinoEngine:
         except ImportError as error:
             raise MissingDependency("openvino", "backend openvino", "pip install openvino") from error
         core = ov.Core()
-        graph = "fp32" if options.precision == "auto" else options.precision
+        graph = model.precisions[0] if options.precision == "auto" else options.precision
         path = model.graph(graph)
         # Asked for fp32, it computes in fp32; every other graph may be rounded further where that is faster.
         bf16 = options.precision != "fp32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
