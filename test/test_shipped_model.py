@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drive_seg.labels import DRIVING
-from drive_seg.model import Model, load_model
+from drive_seg.model import PRECISIONS, Model, load_model
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest) -> Model:
 def session(model: Model) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
-    return ort.InferenceSession(str(model.graph("fp32")), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(model.graph(model.precisions[0])), options, providers=["CPUExecutionProvider"])
 
 
 def street(width: int, height: int, count: int = 1, seed: int = 0) -> np.ndarray:
@@ -39,14 +39,17 @@ def street(width: int, height: int, count: int = 1, seed: int = 0) -> np.ndarray
     return np.clip(image + rng.integers(-12, 12, image.shape), 0, 255).astype(np.uint8)
 
 
-def test_there_is_a_shipped_model() -> None:
-    assert MODELS
+def test_there_is_a_model_of_every_precision_and_one_without_terms_and_they_stay_small() -> None:
+    models = {path.stem: load_model(path) for path in MODELS}
+    assert models["default"].precisions == PRECISIONS
+    assert any(model.license == "Apache-2.0" for model in models.values())
+    assert sum(file.path.stat().st_size for model in models.values() for file in model.onnx.values()) <= 40e6
 
 
 def test_sidecar_states_what_a_user_must_know(model: Model) -> None:
     assert model.labels == DRIVING
     assert model.metrics and model.training_data and model.license
-    assert model.graph("fp32").stat().st_size <= MAX_BYTES
+    assert model.graph(model.precisions[0]).stat().st_size <= MAX_BYTES
 
 
 def test_tensors_have_the_promised_names_and_types(session: ort.InferenceSession) -> None:
@@ -95,7 +98,7 @@ def test_every_center_is_alone_in_its_window(session: ort.InferenceSession) -> N
 
 def test_graph_uses_only_operators_that_every_backend_has(model: Model) -> None:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'drive_seg[train]')")
-    graph = onnx.load(str(model.graph("fp32")))
+    graph = onnx.load(str(model.graph(model.precisions[0])))
     onnx.checker.check_model(graph, full_check=True)
     assert [entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")] == [17]
     used = {node.op_type for node in graph.graph.node}
