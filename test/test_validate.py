@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from drive_seg import open_pipeline
 from drive_seg.labels import DRIVING
 from drive_seg.network.sidecar import write_metrics, write_sidecar
 from drive_seg.network.validate import _joint_ious, validate_folder
@@ -41,7 +42,8 @@ def test_a_folder_is_measured_through_the_whole_pipeline(tmp_path: Path) -> None
         str(tmp_path / "labels/a.png"),
         np.where(np.arange(80) < 40, 0, 255).astype(np.uint8).repeat(48).reshape(80, 48).T,
     )
-    report = validate_folder("default", "auto", tmp_path)
+    with open_pipeline() as pipeline:
+        report = validate_folder(pipeline, tmp_path)
     assert report["frames"] == 1 and 0.0 <= report["iou"]["background"] <= 1.0
 
 
