@@ -15,6 +15,7 @@ forgotten, and its number is never given again. Every instance has a track, new 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -156,6 +157,15 @@ class _Tracks:
         self.seen_ns[rows] = stamp_ns
 
 
+@functools.cache
+def _assignment() -> Callable[..., tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """3 us for 20 objects, but half a second of importing: only for those who track, and before their first frame."""
+    from scipy.optimize import linear_sum_assignment
+
+    solve: Callable[..., tuple[NDArray[np.intp], NDArray[np.intp]]] = linear_sum_assignment
+    return solve
+
+
 class Tracker:
     """The identities of one camera. Equal sightings in equal order give equal numbers.
 
@@ -164,10 +174,7 @@ class Tracker:
     """
 
     def __init__(self, options: TrackingOptions = TrackingOptions()) -> None:
-        # Half a second of importing, which only those pay who track; 3 us for 20 objects.
-        from scipy.optimize import linear_sum_assignment
-
-        self._solve: Callable[..., tuple[NDArray[np.intp], NDArray[np.intp]]] = linear_sum_assignment
+        self._solve = _assignment()
         self.options = options
         self._next = 1
         self._last: tuple[int, tuple[int, int]] | None = None
@@ -259,6 +266,7 @@ class Tracking:
     def __init__(self, options: TrackingOptions) -> None:
         self.options = options
         self._trackers: dict[str, Tracker] = {}
+        _assignment()
 
     def __call__(self, result: PanopticResult) -> PanopticResult:
         """The result with a ``track`` in every instance. Frames of a camera come in their order."""
