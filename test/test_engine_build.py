@@ -229,6 +229,8 @@ obtain(job, PlanCache(Path(sys.argv[2])), make, lambda phase, *_: print(phase, f
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            # A shell starts background jobs with SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
