@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Parameter:
         live: may change while the node is configured; others need ``cleanup`` and ``configure``.
         minimum, maximum: inclusive range of a number.
         choices: the only values a string may have (empty: any).
+        pattern: regular expression that a string must match (empty: any); the description says it in words.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    pattern: str = ""
 
     def check(self, value: Any) -> Value:
         """``value`` as this parameter's type.
@@ -53,6 +56,8 @@ class Parameter:
             raise ConfigError(f"{self.name} must be <= {self.maximum}, got {value}")
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'")
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            raise ConfigError(f"{self.name} is '{value}', which it cannot be. {self.description}")
         return value  # type: ignore[no-any-return]
 
 
@@ -70,6 +75,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "auto",
         "Arithmetic of the network; auto takes the fastest the backend has (bf16 on CPUs that have it).",
         choices=("auto", "fp32", "fp16", "int8"),
+    ),
+    Parameter(
+        "network_size",
+        "auto",
+        "Input size of the network: auto takes the shape of the cameras' images, model that of the sidecar; "
+        "or WxH in multiples of 32, as 960x544.",
+        pattern=r"auto|model|[1-9]\d*x[1-9]\d*",
     ),
     Parameter("gpu_id", 0, "CUDA device of the tensorrt backend.", minimum=0, maximum=63),
     Parameter("engine_cache_dir", "~/.cache/drive_seg", "Folder of compiled engines; empty disables the cache."),
@@ -176,6 +188,7 @@ class Config:
     model: str
     backend: str
     precision: str
+    network_size: str
     gpu_id: int
     engine_cache_dir: str
     score_threshold: float

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from drive_seg.documents import read_yaml
-from drive_seg.errors import ModelError
+from drive_seg.errors import ConfigError, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.labels import LabelSet
+from drive_seg.letterbox import STEP, fitted_size
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -74,10 +75,44 @@ class Model:
 
     def __post_init__(self) -> None:
         for side, value in (("width", self.width), ("height", self.height)):
-            if value <= 0 or value % 32:
-                raise ModelError(f"{self.path}: input {side} must be a positive multiple of 32, got {value}")
+            if value <= 0 or value % STEP:
+                raise ModelError(f"{self.path}: input {side} must be a positive multiple of {STEP}, got {value}")
         if not self.onnx:
             raise ModelError(f"{self.path}: `onnx:` must name at least one of {', '.join(PRECISIONS)}")
+
+    def fitted(self, camera: tuple[int, int] | None) -> Model:
+        """This model with an input of the shape of a camera's images, see ``letterbox.fitted_size``.
+
+        Networks of another make are left as they are: their graphs have one size.
+
+        Args:
+            camera: (width, height) in pixels; None where that is not known changes nothing.
+        """
+        if camera is None or self.decoder is not None:
+            return self
+        width, height = fitted_size(camera, (self.width, self.height))
+        return replace(self, width=width, height=height)
+
+    def sized(self, size: str, camera: tuple[int, int] | None = None) -> Model:
+        """This model with an input of the size that a user asks for.
+
+        Args:
+            size: ``auto`` fits it to ``camera``, ``model`` keeps the sidecar's, ``960x544`` is width x height.
+
+        Raises:
+            ConfigError: it is none of these, or no multiples of 32.
+        """
+        if size == "auto":
+            return self.fitted(camera)
+        if size == "model":
+            return self
+        width, _, height = size.lower().partition("x")
+        sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
+        if not all(side > 0 and side % STEP == 0 for side in sides):
+            raise ConfigError(
+                f"the network size must be auto, model, or WxH in multiples of {STEP} as 960x544; got '{size}'"
+            )
+        return replace(self, width=sides[0], height=sides[1])
 
     @cached_property
     def precisions(self) -> tuple[str, ...]:

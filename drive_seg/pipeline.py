@@ -17,7 +17,7 @@ from drive_seg.engines import Engine, EngineOptions, Slot, open_engine
 from drive_seg.errors import EngineError
 from drive_seg.frame import CameraImage, CompressedImage, Frame, GpuTimes, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
-from drive_seg.model import load_model
+from drive_seg.model import Model, load_model
 from drive_seg.postprocess import FusionOptions
 from drive_seg.preprocess import Geometry, decode_compressed
 from drive_seg.resources import find_model
@@ -209,7 +209,7 @@ def decode(image: CameraImage | CompressedImage) -> CameraImage:
 
 
 def open_pipeline(
-    model: str | Path = "default",
+    model: str | Path | Model = "default",
     backend: str = "auto",
     precision: str = "auto",
     max_batch: int = 1,
@@ -218,11 +218,12 @@ def open_pipeline(
     allocate: Allocator | None = None,
     engine_options: EngineOptions | None = None,
     tracking: TrackingOptions | None = None,
+    camera: tuple[int, int] | None = None,
 ) -> Pipeline:
     """Load a model and open the pipeline on the best backend this machine has.
 
     Args:
-        model: path of a sidecar YAML, or the name of a shipped model.
+        model: path of a sidecar YAML, the name of a shipped model, or a model that is loaded.
         backend: ``auto`` (tensorrt, then openvino, then onnxruntime), or one of them.
         precision: ``auto``, ``fp32``, ``fp16`` or ``int8``.
         max_batch: most frames in one ``submit``.
@@ -231,12 +232,14 @@ def open_pipeline(
         allocate: see ``Pipeline``.
         engine_options: replaces precision, max_batch and cache_dir when given.
         tracking: see ``Pipeline``.
+        camera: (width, height) of the images to come: the network's input takes their shape, see ``Model.fitted``.
+            None keeps the model's own; images of every size are taken in any case.
 
     Raises:
         ModelError: the model is missing or damaged.
         EngineError: no backend can run it.
     """
-    card = load_model(find_model(str(model)))
+    card = (model if isinstance(model, Model) else load_model(find_model(str(model)))).fitted(camera)
     cache = None if cache_dir is None else Path(cache_dir).expanduser()
     settings = engine_options or EngineOptions(precision=precision, max_batch=max_batch, cache_dir=cache)
     return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate, tracking)

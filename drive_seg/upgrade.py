@@ -16,6 +16,15 @@ Step = Callable[[str, int, int], None]
 Make = Callable[[Step, Callable[[], bool]], Pipeline]
 """``make(step, cancelled)`` gives the better pipeline, warm; it should look at ``cancelled()`` now and then."""
 
+
+@dataclass(frozen=True)
+class Better:
+    """What can be made, in words for people, and what makes it."""
+
+    what: str
+    make: Make
+
+
 _log = logging.getLogger(__name__)
 
 

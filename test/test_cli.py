@@ -209,13 +209,33 @@ def test_info_refuses_a_damaged_model(tmp_path: Path) -> None:
     assert "sha256" in errors(drive_seg("info", "--model", sidecar, code=1))[0]
 
 
-@pytest.mark.parametrize("arguments", [("train", "--config", "x.yaml"), ("export", "x.pt", "--name", "x")])
+@pytest.mark.parametrize("arguments", [("train", "x.yaml"), ("export", "x.pt", "--name", "x")])
 def test_the_network_commands_name_what_is_missing(arguments: tuple[str, ...]) -> None:
     start = "import sys; sys.modules['torch'] = None; import drive_seg.cli"
     script = f"{start}; sys.argv[1:] = {list(arguments)!r}; drive_seg.cli.main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "pip install 'drive_seg[train]'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("asked", "network"), [("auto", [128, 96]), ("model", [160, 96]), ("128x64", [128, 64])])
+def test_the_network_takes_the_shape_of_the_images_unless_it_is_told(
+    tmp_path: Path, asked: str, network: list[int]
+) -> None:
+    from tiny_model import write_tiny_model
+
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((48, 64, 3), np.uint8))
+    sidecar = write_tiny_model(tmp_path, size=(160, 96))
+    arguments = ("--source", tmp_path, "--frames", 2, "--backend", "onnxruntime", "--model", sidecar)
+    found = last_object(drive_seg("benchmark", *arguments, "--network-size", asked, "--json"))
+    assert found["input"] == [64, 48] and found["network"] == network
+
+
+def test_a_network_size_that_cannot_be_is_bad_usage(tmp_path: Path, model: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 64, 3), np.uint8))
+    done = drive_seg("run", tmp_path, "-o", tmp_path / "out", "--network-size", "100x60", code=2)
+    assert "multiples of 32" in done.stderr and "--network-size" in done.stderr
 
 
 def test_benchmark_has_the_contracts_keys(tmp_path: Path, model: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drive_seg.frame import Box
-from drive_seg.letterbox import Geometry
+from drive_seg.letterbox import Geometry, fitted_size
 
 sides = st.integers(1, 2600)
 networks = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(lambda size: (32 * size[0], 32 * size[1]))
@@ -147,3 +150,38 @@ def test_restore_says_what_does_not_fit():
         geometry.restore(np.zeros((384, 640), np.uint16), np.empty((720, 1280), np.uint8))  # type: ignore[type-var]
     with pytest.raises(ValueError, match="stride must divide"):
         geometry.axes(7)
+
+
+@pytest.mark.parametrize(
+    ("camera", "size"),
+    [
+        ((1280, 720), (640, 384)),
+        ((1920, 1080), (640, 384)),
+        ((640, 360), (640, 384)),
+        ((960, 720), (640, 480)),
+        ((640, 480), (640, 480)),
+        ((1920, 1200), (640, 416)),
+        ((960, 290), (640, 224)),
+        ((640, 640), (544, 544)),
+        ((720, 1280), (384, 704)),
+    ],
+)
+def test_the_network_takes_the_shape_of_usual_cameras(camera: tuple[int, int], size: tuple[int, int]) -> None:
+    assert fitted_size(camera, (640, 384)) == size
+
+
+@settings(max_examples=300, deadline=None)
+@given(width=sides, height=sides, network=networks)
+def test_a_fitted_size_is_the_largest_that_may_be(width: int, height: int, network: tuple[int, int]) -> None:
+    """Against all sizes there are: those whose rows are what the picture needs, not too many pixels, the widest."""
+    found = fitted_size((width, height), network)
+    most = 1.25 * network[0] * network[1]
+    assert all(side > 0 and side % 32 == 0 for side in found)
+    assert found[0] <= network[0] and found[0] * found[1] <= most
+    possible = [(w, 32 * ceil(Fraction(w * height, 32 * width))) for w in range(32, network[0] + 1, 32)]
+    possible = [size for size in possible if size[0] * size[1] <= most]
+    if possible:
+        assert found == possible[-1]
+        fitted, boxed = (Geometry.letterbox((width, height), size) for size in (found, network))
+        if network[0] * height <= network[1] * width:  # wider than the network: nothing is lost
+            assert fitted.content_width == boxed.content_width

@@ -18,7 +18,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.model import PRECISIONS, load_model
 from drive_seg.network.augment import Augmentation, view
 from drive_seg.network.codes import NOT_ROAD, PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
-from drive_seg.network.datasets import load_set
+from drive_seg.network.datasets import CAMSEQ_LEARNT, load_set
 from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
 from drive_seg.network.export import ModelCard, export_onnx, write_model
 from drive_seg.network.folders import FolderConfig
@@ -225,6 +225,16 @@ def test_held_out_frames_are_never_loaded(tmp_path: Path) -> None:
     loaded = load_set("camvid11", tmp_path)
     assert len(loaded) == 1
     assert set(np.unique(loaded[0].codes)) == {0, 2, 3, ROAD_OR_MARKING, 5}, "10 is Bicyclist there"
+
+
+def test_of_the_labelled_sequence_only_its_beginning_is_learnt(tmp_path: Path) -> None:
+    names = [f"{number:03d}" for number in range(CAMSEQ_LEARNT + 15)]
+    write_folder(tmp_path / "camvid32/val", names)
+    write_folder(tmp_path / "camvid11/train", [*names, "other"])
+    write_folder(tmp_path / "camvid11/val", ["x"])
+    write_folder(tmp_path / "camvid32/train", ["y"])
+    assert len(load_set("camseq", tmp_path)) == CAMSEQ_LEARNT
+    assert len(load_set("camvid11", tmp_path)) == 1, "none of it under another name"
 
 
 def test_unknown_set_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:

@@ -231,3 +231,36 @@ def test_configuring_again_and_again_leaves_nothing_behind(
         assert max(threads[4:]) <= max(threads[:4])
         # A session that is not freed costs 1.7 MB even without its engine, so 17 MB here.
         assert memory[-1] - memory[3] < 6
+
+
+def test_the_network_takes_the_shape_of_the_cameras_and_no_frame_is_lost_by_it(model: Path) -> None:
+    scene = paint(320, 240, [(3, 80, 80, 120, 80)])  # 4:3, of which a network of 320x192 would see 256x192
+    with serving(*node_command(model)) as peer:
+
+        def network() -> str:
+            return peer.values("engine").get("engine_key", "")
+
+        peer.until(network, "/diagnostics")
+        assert "320x192" in network()
+        first = peer.send_until_served(scene)
+        end = time.monotonic() + 20
+        while "288x224" not in network():
+            assert time.monotonic() < end
+            stamp = peer.front.send(scene)
+            peer.until(lambda sent=stamp: sent in peer.front.served(), "the frame")
+        last = peer.send_until_served(scene)
+        assert np.array_equal(pixels_of(peer.front.masks[first]), pixels_of(peer.front.masks[last]))
+        counts = peer.counts()
+        assert counts["failed"] == counts["total_dropped_frames"] == 0
+        assert "cameras' shape: serves since" in peer.values("engine")["upgrade"]
+
+
+@pytest.mark.parametrize(("size", "key"), [("model", "320x192"), ("256x128", "256x128")])
+def test_a_network_size_that_is_asked_for_stays(model: Path, size: str, key: str) -> None:
+    scene = paint(320, 240, [(3, 80, 80, 120, 80)])
+    with serving(*node_command(model, f"network_size:={size}")) as peer:
+        peer.send_until_served(scene)
+        time.sleep(1.5)
+        peer.send_until_served(scene)
+        peer.until(lambda: peer.status("engine"), "/diagnostics")
+        assert key in peer.values("engine")["engine_key"] and "upgrade" not in peer.values("engine")

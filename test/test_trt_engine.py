@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -408,19 +409,24 @@ class TestBuilding:
     ) -> None:
         pytest.importorskip("rclpy", reason="rclpy is not installed")
         pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
-        from drive_seg.ros.session import build_tensorrt
+        from drive_seg.ros.opening import improve
 
         def here(job: Job, progress: Any, cancelled: Any) -> Made:
             return builder.make(job, progress)
 
         monkeypatch.setattr(planned.plan_for, "__defaults__", (*(planned.plan_for.__defaults__ or ())[:-1], here))
         config = dataclasses.replace(defaults(), model=str(model.path), engine_cache_dir=str(tmp_path))
-        cpu = EngineInfo("openvino", "bf16", "a CPU", "1")
-        assert build_tensorrt(dataclasses.replace(config, backend="openvino"), cpu, fresh) is None
-        assert build_tensorrt(config, dataclasses.replace(cpu, backend="tensorrt"), fresh) is None
-        make = build_tensorrt(config, cpu, fresh)
-        assert make is not None
-        with make(lambda *_: None, lambda: False) as pipeline:
+
+        def serving(backend: str) -> Any:
+            info = EngineInfo(backend, "bf16", "a device", "1")
+            return SimpleNamespace(engine=SimpleNamespace(info=info), network_size=SIZE)
+
+        cpu = serving("openvino")
+        assert improve(dataclasses.replace(config, backend="openvino"), cpu, fresh, ()) is None
+        assert improve(config, serving("tensorrt"), fresh, ()) is None
+        better = improve(config, cpu, fresh, ())
+        assert better is not None
+        with better.make(lambda *_: None, lambda: False) as pipeline:
             assert pipeline.engine.info.backend == "tensorrt"
             frame = frames(1)[0]
             with Pipeline(open_engine(model, "onnxruntime"), DRIVING) as reference:

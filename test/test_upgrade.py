@@ -228,6 +228,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.pipeline import Pipeline
 from drive_seg.ros.node import SegmentationNode
 from drive_seg.ros.process import run
+from drive_seg.upgrade import Better
 
 def pipeline(name, class_id, allocate):
     frames = SERVED[name] = [0]
@@ -243,7 +244,7 @@ def pipeline(name, class_id, allocate):
     engine.info = EngineInfo(name, "fp16", "a device", "1", key=f"{name} key")
     return Pipeline(engine, DRIVING, allocate=allocate)
 
-def improver(config, info, allocate):
+def improver(config, serving, allocate, sizes):
     def make(step, cancelled):
         while MODE == "works" and SERVED["first"][0] < 30:  # until so many frames were served meanwhile
             step("tactics", 1, 2)
@@ -253,7 +254,7 @@ def improver(config, info, allocate):
         if MODE == "lost":
             raise EngineError("refused: equal labels 42.00% < 99.50%")
         return pipeline("better", 2, allocate)
-    return make
+    return None if serving.engine.info.backend == "better" else Better("building the tensorrt engine", make)
 
 MODE, SERVED = sys.argv.pop(1), {}
 first = "lost" if MODE == "lost" else "first"

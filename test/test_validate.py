@@ -10,10 +10,15 @@ import pytest
 import yaml
 
 from drive_seg import open_pipeline
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import SourceError
+from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
+from drive_seg.letterbox import fitted_size
 from drive_seg.network.sidecar import write_metrics, write_sidecar
-from drive_seg.network.validate import _joint_ious, validate_folder
+from drive_seg.network.validate import _joint_ious, folder_camera, validate_folder
 from drive_seg.offline.metrics import Confusion
+from drive_seg.pipeline import Pipeline
 
 
 def test_iou_counts_unlabelled_predictions_as_missed_and_skips_unlabelled_truth() -> None:
@@ -45,6 +50,31 @@ def test_a_folder_is_measured_through_the_whole_pipeline(tmp_path: Path) -> None
     with open_pipeline() as pipeline:
         report = validate_folder(pipeline, tmp_path)
     assert report["frames"] == 1 and 0.0 <= report["iou"]["background"] <= 1.0
+
+
+def test_what_something_learns_from_can_be_left_out(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for name, label in (("a", 0), ("b", 1), ("c", 1)):
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((60, 80, 3), 90, np.uint8))
+        cv2.imwrite(str(tmp_path / f"labels/{name}.png"), np.full((60, 80), label, np.uint8))
+    seen = []
+
+    def always_road(images: np.ndarray) -> RawOutputs:
+        seen.append(images.shape[1:3])
+        maps = np.zeros((3, *images.shape[:3]), np.uint8)
+        cells = np.zeros((1, 3, images.shape[1] // 4, images.shape[2] // 4), np.float32)
+        return RawOutputs(maps[0] + 1, maps[1], cells, cells[:, :2])
+
+    size = fitted_size(folder_camera(tmp_path), (64, 32))
+    with Pipeline(FunctionEngine(always_road, size), DRIVING) as pipeline:
+        everything = validate_folder(pipeline, tmp_path)
+        later = validate_folder(pipeline, tmp_path, skip=1)
+    assert everything["frames"] == 3 and everything["iou"]["road"] == pytest.approx(2 / 3)
+    assert later["frames"] == 2 and later["iou"]["road"] == 1.0
+    assert set(seen) == {(size[1], size[0])} and later["network"] == f"{size[0]}x{size[1]}"
+    with pytest.raises(SourceError, match="after the first 3"):
+        validate_folder(pipeline, tmp_path, skip=3)
 
 
 def test_metrics_replace_only_themselves(tmp_path: Path) -> None:

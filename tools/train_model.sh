@@ -17,13 +17,13 @@ if [ ! -f out/sim_frames/panoptic.npy ]; then
     $python -m drive_seg.network.render out/sim_frames --drives 1500 --frames 2 --first-seed 20000 --workers "$(nproc)"
 fi
 say 'first half: from ImageNet'
-$python -m drive_seg train --config config/train/driving_first.yaml --data "$data"
+$python -m drive_seg train config/train/driving_first.yaml --data "$data"
 say 'the first half teaches markings'
 $python -m drive_seg export out/train/driving_first/checkpoint.pt --name teacher -o out/train/driving_first
 $python -m drive_seg.network.teach --model out/train/driving_first/teacher.yaml \
     --set camvid11 --set kitti --set bdd100k --data "$data" -o out/taught
 say 'second half'
-$python -m drive_seg train --config config/train/driving.yaml --data "$data"
+$python -m drive_seg train config/train/driving.yaml --data "$data"
 say "export to models/$name.yaml"
 $python -m drive_seg export out/train/driving/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images"

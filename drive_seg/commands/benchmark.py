@@ -14,6 +14,7 @@ from drive_seg.commands.options import (
     BackendName,
     Debug,
     ModelName,
+    NetworkSize,
     Precision,
     PrecisionName,
     network_size,
@@ -43,6 +44,7 @@ def benchmark(
     model: ModelName = "default",
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
+    size: NetworkSize = "auto",
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the engine; 0 is all cores.")] = 0,
     full: Annotated[
         bool, typer.Option("--full", help="TensorRT at every size and precision, beside torch and the usual sample.")
@@ -66,13 +68,17 @@ def benchmark(
     from drive_seg.benchmark import benchmark as measure
     from drive_seg.commands.terminal import latency_table, progress_bar, report
     from drive_seg.engines import EngineOptions
+    from drive_seg.model import load_model
     from drive_seg.pipeline import open_pipeline
+    from drive_seg.resources import find_model
 
     images = _images(source)
+    camera = images[0].width, images[0].height
+    card = network_size(load_model(find_model(model)), size, camera)
     options = EngineOptions(
         precision=precision.value, threads=threads, cache_dir=Path("~/.cache/drive_seg").expanduser()
     )
-    with open_pipeline(model, backend.value, allocate=ReusedBuffers(), engine_options=options) as pipeline:
+    with open_pipeline(card, backend.value, allocate=ReusedBuffers(), engine_options=options) as pipeline:
         with progress_bar(f"measuring {pipeline.engine.info.backend}", frames) as progress:
             result = measure(pipeline, images, frames, progress=progress)
         device = pipeline.engine.info.device
@@ -113,7 +119,7 @@ def _full(
         raise typer.BadParameter("--full is about the tensorrt backend")
     load_tensorrt()  # before frames are rendered for it
     card = load_model(find_model(model))
-    chosen = [network_size(card, size) for size in sizes.split(",") if size]
+    chosen = [network_size(card, size, option="--sizes") for size in sizes.split(",") if size]
     asked = [precision for precision in precisions.split(",") if precision]
     unknown = sorted(set(asked) - set(PRECISIONS))
     if unknown:

@@ -41,7 +41,7 @@ def build_engine(
     from drive_seg.model import load_model
     from drive_seg.resources import find_model
 
-    card = network_size(load_model(find_model(model)), size)
+    card = network_size(load_model(find_model(model)), size or "model", option="--size")
     folder = cache.expanduser()
     options = EngineOptions(precision=precision.value, max_batch=batch, gpu_id=gpu, cache_dir=folder)
     with phase_bar("building the engine") as progress:

@@ -17,6 +17,7 @@ from drive_seg.commands.options import (
     Debug,
     Latency,
     ModelName,
+    NetworkSize,
     Overwrite,
     Precision,
     PrecisionName,
@@ -26,6 +27,7 @@ from drive_seg.commands.options import (
     Track,
     TrackMaxAge,
     Weather,
+    network_size,
 )
 from drive_seg.errors import ConfigError, DriveSegError
 
@@ -109,6 +111,7 @@ def evaluate(
     model: ModelName = "default",
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
+    size: NetworkSize = "auto",
     frames: Annotated[
         int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
     ] = 0,
@@ -176,7 +179,7 @@ def evaluate(
     from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.simulated import TruthfulSim
     from drive_seg.offline.sinks import make_room
-    from drive_seg.offline.sources import open_source
+    from drive_seg.offline.sources import camera_size, open_source
     from drive_seg.offline.truth import open_truth
     from drive_seg.postprocess import FusionOptions
     from drive_seg.resources import find_model
@@ -210,7 +213,7 @@ def evaluate(
         )
         around = {"hardware": hardware(), "source": source, "ground_truth": source}
         cluster = (address, workers) if engine is Spreading.ray else None
-        outcome, gallery = evaluate_bags(source, job, around, cluster, chunk_seconds)
+        outcome, gallery = evaluate_bags(source, job, size, around, cluster, chunk_seconds)
         _finish(outcome, gallery, out, as_json)
         return
     simulated = None
@@ -232,10 +235,11 @@ def evaluate(
             outcome = Judged(found)
         else:
             opened = simulated or open_source(source, topic or None)
+            sized = network_size(card, size, camera_size(opened))
             fusion = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
             total = min((n for n in (frames or None, opened.count) if n is not None), default=None)
             with (
-                open_offline(card.path, backend.value, precision.value, fusion, latency, tracking=tracking) as pipeline,
+                open_offline(sized, backend.value, precision.value, fusion, latency, tracking=tracking) as pipeline,
                 progress_bar(f"evaluating {Path(source).name}", total) as progress,
             ):
                 outcome = evaluate_source(
@@ -277,7 +281,9 @@ def _class_table(document: dict[str, Any]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"{document['frames']} frames, percent", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=f"{document['frames']} frames, percent", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for column in ("class", "PQ", "SQ", "RQ", "TP", "FP", "FN", "IoU", "edge F1", "AP"):
         table.add_column(column, justify="left" if column == "class" else "right", no_wrap=True)
     panoptic, boundary = document["panoptic"], document["boundary"]["per_class"]

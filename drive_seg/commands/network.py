@@ -12,9 +12,9 @@ from drive_seg.errors import MissingDependency
 
 TRAIN_EXAMPLES = """[bold]Examples[/bold]
 
-drive_seg train --config config/train/driving.yaml
+drive_seg train config/train/driving.yaml
 
-drive_seg train --config config/train/driving.yaml --steps 200 --out out/train/short"""
+drive_seg train config/train/driving.yaml --steps 200 --out out/train/short"""
 
 EXPORT_EXAMPLES = """[bold]Examples[/bold]
 
@@ -26,7 +26,7 @@ INSTALL = "pip install 'drive_seg[train]'"
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", "-c", help="Training configuration, YAML.", show_default=False)],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Training configuration.", show_default=False)],
     steps: Annotated[int, typer.Option("--steps", min=0, help="Optimiser steps; 0 keeps the file's.")] = 0,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the checkpoint; empty keeps the file's.")] = "",
     data: Annotated[str, typer.Option("--data", help="Folder of the data sets; empty keeps the file's.")] = "",

@@ -77,14 +77,22 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Output = Annotated[Path, typer.Option("--out", "-o", help="Where the results go.", show_default=False)]
 
 
-def network_size(model: Model, size: str) -> Model:
-    """``model`` at the network size ``WxH``; at its own where that is empty."""
-    import dataclasses
+NetworkSize = Annotated[
+    str,
+    typer.Option(
+        "--network-size",
+        help="auto: the shape of the source's images; model: that of the sidecar; or WxH, as 960x544.",
+    ),
+]
 
-    if not size:
-        return model
-    width, _, height = size.lower().partition("x")
-    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
-    if not all(side > 0 and side % 32 == 0 for side in sides):
-        raise typer.BadParameter(f"--size must be WxH in multiples of 32, as 960x544; got '{size}'")
-    return dataclasses.replace(model, width=sides[0], height=sides[1])
+
+def network_size(
+    model: Model, size: str, camera: tuple[int, int] | None = None, option: str = "--network-size"
+) -> Model:
+    """``Model.sized``; what it refuses is bad usage of ``option``."""
+    from drive_seg.errors import ConfigError
+
+    try:
+        return model.sized(size, camera)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error

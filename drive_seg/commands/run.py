@@ -14,6 +14,7 @@ from drive_seg.commands.options import (
     Debug,
     Latency,
     ModelName,
+    NetworkSize,
     Output,
     Overwrite,
     Precision,
@@ -24,6 +25,7 @@ from drive_seg.commands.options import (
     Track,
     TrackMaxAge,
     Weather,
+    network_size,
 )
 from drive_seg.errors import DriveSegError
 
@@ -50,6 +52,7 @@ def run(
     model: ModelName = "default",
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
+    size: NetworkSize = "auto",
     frames: Annotated[
         int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
     ] = 0,
@@ -83,7 +86,7 @@ def run(
     from drive_seg.offline.opening import open_offline
     from drive_seg.offline.runner import run as run_all
     from drive_seg.offline.sinks import open_sink
-    from drive_seg.offline.sources import open_source
+    from drive_seg.offline.sources import camera_size, open_source
     from drive_seg.postprocess import FusionOptions
     from drive_seg.resources import find_model
     from drive_seg.tracking import TrackingOptions
@@ -93,10 +96,10 @@ def run(
         raise typer.BadParameter("it takes a bag as source and a bag (.mcap, .bag2) as OUT", param_hint="--copy-inputs")
     limit = frames or (SIM_FRAMES if source == "sim" else None)
     total = min((n for n in (limit, opened.count) if n is not None), default=None)
-    card = load_model(find_model(model))
+    card = network_size(load_model(find_model(model)), size, camera_size(opened))
     options = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
     tracking = TrackingOptions(track_max_age) if track else None
-    with open_offline(card.path, backend.value, precision.value, options, latency, tracking=tracking) as pipeline:
+    with open_offline(card, backend.value, precision.value, options, latency, tracking=tracking) as pipeline:
         sink = open_sink(out, card.labels, opened.fps, overwrite, overlay)
         with progress_bar(f"segmenting {Path(source).name}", total) as progress:
             entries = BagCopy(opened) if copy_inputs and isinstance(opened, BagSource) else opened

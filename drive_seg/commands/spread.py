@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from drive_seg.commands.options import network_size
 
 if TYPE_CHECKING:
     from drive_seg.offline.chunks import Job, Spread
@@ -14,16 +17,26 @@ if TYPE_CHECKING:
 
 
 def evaluate_bags(
-    source: str, job: Job, environment: Mapping[str, Any], cluster: tuple[str, int] | None, chunk_seconds: float
+    source: str,
+    job: Job,
+    size: str,
+    environment: Mapping[str, Any],
+    cluster: tuple[str, int] | None,
+    chunk_seconds: float,
 ) -> tuple[Judged, WorstFrames]:
     """Evaluate a bag, or those of a list.
 
     Args:
         source: a bag, or a ``.txt`` with one per line.
+        size: of the network's input, as given to ``--network-size``; the first bag has the images that it is fitted to.
         cluster: address and number of workers of Ray; None does all of it here.
     """
     from drive_seg.commands.terminal import progress_bar, warn
+    from drive_seg.model import load_model
+    from drive_seg.offline.bags import BagSource
     from drive_seg.offline.chunks import evaluate_chunks, one_after_another, plan, read_list
+    from drive_seg.offline.sources import camera_size
+    from drive_seg.resources import find_model
 
     bags = read_list(Path(source)) if Path(source).suffix == ".txt" else [source]
     bags = [str(Path(bag).expanduser().resolve()) for bag in bags]
@@ -37,5 +50,8 @@ def evaluate_bags(
             spread = connected.spread
             around["workers"] = connected.workers
         chunks, images = plan(bags, job.topic, chunk_seconds if cluster is not None else None)
+        card = load_model(find_model(job.model))
+        card = network_size(card, size, camera_size(BagSource(Path(bags[0]), job.topic)))
+        job = replace(job, network=(card.width, card.height))
         progress = stack.enter_context(progress_bar(f"evaluating {Path(source).name}", images or None))
         return evaluate_chunks(job, chunks, spread, around, progress, warn)

@@ -37,6 +37,7 @@ class FolderRule:
     read from ``labels_orig/``, -> code; wins, and tells riders from walkers where the source does.
     without: folders (below the data root) whose image names are left out, so that nothing held out is learnt.
     guess_instances: take single, compact components as instances (see ``components``).
+    first: only so many of the images, in name order; 0 takes all.
     """
 
     folder: str
@@ -44,6 +45,7 @@ class FolderRule:
     original: dict[int, int] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     guess_instances: bool = True
+    first: int = 0
 
 
 _PEOPLE = {4: PEDESTRIAN_OR_CYCLIST}
@@ -51,8 +53,13 @@ _VAL = ("camvid32/val", "camvid11/val")
 _JOINED = {**_PEOPLE, 1: ROAD_OR_MARKING}
 _CITYSCAPES = {24: 4, 25: 5, 33: VOID}
 """Person, rider, bicycle. Bicycles are ridden (part of the cyclist) or parked (background); nobody says which."""
+_CAMVID32 = {16: 4, 7: 4, 2: 5}
+"""Pedestrian, child, bicyclist."""
+CAMSEQ_LEARNT = 40
+"""Frames of the labelled sequence that may be learnt from: its first 2.7 s. Validate on what comes after frame 50."""
 RULES = {
-    "camvid32": FolderRule("camvid32/train", _PEOPLE, {16: 4, 7: 4, 2: 5}, _VAL),
+    "camvid32": FolderRule("camvid32/train", _PEOPLE, _CAMVID32, _VAL),
+    "camseq": FolderRule("camvid32/val", _PEOPLE, _CAMVID32, first=CAMSEQ_LEARNT),
     "camvid11": FolderRule("camvid11/train", _JOINED, {9: 4, 10: 5}, (*_VAL, "camvid32/train")),
     "kitti": FolderRule("kitti_semantic", _JOINED, _CITYSCAPES),
     "bdd100k": FolderRule("bdd100k_sample/train", _JOINED, _CITYSCAPES),
@@ -101,7 +108,7 @@ def _load_folder(rule: FolderRule, root: Path) -> list[Sample]:
             instances, classes = unknown_instances(codes), np.zeros(1, np.uint8)
         return Sample(_read_rgb(image), codes, instances, classes)
 
-    return _read_all(root / rule.folder / "images", read, held_out)
+    return _read_all(root / rule.folder / "images", read, held_out, rule.first)
 
 
 def _load_pennfudan(folder: Path) -> list[Sample]:
@@ -145,10 +152,11 @@ def _load_coco(folder: Path) -> list[Sample]:
     return _read_all(folder / "images", read, set())
 
 
-def _read_all(folder: Path, read: Callable[[Path], Sample], held_out: set[str]) -> list[Sample]:
+def _read_all(folder: Path, read: Callable[[Path], Sample], held_out: set[str], first: int = 0) -> list[Sample]:
     if not folder.is_dir():
         raise ConfigError(f"training images {folder} do not exist; point data_root at the folder that holds them")
-    samples = [read(path) for path in sorted(folder.iterdir()) if path.stem not in held_out]
+    paths = sorted(folder.iterdir())[: first or None]
+    samples = [read(path) for path in paths if path.stem not in held_out]
     if not samples:
         raise ConfigError(f"{folder} holds no training image (after leaving out {len(held_out)} held-out names)")
     return samples

@@ -13,9 +13,11 @@ from drive_seg import Pipeline
 from drive_seg.engines import FunctionEngine
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
+from drive_seg.letterbox import fitted_size
 from drive_seg.network.deploy import DeployedNet
+from drive_seg.network.export import DEFAULT_SIZE
 from drive_seg.network.panoptic import PanopticNet
-from drive_seg.network.validate import HELD_OUT_SEED, validate_folder, validate_simulator
+from drive_seg.network.validate import HELD_OUT_SEED, folder_camera, validate_folder, validate_simulator
 
 _SIZE = (1280, 720)
 
@@ -24,11 +26,13 @@ _SIZE = (1280, 720)
 class HeldOut:
     """What to validate on.
 
-    folder: below the data root, with images/ and labels/; empty for none. drives: simulator drives, one frame of each.
+    folder: below the data root, with images/ and labels/; empty for none. skip: so many of its images, in name order,
+    are left out, because something learns from them. drives: simulator drives, one frame of each.
     every: steps between two validations, 0 for none.
     """
 
     folder: str = ""
+    skip: int = 0
     drives: int = 0
     every: int = 0
 
@@ -39,13 +43,19 @@ def score(net: PanopticNet, held_out: HeldOut, data_root: Path) -> dict[str, flo
     Measured through the pipeline, so that it is what a user gets: letterbox, fusion, native pixels.
     """
     figures: dict[str, float] = {}
-    with Pipeline(FunctionEngine(_Function(net)), DRIVING) as pipeline:
-        if held_out.folder:
-            figures["miou"] = validate_folder(pipeline, data_root / held_out.folder)["iou"]["mean"]
-        if held_out.drives:
-            seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + held_out.drives)
+    if held_out.folder:
+        folder = data_root / held_out.folder
+        with _pipeline(net, folder_camera(folder)) as pipeline:
+            figures["miou"] = validate_folder(pipeline, folder, held_out.skip)["iou"]["mean"]
+    if held_out.drives:
+        seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + held_out.drives)
+        with _pipeline(net, _SIZE) as pipeline:
             figures["pq"] = validate_simulator(pipeline, seeds, *_SIZE)["pq"]["mean"]
     return {"score": float(np.mean(list(figures.values()))), **figures}
+
+
+def _pipeline(net: PanopticNet, camera: tuple[int, int]) -> Pipeline:
+    return Pipeline(FunctionEngine(_Function(net), fitted_size(camera, DEFAULT_SIZE)), DRIVING)
 
 
 class _Function:

@@ -31,15 +31,16 @@ HELD_OUT_SEED = 1_000_000
 HELD_OUT_FRAME = 30
 
 
-def labelled_folder(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Images (RGB) and labels of ``folder/images`` and ``folder/labels``, in name order.
+def labelled_folder(folder: Path, skip: int = 0) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Images (RGB) and labels of ``folder/images`` and ``folder/labels``, in name order, without the first ``skip``.
 
     Raises:
         SourceError: the folder holds no image, or an image has no label.
     """
-    paths = sorted((folder / "images").glob("*"))
+    paths = sorted((folder / "images").glob("*"))[skip:]
     if not paths:
-        raise SourceError(f"{folder}/images holds no image; expected images/ and labels/ with equal file stems")
+        after = f" after the first {skip}" if skip else ""
+        raise SourceError(f"{folder}/images holds no image{after}; expected images/ and labels/ with equal file stems")
     for path in paths:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         label = cv2.imread(str(folder / "labels" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
@@ -48,18 +49,32 @@ def labelled_folder(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[n
         yield np.ascontiguousarray(image[..., ::-1]), np.asarray(label, np.uint8)
 
 
-def validate_folder(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
+def folder_camera(folder: Path) -> tuple[int, int]:
+    """(width, height) of the first image; the network's input takes their shape.
+
+    Raises:
+        SourceError: as ``labelled_folder``.
+    """
+    image, _ = next(labelled_folder(folder))
+    return image.shape[1], image.shape[0]
+
+
+def validate_folder(pipeline: Pipeline, folder: Path, skip: int = 0) -> dict[str, Any]:
     """IoU on a labelled folder whose people include riders: pedestrian and cyclist count as one class."""
     confusion = Confusion(len(pipeline.labels))
     frames = 0
-    for image, label in labelled_folder(folder):
+    for image, label in labelled_folder(folder, skip):
         confusion.add_masks(label, pipeline(image).mask)
         frames += 1
-    return {"frames": frames, "backend": _backend(pipeline), "iou": _joint_ious(confusion, pipeline.labels)}
+    return {"frames": frames, **_engine(pipeline), "iou": _joint_ious(confusion, pipeline.labels)}
 
 
-def _backend(pipeline: Pipeline) -> str:
-    return f"{pipeline.engine.info.backend} {pipeline.engine.info.precision}"
+def _engine(pipeline: Pipeline) -> dict[str, str]:
+    width, height = pipeline.network_size
+    return {
+        "backend": f"{pipeline.engine.info.backend} {pipeline.engine.info.precision}",
+        "network": f"{width}x{height}",
+    }
 
 
 def _joint_ious(confusion: Confusion, labels: LabelSet) -> dict[str, float]:
@@ -94,7 +109,7 @@ def validate_simulator(pipeline: Pipeline, drives: Iterable[int], width: int, he
     quality = {label.name: counts.qualities(label.id)[0] for label in labels}
     return {
         "frames": frames,
-        "backend": _backend(pipeline),
+        **_engine(pipeline),
         "iou": {"mean": float(np.nanmean(list(ious.values()))), **ious},
         "pq": {"mean": float(np.nanmean(list(quality.values()))), **quality},
     }
@@ -106,6 +121,7 @@ def main() -> None:
     parser.add_argument("--model", default="default", help="name of a shipped model or path of a sidecar")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--folder", type=Path, help="folder with images/ and labels/")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many images of it, in name order")
     parser.add_argument("--drives", type=int, default=0, help="simulator drives, one frame of each")
     parser.add_argument("--size", default="1280x720", help="WxH of the simulator's frames")
     parser.add_argument("--write", action="store_true", help="put the figures into the model's sidecar")
@@ -114,15 +130,16 @@ def main() -> None:
         parser.error("nothing to measure on: give --folder, --drives, or both")
     command = "python -m drive_seg.network.validate"
     report: dict[str, object] = {}
-    with open_pipeline(arguments.model, arguments.backend) as pipeline:
-        if arguments.folder is not None:
-            name = "/".join(arguments.folder.resolve().parts[-2:])
-            command += f" --folder {name}"
-            report[name] = validate_folder(pipeline, arguments.folder)
-        if arguments.drives:
-            width, height = (int(side) for side in arguments.size.split("x"))
-            command += f" --drives {arguments.drives} --size {arguments.size}"
-            seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.drives)
+    if arguments.folder is not None:
+        name = "/".join(arguments.folder.resolve().parts[-2:])
+        command += f" --folder {name}" + (f" --skip {arguments.skip}" if arguments.skip else "")
+        with open_pipeline(arguments.model, arguments.backend, camera=folder_camera(arguments.folder)) as pipeline:
+            report[name] = validate_folder(pipeline, arguments.folder, arguments.skip)
+    if arguments.drives:
+        width, height = (int(side) for side in arguments.size.split("x"))
+        command += f" --drives {arguments.drives} --size {arguments.size}"
+        seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.drives)
+        with open_pipeline(arguments.model, arguments.backend, camera=(width, height)) as pipeline:
             report["simulator"] = validate_simulator(pipeline, seeds, width, height)
     report = {"command": command, **report}
     if arguments.write:

@@ -47,6 +47,7 @@ class Job:
         worst: how many pictures of worst frames to keep.
         latency: one frame at a time.
         tracking: None does not track.
+        network: (width, height) of the network's input; None is the model's own.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Job:
     worst: int = 0
     latency: bool = False
     tracking: TrackingOptions | None = None
+    network: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,20 @@ def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = 
 
 
 @lru_cache(maxsize=1)
-def _pipeline(model: str, backend: str, precision: str, fusion: FusionOptions, latency: bool, threads: int) -> Pipeline:
+def _pipeline(
+    model: str,
+    network: tuple[int, int] | None,
+    backend: str,
+    precision: str,
+    fusion: FusionOptions,
+    latency: bool,
+    threads: int,
+) -> Pipeline:
     """The pipeline of this process: the chunks that come to it are of one job."""
-    return open_offline(model, backend, precision, fusion, latency, threads)
+    card = load_model(find_model(model))
+    if network is not None:
+        card = replace(card, width=network[0], height=network[1])
+    return open_offline(card, backend, precision, fusion, latency, threads)
 
 
 def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
@@ -147,7 +160,7 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
     Raises:
         DriveSegError: nothing of it can be done.
     """
-    pipeline = _pipeline(job.model, job.backend, job.precision, job.fusion, job.latency, job.threads)
+    pipeline = _pipeline(job.model, job.network, job.backend, job.precision, job.fusion, job.latency, job.threads)
     truth = open_chunk_truth(job, chunk, pipeline)
     gallery = WorstFrames(job.worst)
     witness = None if job.tracking is None else Witness()

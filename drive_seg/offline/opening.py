@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from drive_seg.engines import EngineOptions
+from drive_seg.model import Model
 from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.tracking import TrackingOptions
 
 
 def open_offline(
-    model: str | Path = "default",
+    model: str | Path | Model = "default",
     backend: str = "auto",
     precision: str = "auto",
     options: FusionOptions = FusionOptions(),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from drive_seg.decode import decode_compressed
 from drive_seg.errors import MalformedImage, SourceError
-from drive_seg.frame import Frame
+from drive_seg.frame import CompressedImage, Frame
 
 DEFAULT_FPS = 30.0
 """Frame rate of sources that do not know theirs: image folders, some cameras."""
@@ -68,6 +69,24 @@ def origin_of(frame: Frame) -> Origin:
     if isinstance(frame.token, Origin):
         return frame.token
     return Origin(str(frame.stamp_ns), recorded_ns=frame.stamp_ns)
+
+
+def camera_size(source: Source) -> tuple[int, int] | None:
+    """(width, height) of the first readable image; None where there is none, or it cannot be looked at twice.
+
+    The source can be iterated from its beginning afterwards.
+    """
+    if source.live:
+        return None
+    try:
+        for entry in source:
+            if isinstance(entry, Frame):
+                image = entry.image
+                image = decode_compressed(image) if isinstance(image, CompressedImage) else image
+                return image.width, image.height
+    except (SourceError, MalformedImage):
+        pass  # whoever runs the source is told
+    return None
 
 
 def is_live(spec: str) -> bool:

@@ -16,9 +16,10 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from drive_seg.config import Config
 from drive_seg.errors import DriveSegError, EngineLost
 from drive_seg.ros.diagnostics import Diagnostics
+from drive_seg.ros.opening import Improver, Opener, improve, open_configured
 from drive_seg.ros.parameters import NodeParameters
 from drive_seg.ros.process import run
-from drive_seg.ros.session import Improver, Opener, Session, build_tensorrt, open_configured
+from drive_seg.ros.session import Session
 
 _WATCH_S = 0.5
 
@@ -55,7 +56,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
 
     Args:
         opener: opens the pipeline of a configuration.
-        improver: see ``session.Improver``.
+        improver: says what would be better than the pipeline that serves.
 
     Raises:
         ConfigError: a parameter given at start-up is refused.
@@ -65,7 +66,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         self,
         name: str = "drive_seg",
         opener: Opener = open_configured,
-        improver: Improver = build_tensorrt,
+        improver: Improver = improve,
         **options: Any,
     ) -> None:
         super().__init__(name, **options)
@@ -98,9 +99,15 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
             self.trigger_activate()
 
     def _look_after_engine(self) -> None:
-        """An engine whose device is gone takes the node through the error state to unconfigured."""
-        if self.session is not None and self.session.worker.lost is not None:
+        """An engine whose device is gone takes the node through the error state to unconfigured; a better one may be
+        had by now.
+        """
+        if self.session is None:
+            return
+        if self.session.worker.lost is not None:
             self.trigger_deactivate()
+        else:
+            self.session.improve()
 
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -12,88 +12,23 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from drive_seg.config import Config
-from drive_seg.engines import EngineInfo, EngineOptions, availability
-from drive_seg.frame import CameraImage, Frame, PanopticResult, StageTimes
-from drive_seg.model import load_model
-from drive_seg.pipeline import Pipeline, open_pipeline
-from drive_seg.postprocess import FusionOptions
-from drive_seg.resources import find_model
+from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, StageTimes
+from drive_seg.pipeline import Pipeline
 from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.complaints import Complaints
+from drive_seg.ros.opening import Improver, Opener, Size, fusion_options, improve, tracking_options
 from drive_seg.ros.publishers import CameraOutput
-from drive_seg.stages import Allocator, fresh
+from drive_seg.stages import fresh
 from drive_seg.telemetry import LatencyLog
-from drive_seg.tracking import TrackingOptions
-from drive_seg.upgrade import Make, Step, Upgrade
+from drive_seg.upgrade import Better, Step, Upgrade
 from drive_seg.worker import Worker
 
 _USUAL_SIZE = (1280, 720)
 _WARM_UP_FRAMES = 4
+_REST_S = 10.0
+"""Least time between two changes of the engine: a camera that changes its size all the time must not keep it busy."""
 _NO_CAMERA = ""
 """Warm-up frames of an engine that is not serving yet: the messages of the cameras are in use by the one that is."""
-
-Opener = Callable[[Config, Allocator], Pipeline]
-"""Opens the pipeline of a configuration; called on the worker's thread."""
-Improver = Callable[[Config, EngineInfo, Allocator], Make | None]
-"""What makes a better pipeline than the one that was opened; None where that is the best."""
-
-
-def open_configured(config: Config, allocate: Allocator, backend: str = "") -> Pipeline:
-    """The pipeline that ``config`` describes, with room for one frame of every camera in a batch.
-
-    Args:
-        backend: instead of the one of ``config``.
-    """
-    return open_pipeline(
-        config.model,
-        backend or config.backend,
-        options=fusion_options(config),
-        allocate=allocate,
-        engine_options=engine_options(config),
-    )
-
-
-def engine_options(config: Config) -> EngineOptions:
-    """How ``config`` wants its engine."""
-    return EngineOptions(
-        precision=config.precision,
-        max_batch=len(config.cameras),
-        gpu_id=config.gpu_id,
-        cache_dir=config.cache_path,
-    )
-
-
-def build_tensorrt(config: Config, info: EngineInfo, allocate: Allocator) -> Make | None:
-    """TensorRT where ``auto`` could have it but its engine has to be built first: that takes minutes."""
-    if config.backend != "auto" or info.backend == "tensorrt" or not availability(config.gpu_id)[0].available:
-        return None
-    model = load_model(find_model(config.model))
-    if model.decoder is not None:
-        return None
-
-    def make(step: Step, cancelled: Callable[[], bool]) -> Pipeline:
-        from drive_seg.engines.planned import plan_for
-
-        plan_for(model, engine_options(config), step, cancelled)
-        return open_configured(config, allocate, "tensorrt")
-
-    return make
-
-
-def fusion_options(config: Config, confidence: bool = False, lanes: bool = False) -> FusionOptions:
-    """The thresholds of ``config``, and what is wanted beside the maps."""
-    return FusionOptions(
-        score_threshold=config.score_threshold,
-        min_instance_area=config.min_instance_area,
-        output_resolution=config.output_resolution,
-        confidence=confidence,
-        lanes=lanes,
-    )
-
-
-def tracking_options(config: Config) -> TrackingOptions | None:
-    """How ``config`` follows instances, if at all."""
-    return TrackingOptions(config.track_max_age_s) if config.tracking else None
 
 
 class Session:
@@ -105,15 +40,13 @@ class Session:
         node: owns the topics.
         config: called for the current configuration; live parameters change it.
         opener: opens the pipeline.
-        improver: see ``Improver``.
+        improver: says what would be better than the pipeline that serves.
 
     Raises:
         DriveSegError: the model or the engine cannot be opened; nothing is left behind.
     """
 
-    def __init__(
-        self, node: Node, config: Callable[[], Config], opener: Opener, improver: Improver = build_tensorrt
-    ) -> None:
+    def __init__(self, node: Node, config: Callable[[], Config], opener: Opener, improver: Improver = improve) -> None:
         self._node = node
         self._config = config
         self._complaints = Complaints(node.get_logger())
@@ -122,6 +55,9 @@ class Session:
         self.latencies: Mapping[str, LatencyLog] = {camera.name: LatencyLog() for camera in self.cameras}
         self.newest: dict[str, StageTimes] = {}
         """The times of each camera's newest frame."""
+        self._improver = improver
+        self._sizes: dict[str, Size] = {}
+        self._improved: tuple[frozenset[Size], float] = (frozenset(), float("-inf"))
         self.outputs: dict[str, CameraOutput] = {}
         self.worker = Worker(
             lambda: self._open_warm(opener),
@@ -137,7 +73,8 @@ class Session:
         except BaseException:
             self._close_outputs()
             raise
-        self.upgrade = self._start_upgrade(improver)
+        self.upgrade: Upgrade | None = None
+        self._start_upgrade(frozenset())
         header = Header(stamp=node.get_clock().now().to_msg())
         for output in self.outputs.values():
             output.announce(self.pipeline.labels, header)
@@ -148,21 +85,37 @@ class Session:
         assert self.worker.pipeline is not None
         return self.worker.pipeline
 
-    def _start_upgrade(self, improver: Improver) -> Upgrade | None:
-        make = improver(self._config(), self.pipeline.engine.info, self._allocate)
-        if make is None:
-            return None
-        better: Make = make
+    def improve(self) -> None:
+        """Look for a better pipeline once the cameras' image sizes are known or have changed; to be called now and
+        then.
+        """
+        sizes, at = self._improved
+        wanted = frozenset(self._sizes.values())
+        # One at a time, and what failed once is not tried again: that may have taken minutes.
+        ready = self.upgrade is None or self.upgrade.progress.done
+        if wanted and wanted != sizes and ready and time.monotonic() - at >= _REST_S:
+            self._start_upgrade(wanted)
+            self._improved = (wanted, time.monotonic())
+
+    def _start_upgrade(self, sizes: frozenset[Size]) -> None:
+        better = self._improver(self._config(), self.pipeline, self._allocate, sizes)
+        if better is None:
+            return
+        found: Better = better
+        usual = next(iter(sizes), _USUAL_SIZE)
 
         def make_warm(step: Step, cancelled: Callable[[], bool]) -> Pipeline:
-            return self._warm(better(step, cancelled), [_NO_CAMERA] * len(self.cameras))
+            return self._warm(found.make(step, cancelled), [_NO_CAMERA] * len(self.cameras), usual)
 
         def hand_over(pipeline: Pipeline) -> None:
             info = pipeline.engine.info
-            self._node.get_logger().info(f"serving with {info.backend} {info.precision} on {info.device} from now on")
+            width, height = pipeline.network_size
+            self._node.get_logger().info(
+                f"serving with {info.backend} {info.precision}, network {width}x{height}, on {info.device} from now on"
+            )
             self.worker.replace(pipeline)
 
-        return Upgrade("building the tensorrt engine", make_warm, hand_over)
+        self.upgrade = Upgrade(found.what, make_warm, hand_over)
 
     def _open_warm(self, opener: Opener) -> Pipeline:
         pipeline = self._warm(opener(self._config(), self._allocate), [camera.name for camera in self.cameras])
@@ -170,12 +123,13 @@ class Session:
         return pipeline
 
     @staticmethod
-    def _warm(pipeline: Pipeline, cameras: Sequence[str]) -> Pipeline:
+    def _warm(pipeline: Pipeline, cameras: Sequence[str], size: Size = _USUAL_SIZE) -> Pipeline:
         """After some frames of noise: what is slow the first time must not cost live frames."""
         try:
-            width, height = _USUAL_SIZE
-            noise = np.random.default_rng(0).integers(0, 256, (height // 16, width // 16, 3), np.uint8)
-            image = CameraImage.from_rgb(noise.repeat(16, axis=0).repeat(16, axis=1))
+            width, height = size
+            noise = np.random.default_rng(0).integers(0, 256, (-(-height // 16), -(-width // 16), 3), np.uint8)
+            blocks = noise.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
+            image = CameraImage.from_rgb(np.ascontiguousarray(blocks))
             for _ in range(_WARM_UP_FRAMES):
                 for camera in cameras:
                     pipeline(Frame(image, camera, received_ns=time.monotonic_ns()))
@@ -235,8 +189,10 @@ class Session:
         self.outputs[camera].publish(result, source.info if source else None, self.pipeline.labels)
 
     def _finish(self, result: PanopticResult) -> None:
-        camera = result.frame.camera
+        camera, image = result.frame.camera, result.frame.image
         self.latencies[camera].add(result.times)
+        if not isinstance(image, CompressedImage):  # the worker has decoded those
+            self._sizes[camera] = (image.width, image.height)
         self.newest[camera] = result.times
         self.outputs[camera].finish(result)
         # Thresholds and demand may have changed; the pipeline is this thread's, so it is told here, between frames.
