@@ -121,6 +121,7 @@ class Judge:
         witness: Witness | None = None,
     ) -> None:
         self.label_map = label_map_for(truth, labels, options.label_map)
+        self.knows_lanes, self.knows_tracks = truth.lanes, truth.tracks
         self._truth = truth
         self._scorer = Scorer(self.label_map, options.tolerance, predicted_instances, witness)
         self._observe = observe
@@ -294,7 +295,13 @@ def score_source(
     progress: Progress = lambda done: None,
     warn: Warn = lambda message: None,
 ) -> Outcome:
-    """Run the pipeline over a source and have every frame judged."""
+    """Run the pipeline over a source and have every frame judged.
+
+    What the truth cannot score (lane boundaries, tracks) the pipeline is not asked for.
+    """
+    pipeline.options = replace(pipeline.options, lanes=judge.knows_lanes)
+    if not judge.knows_tracks:
+        pipeline.tracking = None
     with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
         sink = _ScoringSink(judge, (options.out or Path(scratch)) / "summary.json")
         return run(source, sink, pipeline, model_name, options.limit, progress, warn)

@@ -42,6 +42,7 @@ class TruthfulSim:
     live = False
     fps = 30.0
     instances = True
+    tracks = lanes = True
     label_map: str | None = None
 
     def __init__(self, frames: int, seed: int = 0, weather: str | None = None, size: tuple[int, int] = (1280, 720)):

@@ -25,6 +25,8 @@ class TruthSource(Protocol):
         instances: it tells objects apart.
         label_map: name of the label map that fits it, None where its classes are the model's.
         count: number of frames it has, None where that is unknown or endless.
+        tracks: it says of some frames which objects are the same as in others.
+        lanes: it has the lane boundaries of some frames.
     """
 
     name: str
@@ -32,6 +34,8 @@ class TruthSource(Protocol):
     instances: bool
     label_map: str | None
     count: int | None
+    tracks: bool
+    lanes: bool
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """The truth of a frame, None where there is none. Frames are asked for in the order of their source.

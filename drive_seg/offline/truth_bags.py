@@ -59,11 +59,12 @@ class BagTruth:
         listing, lanes = f"{base}/instances", f"{base}/lanes"
         self._listing = listing if self.topic.endswith("panoptic") and listing in there else None
         self._lane_topic = lanes if there.get(lanes) == CLOUD else None
+        self.tracks, self.lanes = self._listing is not None, self._lane_topic is not None
         wanted = [name for name in (self.topic, self._listing, self._lane_topic) if name is not None]
         self._messages = prefetch(bag_messages(path, wanted, window))
         self._waiting: dict[int, Any] = {}
         self._listed: dict[int, ListedInstances] = {}
-        self._lanes: dict[int, Any] = {}
+        self._clouds: dict[int, Any] = {}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
@@ -75,12 +76,12 @@ class BagTruth:
             if topic == self._listing:
                 self._listed[stamp] = instances_of(message, stamp)
             elif topic == self._lane_topic:
-                self._lanes[stamp] = message
+                self._clouds[stamp] = message
             else:
                 self._waiting[stamp] = message
         message, listed = self._waiting.pop(stamp_ns, None), self._listed.pop(stamp_ns, None)
-        lanes = self._lanes.pop(stamp_ns, None)
-        for kept in (self._waiting, self._listed, self._lanes):
+        lanes = self._clouds.pop(stamp_ns, None)
+        for kept in (self._waiting, self._listed, self._clouds):
             for late in sorted(stamp for stamp in kept if stamp < stamp_ns)[:-_WAITING]:
                 del kept[late]
         if message is None:
@@ -90,7 +91,7 @@ class BagTruth:
         return replace(truth, tracks=tracks, lanes=None if lanes is None else lanes_of(lanes))
 
     def _is_here(self, stamp_ns: int) -> bool:
-        beside = ((self._listing, self._listed), (self._lane_topic, self._lanes))
+        beside = ((self._listing, self._listed), (self._lane_topic, self._clouds))
         there = all(topic is None or stamp_ns in kept for topic, kept in beside)
         return stamp_ns in self._waiting and there
 
@@ -108,7 +109,7 @@ class BagTruth:
     def close(self) -> None:
         """Close the bag."""
         self._waiting.clear()
-        self._lanes.clear()
+        self._clouds.clear()
         self._listed.clear()
         self._messages.close()
 

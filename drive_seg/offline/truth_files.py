@@ -33,6 +33,7 @@ class FolderTruth:
         lanes: the lane boundaries of the frames, where the folder has them.
         suffix: endings that images have and their truth has not, such as ``_leftImg8bit``.
         listed: ``instances.jsonl``, whose ids say which objects are the same in several frames.
+        draws_lanes: ``decode`` finds lane boundaries in the files.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class FolderTruth:
         suffix: str = "",
         lanes: LaneReader | None = None,
         listed: Path | None = None,
+        draws_lanes: bool = False,
     ) -> None:
         self.name = name
         self.classes = classes
@@ -58,6 +60,8 @@ class FolderTruth:
         self._lanes = lanes
         rows = read_instances(listed) if listed is not None and listed.is_file() else ()
         self._tracks = {row.frame: row.tracks for row in rows if row.tracks is not None}
+        self.tracks = bool(self._tracks)
+        self.lanes = lanes is not None or draws_lanes
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``."""

@@ -132,7 +132,7 @@ def open_tusimple(path: Path) -> TruthSource:
     They are drawn through gaps and behind vehicles, so they are no truth for pixels: all of these are void.
     """
     files = png_files(path / "lane_instances")
-    return FolderTruth(str(path), files, _tusimple, TUSIMPLE, "tusimple", instances=False)
+    return FolderTruth(str(path), files, _tusimple, TUSIMPLE, "tusimple", instances=False, draws_lanes=True)
 
 
 def _tusimple(path: Path, pixels: NDArray[Any]) -> Truth:
