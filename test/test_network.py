@@ -23,7 +23,7 @@ from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
 from drive_seg.network.export import ModelCard, export_onnx, write_model
 from drive_seg.network.folders import FolderConfig
 from drive_seg.network.lite import LiteEncoder
-from drive_seg.network.losses import LossConfig, PanopticLoss, focal
+from drive_seg.network.losses import LossConfig, PanopticLoss, focal, offset_error, small_weight
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.paste import cut_out, paste
 from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, sample_of_panoptic
@@ -140,7 +140,7 @@ def test_targets_point_to_the_mass_centre() -> None:
     cell = sample.instances[1::4, 1::4] == 2
     ys, xs = np.nonzero(cell)
     reached = np.stack((4 * ys + 1.5, 4 * xs + 1.5)) + targets.offsets[:, ys, xs]
-    assert targets.member[cell].all()
+    assert (targets.pixels[cell] == len(rows)).all()
     assert np.allclose(reached, middle[:, None], atol=1e-3)
     assert targets.heat[0, int(middle[0] + 0.5) // 4, int(middle[1] + 0.5) // 4] == 1.0
     assert (targets.heat == 1).sum(axis=(1, 2)).tolist() == [2, 1, 0]
@@ -153,7 +153,7 @@ def test_unknown_instances_ask_for_no_center_and_no_offset() -> None:
     vehicle = sample.codes[1::4, 1::4] == 3
     assert not targets.known[0][vehicle].any()
     assert targets.known[1][vehicle].all(), "a vehicle is certainly no pedestrian"
-    assert not targets.member.any()
+    assert not targets.pixels.any()
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,26 @@ def test_unknown_instances_ask_for_no_center_and_no_offset() -> None:
 def test_a_set_of_classes_is_asked_for_by_its_probability(code: int, members: tuple[int, ...]) -> None:
     config = LossConfig(classes=(1.0,) * 6, hard=1.0)
     logits = torch.randn(1, 6 * 16, 3, 5)
-    loss = PanopticLoss(config).semantic(logits, torch.full((1, 16, 3, 5), code))
+    loss = PanopticLoss(config).semantic(logits, torch.full((1, 16, 3, 5), code), torch.ones(1, 3, 5))
     probability = torch.softmax(logits.view(1, 6, 16, 3, 5), 1)[:, list(members)].sum(1)
     assert torch.allclose(loss, -probability.log().mean(), atol=1e-4)
+
+
+def test_small_objects_count_more_and_all_alike_when_that_is_off() -> None:
+    pixels = torch.tensor([[[0, 16, 64, 256, 1024, 9]]], dtype=torch.int32)
+    assert small_weight(pixels, 256.0).tolist() == [[[1.0, 4.0, 2.0, 1.0, 1.0, 4.0]]]
+    assert small_weight(pixels, 0.0).unique().tolist() == [1.0]
+    offsets, wanted = torch.zeros(1, 2, 1, 6), torch.tensor([9.0, 1.0, 2.0, 3.0, 3.0, 0.0]).expand(1, 2, 1, 6)
+    weight = small_weight(pixels, 256.0) * (pixels > 0)
+    expected = 2 * (4 * 1 + 2 * 2 + 3 + 3 + 0) / (4 + 2 + 1 + 1 + 4)
+    assert offset_error(offsets, wanted, weight).item() == pytest.approx(expected)
 
 
 def test_void_pixels_have_no_gradient() -> None:
     logits = torch.randn(1, 6 * 16, 2, 2, requires_grad=True)
     codes = torch.full((1, 16, 2, 2), VOID)
     codes[:, :, 0, 0] = 3
-    PanopticLoss(LossConfig()).semantic(logits, codes).backward()
+    PanopticLoss(LossConfig()).semantic(logits, codes, torch.ones(1, 2, 2)).backward()
     assert logits.grad is not None
     assert logits.grad[..., 0, 0].abs().sum() > 0
     assert logits.grad[..., 1:, :].abs().sum() == 0

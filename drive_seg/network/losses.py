@@ -22,7 +22,8 @@ from drive_seg.network.targets import possible_classes
 @dataclass(frozen=True)
 class LossConfig:
     """Weights. ``classes``: per class id, rare and thin classes count more. ``subpixels``: drawn per step, of
-    16. ``hard``: share of the pixels, the worst, that makes half of the semantic loss."""
+    16. ``hard``: share of the pixels, the worst, that makes half of the semantic loss. ``small``: the cells of an
+    object with fewer visible pixels count more, by the root of the ratio and up to four times; 0 counts all alike."""
 
     semantic: float = 1.0
     centers: float = 0.2
@@ -30,6 +31,7 @@ class LossConfig:
     classes: tuple[float, ...] = (1.0, 1.0, 2.0, 1.3, 3.0, 3.0)
     subpixels: int = 3
     hard: float = 0.2
+    small: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class BatchTargets:
     heat: Tensor
     known: Tensor
     offsets: Tensor
-    member: Tensor
+    pixels: Tensor
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,21 @@ class PanopticLoss(nn.Module):
 
     def forward(self, maps: RawMaps, targets: BatchTargets) -> Losses:
         cfg = self.config
+        weight = small_weight(targets.pixels, cfg.small)
         return Losses(
-            cfg.semantic * self.semantic(maps.semantic, targets.codes),
+            cfg.semantic * self.semantic(maps.semantic, targets.codes, weight),
             cfg.centers * focal(maps.centers.float(), targets.heat, targets.known),
-            cfg.offsets * offset_error(maps.offsets.float(), targets.offsets, targets.member),
+            cfg.offsets * offset_error(maps.offsets.float(), targets.offsets, weight * (targets.pixels > 0)),
         )
 
-    def semantic(self, logits: Tensor, codes: Tensor) -> Tensor:
-        """logits (N, C * S, h, w), codes (N, S, h, w) -> scalar."""
+    def semantic(self, logits: Tensor, codes: Tensor, weight: Tensor) -> Tensor:
+        """logits (N, C * S, h, w), codes (N, S, h, w), weight (N, h, w) of the cells -> scalar."""
         per_class = logits.reshape(logits.shape[0], -1, codes.shape[1], *logits.shape[2:]).float()
         log_p = functional.log_softmax(per_class, dim=1).movedim(1, -1)
         allowed = self.possible[codes]
         # log of the set's probability; a single class is the set of one, where this is plain cross-entropy.
-        loss = -torch.logsumexp(log_p.masked_fill(allowed == 0, -1e4), dim=-1) * self.weight[codes]
+        loss = -torch.logsumexp(log_p.masked_fill(allowed == 0, -1e4), dim=-1)
+        loss = loss * self.weight[codes] * weight[:, None]
         valid = (self.weight[codes] > 0).sum().clamp(min=1)
         flat = loss.flatten()
         worst = flat.topk(max(1, int(self.config.hard * flat.numel())), sorted=False).values.mean()
@@ -101,7 +105,18 @@ def focal(logits: Tensor, heat: Tensor, known: Tensor) -> Tensor:
     return -(torch.where(peak, at_peak, elsewhere) * known).sum() / peak.sum().clamp(min=1)
 
 
-def offset_error(offsets: Tensor, wanted: Tensor, member: Tensor) -> Tensor:
-    """Mean |error| in pixels over the cells of known instances."""
-    error = (offsets - wanted).abs().sum(1) * member
-    return error.sum() / member.sum().clamp(min=1)
+_MOST = 4.0
+"""Times that the cells of a small object count."""
+
+
+def small_weight(pixels: Tensor, small: float) -> Tensor:
+    """(N, h, w): what each cell counts; ``pixels`` are those of its object, 0 in cells without one."""
+    if not small:
+        return torch.ones_like(pixels, dtype=torch.float32)
+    return torch.where(pixels > 0, (small / pixels.clamp(min=1)).sqrt().clamp(1.0, _MOST), 1.0)
+
+
+def offset_error(offsets: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Mean |error| in pixels over the cells of known instances, which have a weight above 0."""
+    error = (offsets - wanted).abs().sum(1) * weight
+    return error.sum() / weight.sum().clamp(min=1)

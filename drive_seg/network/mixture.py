@@ -40,7 +40,7 @@ def _open(name: str, config: TrainConfig) -> SampleSet:
 class Mixture(Dataset[tuple[Any, ...]]):
     """Training view number i, drawn from the sets by their shares; a pure function of (seed, i).
 
-    An item is (image, codes, heat, known, offsets, member), the last five as in ``targets.Targets``.
+    An item is (image, codes, heat, known, offsets, pixels), the last five as in ``targets.Targets``.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -62,4 +62,4 @@ class Mixture(Dataset[tuple[Any, ...]]):
             sample = paste(sample, self.cutouts, _MOST_PASTED, rng)
         sample = view(sample, self.config.augmentation, rng)
         targets = make_targets(sample, self.config.network.things, self.possible)
-        return sample.image, targets.codes, targets.heat, targets.known, targets.offsets, targets.member
+        return sample.image, targets.codes, targets.heat, targets.known, targets.offsets, targets.pixels

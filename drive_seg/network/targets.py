@@ -25,14 +25,15 @@ class Targets:
 
     codes: uint8 (16, h, w), sub-pixel s of a cell as in ``RawMaps``. heat: float32 (T, h, w), a Gaussian
     around every middle, exactly 1 in its cell. known: bool (T, h, w), where ``heat`` may be asked for.
-    offsets: float32 (2, h, w) pixels (dy, dx); member: bool (h, w), cells that belong to a known instance.
+    offsets: float32 (2, h, w) pixels (dy, dx); pixels: int32 (h, w), visible pixels of the known instance that a cell
+    belongs to, 0 in cells of none.
     """
 
     codes: NDArray[np.uint8]
     heat: NDArray[np.float32]
     known: NDArray[np.bool_]
     offsets: NDArray[np.float32]
-    member: NDArray[np.bool_]
+    pixels: NDArray[np.int32]
 
 
 def possible_classes(classes: int) -> NDArray[np.bool_]:
@@ -71,7 +72,8 @@ def make_targets(sample: Sample, things: tuple[int, ...], possible: NDArray[np.b
 
     grid = np.mgrid[0:h, 0:w].astype(np.float32) * CELL + (CELL - 1) / 2
     offsets = (middles[number].transpose(2, 0, 1) - grid) * member
-    return Targets(np.ascontiguousarray(codes), heat, known, offsets.astype(np.float32), member)
+    pixels = np.where(member, counts[number], 0).astype(np.int32)
+    return Targets(np.ascontiguousarray(codes), heat, known, offsets.astype(np.float32), pixels)
 
 
 _SAMPLED = ((1, 1), (2, 2), (0, 3), (3, 0), (0, 0), (3, 3))

@@ -130,7 +130,7 @@ class _Run:
         part.replace(path)
 
     def learn(self, batch: list[Tensor], step: int) -> Losses:
-        """One optimiser step on (images, codes, heat, known, offsets, member)."""
+        """One optimiser step on (images, codes, heat, known, offsets, pixels)."""
         images, codes, *rest = (part.to(self.device, non_blocking=True) for part in batch)
         self.rate = _rate(self.config, step)
         for group in self.optimizer.param_groups:
