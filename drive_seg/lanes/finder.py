@@ -34,6 +34,8 @@ _LEAST_VOTES = 5.0
 _LEAST_ROWS = 8
 _BEYOND = 3.0
 """A boundary goes on to so many times the distance of its last paint, as long as there is road."""
+_STEEPEST = 4.0
+"""And where no paint shows its curve, only as long as that bends it by less than so many columns per row."""
 
 
 class LaneFinder:
@@ -57,7 +59,7 @@ class LaneFinder:
         if self._classes is None:
             return ()
         unit = mask.shape[1] / _WIDTH
-        road, paint = (np.asarray(cv2.inRange(mask, number, number), np.uint8) for number in self._classes)
+        road, paint = ((mask == number).view(np.uint8) for number in self._classes)
         every = max(1, round(8 * unit))
         some = road[:, ::every] | paint[:, ::every]
         on_road = np.flatnonzero(np.count_nonzero(some, axis=1) > 0.02 * some.shape[1])
@@ -114,7 +116,9 @@ class LaneFinder:
         classes = mask[y, np.clip(column, 0, width - 1).astype(np.intp)]
         painted = fitted.painted[:, start:]
         last_paint = np.argmax(painted, axis=1) + start - horizon
-        reached = inside & (self._passable[classes] | painted) & (below >= last_paint[:, None] / _BEYOND)
+        steep = np.sqrt(np.abs(fitted.curves[:, 2]) / _STEEPEST)
+        end = np.minimum(last_paint, np.maximum(last_paint / _BEYOND, steep))
+        reached = inside & (self._passable[classes] | painted) & (below >= end[:, None])
         far, near = np.argmax(reached, axis=1), y.size - 1 - np.argmax(reached[:, ::-1], axis=1)
         near = np.where(reached.any(axis=1), near, far)
         open_road = self._ground[classes] & (below >= 25 * unit) & (y <= (near + start)[:, None])

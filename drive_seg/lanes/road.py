@@ -20,6 +20,7 @@ _SHIFTS = np.arange(-8.0, 9.0)
 _USUAL = -4.0
 """Where the horizon usually is: a little above the last bit of road that a network finds."""
 _MOST_STROKES = 10
+_PAIRS = tuple(np.triu_indices(count, 1) for count in range(_MOST_STROKES + 1))
 _CURVE_WEIGHT = 3e-5
 _HORIZON_WEIGHT = 5.0
 
@@ -64,7 +65,7 @@ def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
     below = np.maximum(y - horizons[:, None], 2.0)
     meets, bend = x - slope * below, 2 / below
     tolerance = (1.5 + 0.03 * below) * unit + 6 * below / rows**1.5
-    one, other = np.triu_indices(sloped.size, 1)
+    one, other = _PAIRS[sloped.size]
     apart = bend[:, one] - bend[:, other]
     usable = np.abs(apart) > 1e-4
     curve = np.where(usable, (meets[:, one] - meets[:, other]) / np.where(usable, apart, 1), np.inf)
