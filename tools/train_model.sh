@@ -24,8 +24,14 @@ $python -m drive_seg.network.teach --model out/train/driving_first/teacher.yaml 
     --set camvid11 --set kitti --set bdd100k --data "$data" -o out/taught
 say 'second half'
 $python -m drive_seg train config/train/driving.yaml --data "$data"
+say 'the second half teaches again'
+$python -m drive_seg export out/train/driving/checkpoint.pt --name teacher -o out/train/driving
+$python -m drive_seg.network.teach --model out/train/driving/teacher.yaml \
+    --set camvid11 --set kitti --set bdd100k --data "$data" -o out/taught_again
+say 'last part'
+$python -m drive_seg train config/train/driving_last.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_last/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images"
-$python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" \
+$python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write
