@@ -168,7 +168,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Instance:
-    """One thing segment. ``area`` counts native pixels; ``score`` is 0..1; ``panoptic_id`` its value in the map.
+    """One thing segment. ``area`` counts native pixels; ``score`` is 0..1 (see ``postprocess.FusionOptions``);
+    ``panoptic_id`` its value in the map.
 
     ``track`` is the same number in all frames of a camera that show this object; None without tracking.
     """

@@ -2,7 +2,7 @@
 
 The grouping is that of Panoptic-DeepLab (Cheng et al., CVPR 2020, section 3.2), class by class: a thing pixel
 votes for the place its cell's offset points to and joins the nearest centre of its own class. A class that has
-pixels but no centre falls back to connected components, so that nothing seen is lost for want of a peak.
+pixels but no centre falls back to connected components, which score as the lowest centre there could be.
 
 All sums run over *runs* (maximal horizontal stretches of one segment) with the number of native pixels each
 network pixel stands for as weight: areas and boxes are exact in native pixels without touching the native maps.
@@ -37,8 +37,8 @@ class FusionOptions:
     """Thresholds of the fusion.
 
     Attributes:
-        score_threshold: instances whose score is below it become unlabelled. The score is the geometric mean of
-            the centre's heat and the segment's mean class confidence, 0..1.
+        score_threshold: instances whose score is below it become unlabelled. The score is (heat of the centre
+            * mean confidence of the segment's pixels) ** 0.75, 0..1: where it is 0.3, objects begin to be right.
         min_instance_area: instances with fewer native pixels become unlabelled.
         output_resolution: ``native`` (camera pixels) or ``network`` (network pixels without the letterbox bars).
         center_threshold: peaks below it are no centres; a connected component without a centre scores as this heat.
@@ -50,7 +50,7 @@ class FusionOptions:
     score_threshold: float = 0.3
     min_instance_area: int = 64
     output_resolution: str = "native"
-    center_threshold: float = 0.1
+    center_threshold: float = 0.3
     max_centers: int = 128
     confidence: bool = False
     lanes: bool = False
@@ -239,7 +239,8 @@ class PostProcessor:
         size = np.bincount(run_segment, run_length, count)
         certainty = np.add.reduceat(raw.confidence[index].reshape(-1)[pixels], starts, dtype=np.uint32)
         mean_confidence = np.bincount(run_segment, certainty, count) / (255.0 * np.maximum(size, 1))
-        score = np.sqrt(np.clip(segments.heat, 0.0, 1.0) * mean_confidence)
+        root = np.sqrt(np.clip(segments.heat, 0.0, 1.0) * mean_confidence)
+        score = root * np.sqrt(root)
         kept = (area >= max(options.min_instance_area, 1)) & (score >= options.score_threshold)
         kept[_NO_SEGMENT] = False
 

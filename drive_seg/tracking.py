@@ -31,7 +31,7 @@ TENTATIVE_AGE_S = 0.2
 MAX_TRACKS = 512
 """Most tracks of a camera that are kept while unseen; those lost longest go first."""
 
-_CERTAIN_SCORE = 0.5
+_CERTAIN_SCORE = 0.35
 _CLEAR_IOU, _LEAST_IOU, _LEAST_IOU_UNCERTAIN = 0.5, 0.2, 0.3
 _LEAST_SHARE, _SHARE_AGE_S = 0.7, 0.5
 _MARGIN, _MARGIN_PER_S, _MOST_MARGIN = 0.1, 0.4, 0.5

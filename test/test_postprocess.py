@@ -107,7 +107,7 @@ def brute_force(
             if segment[0] != class_id:
                 continue
             own = [confidence[p] for p, o in owner.items() if o == segment]
-            score = float(np.sqrt(heat_of[segment] * (sum(map(int, own)) / (255.0 * len(own)))))
+            score = (heat_of[segment] * (sum(map(int, own)) / (255.0 * len(own)))) ** 0.75
             if len(members) >= max(1, options.min_instance_area) and score >= options.score_threshold:
                 scored.append((-score, members))
         for k, (negative, members) in enumerate(sorted(scored, key=lambda item: item[0]), start=1):
@@ -139,7 +139,7 @@ def check_invariants(result: PanopticResult) -> None:
     thing_share=st.sampled_from([0.05, 0.3]),
     native=st.tuples(st.integers(1, 150), st.integers(1, 110)),
     minimum=st.sampled_from([0, 40]),
-    threshold=st.sampled_from([0.0, 0.45]),
+    threshold=st.sampled_from([0.0, 0.2, 0.45]),
     map_stride=st.sampled_from([1, 2, 4]),
 )
 def test_fusion_equals_brute_force(

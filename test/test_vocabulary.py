@@ -132,6 +132,7 @@ def test_sidecar_round_trip_and_digest(tmp_path: Path) -> None:
             "NHWC",
         ),
         ({"labels": "road"}, "must have id|malformed"),
+        ({"labels": [{"id": 0, "name": "car", "thing": True, "color": [1, 2, 3]}]}, "label 0, 'car', is a thing"),
         ({"outputs": {"sematic": "x"}}, "malformed"),
     ],
 )

@@ -19,6 +19,7 @@ from drive_seg.foreign import Decoder
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import UNLABELLED
 from drive_seg.model import Model
+from drive_seg.postprocess import FusionOptions
 
 MAX_COMPONENTS = 128
 """Most objects of one frame, the largest first; what is left becomes unlabelled."""
@@ -137,7 +138,8 @@ class ForeignTensors:
                 continue
             y, x = np.nonzero(own)
             nearest = np.argmin((x - middle[0]) ** 2 + (y - middle[1]) ** 2)
-            # Post-processing takes the root of heat times confidence: a heat of its confidence scores as that.
-            centers[channel, y[nearest], x[nearest]] = max(0.1, float(confidence[inside].mean()) / 255.0)
+            # Post-processing scores (heat * confidence) ** 0.75: with this heat that is the confidence.
+            certainty = float(confidence[inside].mean()) / 255.0
+            centers[channel, y[nearest], x[nearest]] = max(FusionOptions.center_threshold, certainty ** (1 / 3))
             offsets[0, y, x] = (y[nearest] - y) * stride
             offsets[1, y, x] = (x[nearest] - x) * stride

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from drive_seg.config import Config
+from drive_seg.errors import DriveSegError
 from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, StageTimes
 from drive_seg.pipeline import Pipeline
 from drive_seg.ros.cameras import CameraInput
@@ -94,8 +95,11 @@ class Session:
         # One at a time, and what failed once is not tried again: that may have taken minutes.
         ready = self.upgrade is None or self.upgrade.progress.done
         if wanted and wanted != sizes and ready and time.monotonic() - at >= _REST_S:
-            self._start_upgrade(wanted)
             self._improved = (wanted, time.monotonic())
+            try:
+                self._start_upgrade(wanted)
+            except DriveSegError as error:  # the sidecar may have changed since; what serves goes on
+                self._node.get_logger().warning(f"the engine stays as it is: {error}")
 
     def _start_upgrade(self, sizes: frozenset[Size]) -> None:
         better = self._improver(self._config(), self.pipeline, self._allocate, sizes)

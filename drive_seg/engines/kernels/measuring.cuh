@@ -20,12 +20,13 @@ __device__ inline void add_stretch(const Frame& f, int segment, int begin, int e
     raise(&s->y_end, bottom);
 }
 
-// The geometric mean of the centre's heat and the mean confidence.
+// (The centre's heat times the mean confidence) to the power of 3/4, by roots, which are exact everywhere.
 __device__ inline double score_of(const Segment* s) {
     const unsigned long long both = __ldcg(&s->size_and_certainty);
     const double size = double(max(uint32_t(both >> 32), 1u)), certainty = double(uint32_t(both));
     const double mean = __ddiv_rn(certainty, __dmul_rn(255.0, size));
-    return __dsqrt_rn(__dmul_rn(double(fminf(fmaxf(s->heat, 0.0f), 1.0f)), mean));
+    const double root = __dsqrt_rn(__dmul_rn(double(fminf(fmaxf(s->heat, 0.0f), 1.0f)), mean));
+    return __dmul_rn(root, __dsqrt_rn(root));
 }
 
 struct Standing {
