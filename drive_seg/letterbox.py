@@ -53,11 +53,19 @@ class Axis:
         starts: int32 (network / stride + 1,): those sampled from cell c are the native columns ``starts[c]``
             up to but excluding ``starts[c + 1]``.
         weights: int32 (network / stride,) how many native columns that is; 0 in the padding.
+        halves: int32 (native,) the half cell that the middle of each native column lies in: ``halves // 2 == cells``.
     """
 
     cells: NDArray[np.int32]
     starts: NDArray[np.int32]
     weights: NDArray[np.int32]
+    halves: NDArray[np.int32]
+
+    @cached_property
+    def half_starts(self) -> NDArray[np.int32]:
+        """int32 (2 * network / stride + 1,): as ``starts``, of half cells."""
+        count = 2 * len(self.weights)
+        return np.searchsorted(self.halves, np.arange(count + 1, dtype=np.int32)).astype(np.int32)
 
     @cached_property
     def window(self) -> slice:
@@ -125,9 +133,10 @@ class Geometry:
             if stride < 1 or self.network[0] % stride or self.network[1] % stride:
                 raise ValueError(f"stride must divide the network size {self.network}, got {stride}")
             (width, height), (net_width, net_height) = self.native, self.network
-            columns = (self.x0 + nearest(self.content_width, width)) // stride
-            rows = (self.y0 + nearest(self.content_height, height)) // stride
-            found = _axis(columns, net_width // stride), _axis(rows, net_height // stride)
+            found = (
+                _axis(self.x0, self.content_width, width, stride, net_width // stride),
+                _axis(self.y0, self.content_height, height, stride, net_height // stride),
+            )
             self._axes[stride] = found
         return found
 
@@ -206,9 +215,13 @@ def nearest(source: int, size: int) -> NDArray[np.int32]:
     return np.asarray(taken[0], np.int32)
 
 
-def _axis(cells: NDArray[np.int32], count: int) -> Axis:
+def _axis(begin: int, content: int, native: int, stride: int, count: int) -> Axis:
+    """Of ``native`` pixels over ``content`` network pixels from ``begin`` on, in ``count`` cells."""
+    cells = (begin + nearest(content, native)) // stride
     starts = np.searchsorted(cells, np.arange(count + 1, dtype=np.int32)).astype(np.int32)
     weights = np.diff(starts)
-    for table in (cells, starts, weights):
+    within = 2 * begin + nearest(2 * content, native) - 2 * stride * cells
+    halves = 2 * cells + (within >= stride)
+    for table in (cells, starts, weights, halves):
         table.setflags(write=False)  # shared through the cache
-    return Axis(cells, starts, weights)
+    return Axis(cells, starts, weights, halves)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.corners import are_cut, cut_corners
 from drive_seg.frame import Box, Frame, Instance, PanopticResult, RawOutputs
 from drive_seg.labels import (
     MAX_INSTANCES_PER_CLASS,
@@ -80,6 +81,7 @@ class _Tables:
         (width, height), (map_w, map_h), (cell_w, cell_h) = network, maps, cells
         self.stride = width // map_w
         across, down = geometry.axes(self.stride)
+        self.cut = are_cut(geometry, self.stride)
         self.content = (down.window, across.window)
         self.row_weight = down.weights
         self.columns_before = across.starts  # native columns left of each map column: a run's width is a difference
@@ -171,6 +173,7 @@ class PostProcessor:
         self._mask_lut = np.where(known, ids, UNLABELLED).astype(np.uint8)
         self._panoptic_lut = np.where(known, ids, PANOPTIC_UNLABELLED).astype(np.uint16)
         self._channel_of = np.zeros(256, np.int32)
+        self._stuff = known & ~labels.is_thing
         self._thing_ids = np.array([label.id for label in labels.things], np.intp)
         self._channel_of[self._thing_ids] = np.arange(self._thing_ids.size)
 
@@ -186,14 +189,22 @@ class PostProcessor:
         def output(name: str, small: NDArray[Any]) -> NDArray[Any]:
             return self._output(frame, name, small, geometry, tables, options)
 
+        maps = output("mask", mask), output("panoptic", panoptic)
+        content = mask[tables.content]
+        if options.output_resolution == "native" and tables.cut:
+            corners = cut_corners(mask, tables.content, self._stuff)
+            places, classes = corners.places(geometry, tables.stride)
+            for whole in maps:
+                whole.reshape(-1)[places] = classes
+            content = corners.shown(content, geometry, tables.stride) if options.lanes else content
         return PanopticResult(
             frame=frame,
-            mask=output("mask", mask),
-            panoptic=output("panoptic", panoptic),
+            mask=maps[0],
+            panoptic=maps[1],
             instances=instances,
             native_size=geometry.native,
             confidence=output("confidence", raw.confidence[index]) if options.confidence else None,
-            lanes=self._find_lanes(mask[tables.content], geometry.native) if options.lanes else None,
+            lanes=self._find_lanes(content, geometry.native) if options.lanes else None,
         )
 
     def _fuse_things(

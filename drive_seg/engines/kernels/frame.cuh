@@ -88,7 +88,7 @@ struct Frame {
     const int32_t* cell_rows;    // (cell_h + 1)
     const float* middle_x;       // (cell_w) network coordinate of each cell's middle
     const float* middle_y;       // (cell_h)
-    const int32_t* out_columns;  // (out_w) the map column each column of the result is taken from
+    const int32_t* out_columns;  // (out_w) the half map column that the middle of each column of the result lies in
     const int32_t* out_rows;     // (out_h)
     const int32_t* view_columns; // (raw_w) the column of the result that each overlay column shows
     const int32_t* view_rows;    // (raw_h)
@@ -130,6 +130,7 @@ struct Frame {
     int32_t win_x, win_y, win_w, win_h;  // map pixels that hold content
     int32_t cell_w, cell_h, channels, labels;
     int32_t out_w, out_h;
+    int32_t cut;         // whether the corners of cells of stuff are cut
     int32_t outline;     // half width of instance borders in the overlay
     int32_t background;  // class that the overlay leaves alone, or -1
 };

@@ -63,7 +63,7 @@ _NUMBERS = (
     *("packing", "raw_w", "raw_h", "raw_step", "pixel_bytes", "at0", "at1", "at2"),
     *("net_w", "net_h", "x0", "y0", "content_w", "content_h", "halvings", "interpolated", "mean_of"),
     *("map_w", "map_h", "win_x", "win_y", "win_w", "win_h", "cell_w", "cell_h", "channels", "labels"),
-    *("out_w", "out_h", "outline", "background"),
+    *("out_w", "out_h", "cut", "outline", "background"),
 )
 FRAME = np.dtype(
     [(name, np.uint64) for name in _ADDRESSES]

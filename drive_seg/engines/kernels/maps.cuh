@@ -3,19 +3,37 @@
 #include "camera.cuh"
 #include "grouping.cuh"
 
+__device__ inline bool is_stuff(const Frame& f, int class_id) {
+    return class_id < f.labels && __ldg(f.class_channel + class_id) >= CHANNELS;
+}
+
+// The class of a quarter of a map pixel, `lower` and `righter` of its middle or not (corners.py).
+__device__ inline int class_of_quarter(const Frame& f, int own, int row, int column, bool lower, bool righter) {
+    const bool edge = row <= f.win_y || row >= f.win_y + f.win_h - 1 || column <= f.win_x || column >= f.win_x + f.win_w - 1;
+    if (!f.cut || edge || !is_stuff(f, own)) return own;
+    const uint8_t* here = f.semantic + size_t(row) * f.map_w + column;
+    const int up = __ldg(here - f.map_w), down = __ldg(here + f.map_w), left = __ldg(here - 1), right = __ldg(here + 1);
+    const int vertical = lower ? down : up, opposite_row = lower ? up : down;
+    const int horizontal = righter ? right : left, opposite_column = righter ? left : right;
+    const bool cut = vertical == horizontal && horizontal != opposite_row && vertical != opposite_column;
+    return cut && is_stuff(f, vertical) ? vertical : own;
+}
+
 // Four pixels of a row per thread; mask, panoptic ids and confidence in one pass, as whole words where rows allow it.
 extern "C" __global__ void __launch_bounds__(256, 2) write_maps(const Frame* frames) {
     const Frame f = frames[blockIdx.z];
     const int x = 4 * int(blockIdx.x * blockDim.x + threadIdx.x), y = int(blockIdx.y * blockDim.y + threadIdx.y);
     if (x >= f.out_w || y >= f.out_h) return;
-    const int row = __ldg(f.out_rows + y);
+    const int half_row = __ldg(f.out_rows + y), row = half_row >> 1;
     uint32_t mask[4] = {}, panoptic[4] = {}, confidence[4] = {};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         if (x + i >= f.out_w) break;
-        const int column = __ldg(f.out_columns + x + i);
+        const int half_column = __ldg(f.out_columns + x + i), column = half_column >> 1;
         const size_t pixel = size_t(row) * f.map_w + column;
-        const int class_id = __ldg(f.semantic + pixel), channel = __ldg(f.class_channel + class_id);
+        const int own = __ldg(f.semantic + pixel);
+        const int class_id = class_of_quarter(f, own, row, column, half_row & 1, half_column & 1);
+        const int channel = __ldg(f.class_channel + class_id);
         mask[i] = class_id < f.labels ? class_id : UNLABELLED;
         panoptic[i] = class_id < f.labels ? class_id : PANOPTIC_UNLABELLED;
         if (channel < CHANNELS) {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.corners import are_cut
 from drive_seg.engines.kernels.layout import CHANNELS, TAP, Layout, Sizes, lay_out
 from drive_seg.frame import CameraImage
 from drive_seg.labels import PANOPTIC_DIVISOR, LabelSet
@@ -87,10 +88,10 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
     scaling = _scaling(geometry)
     window_x, window_y = across.window, down.window
     if output_resolution == "native":
-        out_columns, out_rows = across.cells, down.cells
+        out_columns, out_rows = across.halves, down.halves
     else:
-        out_columns = np.arange(window_x.start, window_x.stop, dtype=np.int32)
-        out_rows = np.arange(window_y.start, window_y.stop, dtype=np.int32)
+        out_columns = 2 * np.arange(window_x.start, window_x.stop, dtype=np.int32)
+        out_rows = 2 * np.arange(window_y.start, window_y.stop, dtype=np.int32)
     width, height = geometry.native
     arrays: dict[str, NDArray[Any]] = {
         "taps_x": scaling.taps_x,
@@ -129,6 +130,7 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
         "channels": sizes.channels,
         "out_w": len(out_columns),
         "out_h": len(out_rows),
+        "cut": int(output_resolution == "native" and are_cut(geometry, net_w // map_w)),
         "outline": outline_thickness(geometry.native),
     }
     return _pack(arrays, numbers)
