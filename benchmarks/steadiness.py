@@ -3,8 +3,8 @@
 Of the pixels that hardly changed their brightness since the frame before, the share that changed their class: of all,
 and of those that were of a class in the frame before. A camera that drives leaves still what looks the same afterwards
 (the road ahead, the sky, the bonnet), which is just where flicker shows. What moves counts as well where it looks
-alike, so this is an upper bound. ``area``: the part of the image that is of the class, and by how much of it that part changes
-from one frame to the next (the median).
+alike, so this is an upper bound. ``area``: the part of the image that is of the class, and by how much of it that part
+changes from one frame to the next (the median).
 """
 
 from __future__ import annotations
