@@ -13,7 +13,7 @@ from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.labels import LabelSet
-from drive_seg.letterbox import STEP, fitted_size
+from drive_seg.network_size import STEP, fitted_size
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -86,7 +86,7 @@ class Model:
             raise ModelError(f"{self.path}: `onnx:` must name at least one of {', '.join(PRECISIONS)}")
 
     def fitted(self, camera: tuple[int, int] | None) -> Model:
-        """This model with an input of the shape of a camera's images, see ``letterbox.fitted_size``.
+        """This model with an input of the shape of a camera's images, see ``network_size.fitted_size``.
 
         Networks of another make are left as they are: their graphs have one size.
 

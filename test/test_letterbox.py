@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drive_seg.frame import Box
-from drive_seg.letterbox import Geometry, fitted_size
+from drive_seg.letterbox import Geometry
+from drive_seg.network_size import fitted_size
 
 sides = st.integers(1, 2600)
 networks = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(lambda size: (32 * size[0], 32 * size[1]))

@@ -14,9 +14,9 @@ from drive_seg.engines import FunctionEngine
 from drive_seg.errors import SourceError
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
-from drive_seg.letterbox import fitted_size
 from drive_seg.network.sidecar import write_metrics, write_sidecar
 from drive_seg.network.validate import _joint_ious, folder_camera, validate_folder
+from drive_seg.network_size import fitted_size
 from drive_seg.offline.metrics import Confusion
 from drive_seg.pipeline import Pipeline
 
