@@ -300,6 +300,8 @@ def test_two_nodes_of_one_name_are_warned_of_and_go_on(model: Path) -> None:
         until_status(peer, "node", OK)
         with beside(peer, *node_command(model)) as other:
             until_status(peer, "node", DiagnosticStatus.WARN, says="2 nodes are called /drive_seg")
+            own = str(peer.process.pid)  # both publish this status; the one that goes on must have seen it too
+            peer.until(lambda: peer.values("node") == {"pid": own, "namesakes": "1"}, "the first node's own warning")
             peer.send_until_served(paint(64, 48))
             other.send_signal(signal.SIGINT)
             assert other.wait(timeout=TIMEOUT_S) == 0
