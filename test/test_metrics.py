@@ -26,9 +26,9 @@ from drive_seg.offline.metrics import (
 )
 from drive_seg.offline.metrics.dilation import dilate
 from drive_seg.offline.metrics.outlines import busy_rows
-from drive_seg.offline.metrics.places import places
 from drive_seg.offline.metrics.temporal import Moment, compare
 from drive_seg.offline.scoring import Prediction, Scorer, Totals, Truth
+from drive_seg.places import places
 
 VOID = 65535
 IDS = (0, 1, 2, 3001, 3002, 4001, 5001, VOID)

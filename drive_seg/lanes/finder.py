@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from drive_seg.lanes.strokes import FloatArray, Strokes, find_strokes
 
 POINTS = 24
 """Points of a boundary, the closer together the nearer they are to the horizon."""
+_ALONG = np.linspace(0, 1, POINTS)
 LEAST_CONFIDENCE = 0.2
 """Boundaries below it are left out."""
 
@@ -62,7 +62,7 @@ class LaneFinder:
         road, paint = ((mask == number).view(np.uint8) for number in self._classes)
         every = max(1, round(8 * unit))
         some = road[:, ::every] | paint[:, ::every]
-        on_road = np.flatnonzero(np.count_nonzero(some, axis=1) > 0.02 * some.shape[1])
+        on_road = np.flatnonzero(np.add.reduce(some, axis=1, dtype=np.uint16) > 0.02 * some.shape[1])
         if not on_road.size:
             return ()
         top = int(on_road[0])
@@ -92,7 +92,7 @@ class LaneFinder:
         good = (fitted.rows >= _LEAST_ROWS * unit) & (confidence >= LEAST_CONFIDENCE)
         good &= extents.near - extents.far >= 2
         near, far = extents.near[good, None] - horizon, extents.far[good, None] - horizon
-        below = near * (far / near) ** np.linspace(0, 1, POINTS)
+        below = near * (far / near) ** _ALONG
         vanish, side, curve = fitted.curves[good].T[:, :, None]
         scale = np.array([native[0] / width, native[1] / height])
         cells = np.stack([vanish + side * below + curve / below, below + horizon], axis=2)
@@ -122,8 +122,8 @@ class LaneFinder:
         far, near = np.argmax(reached, axis=1), y.size - 1 - np.argmax(reached[:, ::-1], axis=1)
         near = np.where(reached.any(axis=1), near, far)
         open_road = self._ground[classes] & (below >= 25 * unit) & (y <= (near + start)[:, None])
-        count = np.count_nonzero(open_road, axis=1)
-        share = np.count_nonzero(open_road & painted, axis=1) / np.maximum(count, 1)
+        count = np.add.reduce(open_road, axis=1, dtype=np.intp)
+        share = np.add.reduce(open_road & painted, axis=1, dtype=np.intp) / np.maximum(count, 1)
         share[count < 20 * unit] = np.nan
         return _Extents(far + start, near + start, share)
 
@@ -165,7 +165,7 @@ def _bars(strokes: Strokes, side: FloatArray) -> NDArray[np.bool_]:
     beside = shared > 0.7 * (np.maximum(last[:, None], last) - np.minimum(first[:, None], first))
     apart = np.abs(side[:, None] - side)
     beside &= (apart > 0.3) & (apart < 1.2)
-    inner = np.count_nonzero(beside, axis=1) >= 2
+    inner = np.add.reduce(beside, axis=1, dtype=np.intp) >= 2
     bars[some] = inner | (beside & inner).any(axis=1)
     return bars
 
@@ -177,11 +177,23 @@ def _peaks(sides: FloatArray, votes: FloatArray) -> FloatArray:
     near = (bins >= 0) & (bins < count)
     heights = np.bincount(bins[near].astype(np.intp), votes[near], count)
     smooth = np.convolve(heights, _TRIANGLE, "same").astype(np.float32)
-    highest = cv2.dilate(smooth[None], np.ones((1, 2 * _APART + 1), np.uint8))[0]
-    peaks = np.flatnonzero((smooth == highest) & (smooth >= _LEAST_VOTES))
-    peaks = peaks[np.diff(peaks, prepend=-_APART - 1) > _APART]
+    peaks = np.flatnonzero((smooth == _highest(smooth, _APART)) & (smooth >= _LEAST_VOTES))
+    first = np.ones(peaks.size, np.bool_)
+    np.greater(peaks[1:] - peaks[:-1], _APART, out=first[1:])
+    peaks = peaks[first]
     found: FloatArray = peaks * _BIN - _FARTHEST
     return found
+
+
+def _highest(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
+    """The highest of the values, none of them below 0, that are at most ``reach`` places away."""
+    span, wanted = 1, 2 * reach + 1
+    highest = np.zeros(values.size + 2 * reach, values.dtype)
+    highest[reach:-reach] = values
+    while span < wanted:
+        step = min(span, wanted - span)
+        highest, span = np.maximum(highest[:-step], highest[step:]), span + step
+    return highest
 
 
 @dataclass(frozen=True)
@@ -231,7 +243,7 @@ def _fit(
     runs = np.maximum(np.bincount(nearest, minlength=sides.size), 1)
     spread = np.sqrt(np.bincount(nearest, off * off, sides.size) / runs)
     support = np.asarray(np.bincount(nearest, length[own], sides.size), np.float64)
-    rows = np.count_nonzero(painted, axis=1).astype(np.float64)
+    rows = np.add.reduce(painted, axis=1, dtype=np.float64)
     return _Fitted(curves, painted, rows, spread, support)
 
 

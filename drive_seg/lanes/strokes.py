@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.places import places
+
 FloatArray = NDArray[np.floating[Any]]
 
 _WIDEST, _WIDEST_PAIR = 0.28, 0.5
@@ -78,7 +80,9 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
         return None
     closes = (row[1:] == row[:-1]) & (begin[1:] - end[:-1] <= 1 + _GAP * row[1:])
     closes &= end[1:] - begin[:-1] <= 3 + _WIDEST_PAIR * (row[1:] + 4)
-    begin, end, row = begin[~np.append(False, closes)], end[~np.append(closes, False)], row[~np.append(False, closes)]
+    whole = np.ones(row.size + 1, np.bool_)
+    np.logical_not(closes, out=whole[1:-1])
+    begin, end, row = begin[whole[:-1]], end[whole[1:]], row[whole[:-1]]
     length = end - begin
     lines = np.zeros_like(below_top)
     lines.reshape(-1)[np.repeat(begin - np.cumsum(length) + length, length) + np.arange(int(length.sum()))] = 1
@@ -93,7 +97,7 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
 def _runs(paint: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """Row of each run, and its first and one past its last pixel in the flat map; the last column is empty."""
     flat = paint.reshape(-1)
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = places(flat[1:] != flat[:-1]) + 1
     if flat[0]:
         edges = np.append(0, edges)
     begin, end = edges[::2], edges[1::2]
@@ -112,10 +116,12 @@ def _capped(
     left there, does not count."""
     runs = np.bincount(stroke)
     capped = np.zeros(runs.size, np.bool_)
-    present, first = np.unique(stroke, return_index=True)
-    last = np.zeros(runs.size, np.intp)
-    last[stroke] = np.arange(stroke.size)  # of equal indices the last one stays
-    for end, step, longest in ((first, -2, runs.max()), (last[present], 2, 2 * _SHORT)):
+    present = np.flatnonzero(runs)
+    every = np.arange(stroke.size)
+    first, last = np.zeros(runs.size, np.intp), np.zeros(runs.size, np.intp)
+    first[stroke[::-1]] = every[::-1]  # of equal indices the last one stays
+    last[stroke] = every
+    for end, step, longest in ((first[present], -2, runs.max()), (last[present], 2, 2 * _SHORT)):
         there = np.clip(row[end] + step, 0, len(paint) - 1), middle[end]
         beyond = numbers[there].astype(np.intp)
         at_end = np.zeros(runs.size, np.bool_)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from drive_seg.labels import UNLABELLED
 from drive_seg.offline.metrics.dilation import dilate
 from drive_seg.offline.metrics.overlaps import Runs
-from drive_seg.offline.metrics.places import places
+from drive_seg.places import places
 
 _BITS = 64
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.labels import UNLABELLED
-from drive_seg.offline.metrics.places import places
+from drive_seg.places import places
 
 VOID = -1
 """The segment of pixels without a label."""
