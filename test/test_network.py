@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,7 @@ from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
 from drive_seg.network.export import ModelCard, export_onnx, write_model
 from drive_seg.network.folders import FolderConfig
 from drive_seg.network.lite import LiteEncoder
-from drive_seg.network.losses import LossConfig, PanopticLoss, focal, offset_error, small_weight
+from drive_seg.network.losses import LossConfig, PanopticLoss, focal, lovasz_softmax, offset_error, small_weight
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.paste import cut_out, paste
 from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, sample_of_panoptic
@@ -176,6 +177,38 @@ def test_small_objects_count_more_and_all_alike_when_that_is_off() -> None:
     weight = small_weight(pixels, 256.0) * (pixels > 0)
     expected = 2 * (4 * 1 + 2 * 2 + 3 + 3 + 0) / (4 + 2 + 1 + 1 + 4)
     assert offset_error(offsets, wanted, weight).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_lovasz_loss_is_the_integral_of_one_minus_iou_over_the_level_sets_of_the_error(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    probability = (3 * torch.randn(40, 4, generator=random)).softmax(1)
+    classes = torch.randint(0, 3, (40,), generator=random)  # the fourth class does not occur
+    terms = []
+    for number in classes.unique():
+        right = classes == number
+        error = (right.float() - probability[:, number]).abs()
+        levels = sorted({0.0, *error.tolist()})
+        integral = 0.0
+        for low, high in pairwise(levels):
+            wrong = error > low  # the same pixels for every level between the two
+            predicted = right ^ wrong
+            integral += (high - low) * float(1 - (right & predicted).sum() / (right | predicted).sum())
+        terms.append(integral)
+    assert lovasz_softmax(probability, classes).item() == pytest.approx(sum(terms) / len(terms), abs=1e-5)
+
+
+def test_the_lovasz_loss_leaves_out_pixels_that_may_have_several_classes() -> None:
+    logits = torch.randn(1, 6 * 16, 2, 2, requires_grad=True)
+    codes, everywhere = torch.full((1, 16, 2, 2), 1), torch.ones(1, 2, 2)
+    codes[..., 1] = ROAD_OR_MARKING
+    plain, both = (PanopticLoss(LossConfig(lovasz=share)).semantic(logits, codes, everywhere) for share in (0.0, 1.0))
+    (gradient,) = torch.autograd.grad(both - plain, logits)
+    assert gradient[..., 0].abs().sum() > 0
+    assert gradient[..., 1].abs().sum() == 0
+    nowhere = PanopticLoss(LossConfig(lovasz=1.0)).semantic(logits, torch.full_like(codes, VOID), everywhere)
+    nowhere.backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
 
 
 def test_void_pixels_have_no_gradient() -> None:

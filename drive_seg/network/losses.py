@@ -2,9 +2,10 @@
 
 Semantic: cross-entropy on a few of the 16 sub-pixels per cell, drawn anew every step (neighbours agree
 anyway; all of them would cost as much as the network). Where a set of classes is right, the probability of
-the set is asked for. Centers: the focal loss of CenterNet (Zhou et al., 2019, arXiv:1904.07850), which needs
-no tuning to the rarity of centers as the original's squared error does. Offsets: L1 on cells of known
-instances.
+the set is asked for. Where asked for, the Lovász extension of 1 - IoU beside it (Berman et al., CVPR 2018,
+arXiv:1705.08790), which weighs a pixel by what it does to the IoU of its class. Centers: the focal loss of
+CenterNet (Zhou et al., 2019, arXiv:1904.07850), which needs no tuning to the rarity of centers as the
+original's squared error does. Offsets: L1 on cells of known instances.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from drive_seg.network.targets import possible_classes
 class LossConfig:
     """Weights. ``classes``: per class id, rare and thin classes count more. ``subpixels``: drawn per step, of
     16. ``hard``: share of the pixels, the worst, that makes half of the semantic loss. ``small``: the cells of an
-    object with fewer visible pixels count more, by the root of the ratio and up to four times; 0 counts all alike."""
+    object with fewer visible pixels count more, by the root of the ratio and up to four times; 0 counts all alike.
+    ``lovasz``: of the Lovász loss, which is part of the semantic one."""
 
     semantic: float = 1.0
     centers: float = 0.2
@@ -32,6 +34,7 @@ class LossConfig:
     subpixels: int = 3
     hard: float = 0.2
     small: float = 0.0
+    lovasz: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,29 @@ class PanopticLoss(nn.Module):
         valid = (self.weight[codes] > 0).sum().clamp(min=1)
         flat = loss.flatten()
         worst = flat.topk(max(1, int(self.config.hard * flat.numel())), sorted=False).values.mean()
-        return 0.5 * flat.sum() / valid + 0.5 * worst
+        cross_entropy = 0.5 * flat.sum() / valid + 0.5 * worst
+        if not self.config.lovasz:
+            return cross_entropy
+        # Of the sub-pixels that were drawn one is enough: it sorts all pixels for every class.
+        single = codes[:, 0] < log_p.shape[-1]
+        return cross_entropy + self.config.lovasz * lovasz_softmax(log_p[:, 0][single].exp(), codes[:, 0][single])
+
+
+def lovasz_softmax(probability: Tensor, classes: Tensor) -> Tensor:
+    """Mean over the classes that occur of the Lovász extension of 1 - IoU; probability (P, C), classes (P,) -> scalar.
+
+    With a probability of 0 or 1 everywhere it is exactly the mean of 1 - IoU.
+    """
+    terms = []
+    for number in classes.unique():
+        right = (classes == number).float()
+        error, order = (right - probability[:, number]).abs().sort(descending=True)
+        right = right[order]
+        # 1 - IoU when the worst k are wrong and the others right, for k = 1, 2, ...
+        union = right.sum() + (1 - right).cumsum(0)
+        jaccard = 1 - (right.sum() - right.cumsum(0)) / union
+        terms.append(error @ jaccard.diff(prepend=jaccard.new_zeros(1)))
+    return torch.stack(terms).mean() if terms else probability.sum() * 0.0
 
 
 def focal(logits: Tensor, heat: Tensor, known: Tensor) -> Tensor:

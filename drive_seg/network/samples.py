@@ -15,6 +15,8 @@ from drive_seg.network.codes import VOID
 
 UNKNOWN_INSTANCE = 65535
 """Value in ``Sample.instances``: a thing, but nobody says which pixels belong to the same one."""
+_IDS = 1 << 16
+"""As many as a panoptic map can tell apart."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,10 @@ class RenderedSet(SampleSet):
 
 def sample_of_panoptic(image: NDArray[np.uint8], panoptic: NDArray[np.uint16]) -> Sample:
     """A sample with exact instances from a panoptic map, uint16 (H, W) (ids as in ``labels``)."""
-    ids, number = np.unique(panoptic, return_inverse=True)
+    ids = np.flatnonzero(np.bincount(panoptic.ravel(), minlength=_IDS))
     is_thing = (ids >= PANOPTIC_DIVISOR) & (ids != PANOPTIC_UNLABELLED)
-    code = np.where(is_thing, ids // PANOPTIC_DIVISOR, ids)
-    code[ids == PANOPTIC_UNLABELLED] = VOID
-    instance = np.where(is_thing, np.cumsum(is_thing), 0)
-    number = number.reshape(panoptic.shape)
-    return Sample(
-        image,
-        code.astype(np.uint8)[number],
-        instance.astype(np.uint16)[number],
-        np.concatenate(([0], code[is_thing])).astype(np.uint8),
-    )
+    codes, instances = np.zeros(_IDS, np.uint8), np.zeros(_IDS, np.uint16)
+    codes[ids] = np.where(ids == PANOPTIC_UNLABELLED, VOID, np.where(is_thing, ids // PANOPTIC_DIVISOR, ids))
+    instances[ids] = np.where(is_thing, np.cumsum(is_thing), 0)
+    classes = np.concatenate(([0], codes[ids[is_thing]])).astype(np.uint8)
+    return Sample(image, codes[panoptic], instances[panoptic], classes)
