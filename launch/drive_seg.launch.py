@@ -19,6 +19,7 @@ TEXT_PARAMETERS = {
     "model": ("model", "Name of an installed model, or the path of a model sidecar YAML"),
     "backend": ("backend", "auto, tensorrt, openvino or onnxruntime"),
     "precision": ("precision", "auto, fp32, fp16 or int8"),
+    "network_size": ("network_size", "auto (the camera's shape), model (the sidecar's), or WIDTHxHEIGHT"),
 }
 BOOLEAN_PARAMETERS = {
     "use_sim_time": ("use_sim_time", "Take the time from /clock: 'true' with a simulator or a played bag"),

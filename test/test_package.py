@@ -335,6 +335,7 @@ class TestLaunchFiles:
             "model",
             "backend",
             "precision",
+            "network_size",
             "use_sim_time",
             "autostart",
             "log_level",
