@@ -20,7 +20,7 @@ from drive_seg.model import PRECISIONS, load_model
 from drive_seg.network.augment import Augmentation, view
 from drive_seg.network.codes import NOT_ROAD, PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
 from drive_seg.network.datasets import CAMSEQ_LEARNT, load_set
-from drive_seg.network.deploy import PEAK_WINDOW, DeployedNet, decide, peaks
+from drive_seg.network.deploy import ITSELF, NEAR_WINDOW, PEAK_WINDOW, DeployedNet, decide, peaks
 from drive_seg.network.export import ModelCard, export_onnx, write_model
 from drive_seg.network.folders import FolderConfig
 from drive_seg.network.lite import LiteEncoder
@@ -53,9 +53,9 @@ def scene(seed: int = 0, height: int = 64, width: int = 96) -> Sample:
     return replace(sample, image=np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def brute_force_peaks(heat: np.ndarray) -> np.ndarray:
+def brute_force_peaks(heat: np.ndarray, window: int) -> np.ndarray:
     """Highest of the window, and the first in reading order among equals within reach."""
-    reach = PEAK_WINDOW // 2
+    reach = window // 2
     height, width = heat.shape
     kept = np.zeros_like(heat)
     for i in range(height):
@@ -119,16 +119,25 @@ def test_peaks_agree_with_brute_force_also_on_plateaus(levels: int) -> None:
     heat = (rng.integers(1, levels + 1, (2, 3, 17, 23)) / levels).astype(np.float32)
     # Smooth, so that plateaus are connected, as they are in 16-bit arithmetic.
     heat = np.round(np.stack([[cv2.blur(c, (3, 3)) for c in n] for n in heat]) * levels) / levels
-    found = peaks(torch.from_numpy(heat.astype(np.float32))).numpy()
+    heat = heat.astype(np.float32)
+    offsets = rng.uniform(-2 * ITSELF, 2 * ITSELF, (2, 2, 17, 23)).astype(np.float32)
+    found = peaks(torch.from_numpy(heat), torch.from_numpy(offsets)).numpy()
+    added = 0
     for n in range(2):
+        itself = np.abs(offsets[n]).max(axis=0) < ITSELF
         for t in range(3):
-            assert np.array_equal(found[n, t], brute_force_peaks(heat[n, t].astype(np.float32)))
+            wide = brute_force_peaks(heat[n, t], PEAK_WINDOW)
+            near = np.where(itself, brute_force_peaks(heat[n, t], NEAR_WINDOW), 0)
+            assert np.array_equal(found[n, t], np.maximum(wide, near))
+            added += np.count_nonzero((near > 0) & (wide == 0))
+    assert added > 0
 
 
-def test_a_plateau_is_one_peak() -> None:
+@pytest.mark.parametrize("offset", [0.0, 40.0])
+def test_a_plateau_is_one_peak(offset: float) -> None:
     heat = torch.zeros(1, 1, 16, 16)
     heat[0, 0, 5:8, 6:9] = 0.75
-    found = peaks(heat)
+    found = peaks(heat, torch.full((1, 2, 16, 16), offset))
     assert int((found > 0).sum()) == 1
     assert found[0, 0, 5, 6] == 0.75
 

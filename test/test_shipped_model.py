@@ -14,7 +14,7 @@ ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.yaml"))
 MAX_BYTES = 16 * 2**20
-PEAK_WINDOW = 7
+NEAR_WINDOW = 5
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda path: str(path.stem))
@@ -87,7 +87,7 @@ def test_images_of_a_batch_do_not_mix(session: ort.InferenceSession) -> None:
 
 def test_every_center_is_alone_in_its_window(session: ort.InferenceSession) -> None:
     _, _, centers, _ = session.run(None, {"image": street(320, 192, 2)})
-    reach = PEAK_WINDOW // 2
+    reach = NEAR_WINDOW // 2
     checked = 0
     for n, t, i, j in zip(*np.nonzero(centers), strict=True):
         window = centers[n, t, max(i - reach, 0) : i + reach + 1, max(j - reach, 0) : j + reach + 1]

@@ -16,8 +16,11 @@ from drive_seg.network.panoptic import STRIDE, SUBPIXELS, Normalise, PanopticNet
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("semantic", "confidence", "centers", "offsets")
-PEAK_WINDOW = 7
-"""Cells: a center is the highest of this many by this many cells (28 x 28 pixels)."""
+PEAK_WINDOW, NEAR_WINDOW = 7, 5
+"""Cells: a center is the highest of this many by this many cells (28 x 28 pixels), or of the fewer ones, if it votes
+for itself: what votes for a place further away is a second peak of a large object."""
+ITSELF = 6.0
+"""Pixels, down and across, up to which a cell's offset means the cell itself."""
 
 
 class DeployedNet(nn.Module):
@@ -41,7 +44,7 @@ class DeployedNet(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         maps = self.net(self.normalise(image))
         semantic, confidence = decide(maps.semantic)
-        return semantic, confidence, peaks(torch.sigmoid(maps.centers)).float(), maps.offsets.float()
+        return semantic, confidence, peaks(torch.sigmoid(maps.centers), maps.offsets).float(), maps.offsets.float()
 
 
 def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,20 +71,27 @@ def _to_pixels(cells: Tensor) -> Tensor:
     return functional.pixel_shuffle(cells, STRIDE).squeeze(1).to(torch.uint8)
 
 
-def peaks(heat: Tensor) -> Tensor:
-    """Heat (N, T, h, w) -> the same where a cell is the highest of its window, 0 elsewhere.
+def peaks(heat: Tensor, offsets: Tensor) -> Tensor:
+    """Heat (N, T, h, w) and offsets (N, 2, h, w) in pixels -> heat where a cell is a center, 0 elsewhere."""
+    down, across = torch.split(torch.maximum(offsets, offsets * -1.0), 1, dim=1)
+    itself = torch.maximum(down, across) < ITSELF
+    wide = torch.where(_is_highest(heat, PEAK_WINDOW), heat, 0.0)
+    return torch.where(_is_highest(heat, NEAR_WINDOW) & itself, heat, wide)
+
+
+def _is_highest(heat: Tensor, window: int) -> Tensor:
+    """bool (N, T, h, w): cells that are the highest of their window.
 
     In 16-bit arithmetic neighbouring cells are often equal. Of equal cells only the first in reading order
     stays: a peak must also be higher than everything before it in its window, or one vehicle would become
     two.
     """
-    reach = PEAK_WINDOW // 2
-    highest = functional.max_pool2d(heat, PEAK_WINDOW, 1, reach)
+    reach = window // 2
+    highest = functional.max_pool2d(heat, window, 1, reach)
     # Zeros in front shift the window to what comes before. Made of slices, because Pad drags shape arithmetic along.
     rows = torch.cat((heat[..., :reach, :] * 0.0, heat), dim=2)
     columns = torch.cat((heat[..., :reach] * 0.0, heat), dim=3)
-    above = functional.max_pool2d(rows, (reach, PEAK_WINDOW), 1, (0, reach))
+    above = functional.max_pool2d(rows, (reach, window), 1, (0, reach))
     left = functional.max_pool2d(columns, (1, reach), 1)
     first = torch.maximum(above[..., :-1, :], left[..., :-1])
-    keep = (heat >= highest) & (heat > first)
-    return torch.where(keep, heat, 0.0)
+    return (heat >= highest) & (heat > first)

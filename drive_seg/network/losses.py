@@ -24,7 +24,8 @@ from drive_seg.network.targets import possible_classes
 class LossConfig:
     """Weights. ``classes``: per class id, rare and thin classes count more. ``subpixels``: drawn per step, of
     16. ``hard``: share of the pixels, the worst, that makes half of the semantic loss. ``small``: the cells of an
-    object with fewer visible pixels count more, by the root of the ratio and up to four times; 0 counts all alike.
+    object with fewer visible pixels, and those around it, count more, by the root of the ratio and up to four times; 0
+    counts all alike.
     ``lovasz``: of the Lovász loss, which is part of the semantic one."""
 
     semantic: float = 1.0
@@ -80,7 +81,7 @@ class PanopticLoss(nn.Module):
         cfg = self.config
         weight = small_weight(targets.pixels, cfg.small)
         return Losses(
-            cfg.semantic * self.semantic(maps.semantic, targets.codes, weight),
+            cfg.semantic * self.semantic(maps.semantic, targets.codes, spread(weight)),
             cfg.centers * focal(maps.centers.float(), targets.heat, targets.known),
             cfg.offsets * offset_error(maps.offsets.float(), targets.offsets, weight * (targets.pixels > 0)),
         )
@@ -139,6 +140,16 @@ def small_weight(pixels: Tensor, small: float) -> Tensor:
     if not small:
         return torch.ones_like(pixels, dtype=torch.float32)
     return torch.where(pixels > 0, (small / pixels.clamp(min=1)).sqrt().clamp(1.0, _MOST), 1.0)
+
+
+_AROUND = 2
+"""Cells around a small object that count as much as it does."""
+
+
+def spread(weight: Tensor) -> Tensor:
+    """(N, h, w): the highest weight near each cell. If the cells of an object alone counted more than what it stands
+    before, it would grow."""
+    return functional.max_pool2d(weight[:, None], 2 * _AROUND + 1, 1, _AROUND)[:, 0]
 
 
 def offset_error(offsets: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
