@@ -30,8 +30,15 @@ $python -m drive_seg.network.teach --model out/train/driving/teacher.yaml \
     --set camvid11 --set kitti --set bdd100k --data "$data" -o out/taught_again
 say 'last part'
 $python -m drive_seg train config/train/driving_last.yaml --data "$data"
+if [ ! -f out/sim_frames_large/panoptic.npy ]; then
+    say 'rendering 3500 larger frames of the simulator'
+    $python -m drive_seg.network.render out/sim_frames_large --drives 1750 --frames 2 --first-seed 30000 --size 960x544 \
+        --workers "$(nproc)"
+fi
+say 'masks'
+$python -m drive_seg train config/train/driving_masks.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving_last/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_masks/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images"
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write
