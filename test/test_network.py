@@ -552,7 +552,10 @@ def test_training_configuration_errors_name_the_field(tmp_path: Path, text: str,
         load_train_config(tmp_path / "c.yaml")
 
 
-@pytest.mark.parametrize("name", ["driving_first", "driving", "driving_last", "driving_masks", "driving_gpu", "simulator"])
+SHIPPED = ["driving_first", "driving", "driving_last", "driving_masks", "driving_gpu", "simulator"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_training_configurations_load(name: str) -> None:
     config = load_train_config(Path(__file__).parents[1] / "config" / "train" / f"{name}.yaml", steps=7)
     assert config.steps == 7
