@@ -74,7 +74,7 @@ def _to_pixels(cells: Tensor) -> Tensor:
 def peaks(heat: Tensor, offsets: Tensor) -> Tensor:
     """Heat (N, T, h, w) and offsets (N, 2, h, w) in pixels -> heat where a cell is a center, 0 elsewhere."""
     down, across = torch.split(torch.maximum(offsets, offsets * -1.0), 1, dim=1)
-    itself = torch.maximum(down, across) < ITSELF
+    itself = ITSELF - torch.maximum(down, across) > 0.0  # Sub and Greater, which the graph has anyway
     wide = torch.where(_is_highest(heat, PEAK_WINDOW), heat, 0.0)
     return torch.where(_is_highest(heat, NEAR_WINDOW) & itself, heat, wide)
 
