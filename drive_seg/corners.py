@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.letterbox import Geometry
+from drive_seg.places import places
 
 LEAST_SCALE = 1.25
 """Native pixels along a cell from which corners are cut: below, most pixels lie in the middle of theirs."""
@@ -83,7 +84,7 @@ def cut_corners(classes: NDArray[np.uint8], window: tuple[slice, slice], stuff: 
     # Where a quarter's neighbours are equal and those of a quarter beside it too, opposite neighbours are equal.
     rising, falling = up_right | down_left, up_left | down_right
     cuts = (up_left > rising, up_right > falling, down_left > falling, down_right > rising)
-    at = np.flatnonzero((cuts[0] | cuts[1]) | (cuts[2] | cuts[3]))
+    at = places((cuts[0] | cuts[1]) | (cuts[2] | cuts[3]))
     own = flat[at + first]
     row, column = np.divmod(at + first, width)
     inside = (row > window[0].start) & (row < window[0].stop - 1)

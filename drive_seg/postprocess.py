@@ -28,6 +28,7 @@ from drive_seg.labels import (
     LabelSet,
 )
 from drive_seg.lanes import LaneFinder
+from drive_seg.places import places
 from drive_seg.preprocess import Geometry
 
 _NO_SEGMENT = 0
@@ -218,8 +219,8 @@ class PostProcessor:
         options: FusionOptions,
     ) -> tuple[Instance, ...]:
         """Write instance ids into ``panoptic`` and 255/65535 where a thing is given up; both at map size."""
-        thing = cv2.bitwise_and(cv2.LUT(mask, self._thing_lut), tables.inside)
-        pixels = np.flatnonzero(thing)
+        thing = np.asarray(cv2.bitwise_and(cv2.LUT(mask, self._thing_lut), tables.inside), np.uint8)
+        pixels = places(thing)
         if not pixels.size:
             return ()
         channels, cell_h, cell_w = raw.centers.shape[1:]
