@@ -7,6 +7,7 @@ from pathlib import Path
 
 from drive_seg.engines import EngineOptions
 from drive_seg.model import Model
+from drive_seg.offline.heap import keep_freed_memory
 from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.tracking import TrackingOptions
@@ -24,6 +25,7 @@ def open_offline(
     """Open a pipeline for ``runner.run``; its results have lane boundaries.
 
     A frame on one core takes longer than on all of them but less processor time: several side by side are faster.
+    From now on the process keeps the memory that it frees (``heap``).
 
     Args:
         model, backend, precision, options, tracking: see ``open_pipeline``.
@@ -34,6 +36,7 @@ def open_offline(
         ModelError: the model is missing or damaged.
         EngineError: no backend can run it.
     """
+    keep_freed_memory()
     streams, slots = (1, 1) if latency else (0, 2)
     cache = Path("~/.cache/drive_seg").expanduser()
     engine = EngineOptions(precision=precision, slots=slots, threads=threads, streams=streams, cache_dir=cache)
