@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Annotated
@@ -53,6 +54,8 @@ def main() -> None:
     """The console script: 0 done, 1 the work failed (one line on stderr), 2 bad usage."""
     # A supervisor's request to end is taken like Ctrl-C: what is being written is closed in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # NumPy's OpenBLAS and SciPy's would each reserve 40 MB and start a thread per core, and no matrix here needs one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except DriveSegError as error:
