@@ -16,6 +16,8 @@ from drive_seg.telemetry import FrameLedger, Stopwatch
 Publish = Callable[[PanopticResult], None]
 Report = Callable[[str, DriveSegError], None]
 
+_SIGN_OF_LIFE_S = 1.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -77,14 +79,18 @@ class Worker:
         since = self._picked_up
         return 0.0 if since is None else (time.monotonic_ns() - since) / 1e9
 
-    def start(self) -> Pipeline:
+    def start(self, meanwhile: Callable[[], None] = lambda: None) -> Pipeline:
         """Start the thread and wait until the pipeline is open.
+
+        Args:
+            meanwhile: called every second of that, on this thread: an engine that has to be built takes minutes.
 
         Raises:
             DriveSegError: what opening it raised.
         """
         self._thread.start()
-        self._opened.wait()
+        while not self._opened.wait(_SIGN_OF_LIFE_S):
+            meanwhile()
         if self._error is not None:
             self._thread.join()
             raise self._error

@@ -50,6 +50,9 @@ sys.exit(run(lambda: SegmentationNode(opener=opener)))
 """
 
 
+LATE_NODE = SLOW_NODE.replace("def opener(config, allocate):", "def opener(config, allocate):\n    time.sleep(4)")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model"))
@@ -208,5 +211,19 @@ def test_under_simulated_time_what_cannot_be_compared_is_not_claimed(model: Path
         values = {item.key: item.value for item in latencies[-1].status[0].values}
         assert values["transport"] == values["end_to_end"] == "n/a"
         assert float(values["processing"]) > 0
+    finally:
+        peer.close()
+
+
+def test_diagnostics_go_on_while_an_engine_takes_long_to_open() -> None:
+    peer = Peer("-c", LATE_NODE)
+    try:
+
+        def said() -> list[str]:
+            states = (state for array in peer.diagnostics for state in array.status)
+            return [state.message for state in states if state.name.endswith(": engine")]
+
+        peer.until(lambda: sum(text.startswith("opening the engine, ") for text in said()) >= 2, "signs of life")
+        peer.until(lambda: said()[-1].startswith("function"), "the engine")
     finally:
         peer.close()

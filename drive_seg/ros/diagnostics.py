@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,6 +73,11 @@ class Diagnosed(Protocol):
         ...
 
     @property
+    def opening_since(self) -> float | None:
+        """When it began to open the engine, monotonic seconds; None while it does not."""
+        ...
+
+    @property
     def trouble(self) -> str:
         """Why it could not be configured; empty when nothing is wrong."""
         ...
@@ -118,8 +124,10 @@ class Diagnostics:
         config = self._state.config
         asked = {"model": config.model, "asked_backend": config.backend, "asked_precision": config.precision}
         if session is None:
-            trouble = self._state.trouble
+            trouble, since = self._state.trouble, self._state.opening_since
             verdict = Verdict(ERROR, trouble) if trouble else Verdict(OK, "not configured")
+            if since is not None:
+                verdict = Verdict(OK, f"opening the engine, {time.monotonic() - since:.0f} s so far")
             return self._status("engine", platform.node(), verdict, {"configured": False, **asked})
         info = session.pipeline.engine.info
         width, height = session.pipeline.network_size

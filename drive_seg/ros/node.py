@@ -72,6 +72,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         super().__init__(name, **options)
         self.session: Session | None = None
         self.trouble = ""
+        self.opening_since: float | None = None
         self._opener = opener
         self._improver = improver
         self._settings = NodeParameters(self, lambda: self.session is not None)
@@ -112,8 +113,12 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, open the engine, create the publishers; FAILURE leaves the node unconfigured and alive."""
-        started = time.monotonic()
-        self.session = Session(self, lambda: self.config, self._opener, self._improver)
+        started = self.opening_since = time.monotonic()
+        try:
+            # This thread serves the timers too: without help /diagnostics would be silent while an engine is built.
+            self.session = Session(self, lambda: self.config, self._opener, self._improver, self._diagnostics.publish)
+        finally:
+            self.opening_since = None
         info = self.session.pipeline.engine.info
         self.get_logger().info(
             f"configured in {time.monotonic() - started:.1f} s: model {self.config.model} on "

@@ -42,12 +42,20 @@ class Session:
         config: called for the current configuration; live parameters change it.
         opener: opens the pipeline.
         improver: says what would be better than the pipeline that serves.
+        meanwhile: called every second until the engine is open.
 
     Raises:
         DriveSegError: the model or the engine cannot be opened; nothing is left behind.
     """
 
-    def __init__(self, node: Node, config: Callable[[], Config], opener: Opener, improver: Improver = improve) -> None:
+    def __init__(
+        self,
+        node: Node,
+        config: Callable[[], Config],
+        opener: Opener,
+        improver: Improver = improve,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         self._node = node
         self._config = config
         self._complaints = Complaints(node.get_logger())
@@ -70,7 +78,7 @@ class Session:
         )
         try:
             self.outputs = self._create_outputs()
-            self.worker.start()
+            self.worker.start(meanwhile)
         except BaseException:
             self._close_outputs()
             raise
