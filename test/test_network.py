@@ -24,8 +24,16 @@ from drive_seg.network.deploy import ITSELF, NEAR_WINDOW, PEAK_WINDOW, DeployedN
 from drive_seg.network.export import ModelCard, export_onnx, write_model
 from drive_seg.network.folders import FolderConfig
 from drive_seg.network.lite import LiteEncoder
-from drive_seg.network.losses import LossConfig, PanopticLoss, focal, lovasz_softmax, offset_error, small_weight
-from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.losses import (
+    BatchTargets,
+    LossConfig,
+    PanopticLoss,
+    focal,
+    lovasz_softmax,
+    offset_error,
+    small_weight,
+)
+from drive_seg.network.panoptic import NetworkConfig, PanopticNet, RawMaps
 from drive_seg.network.paste import cut_out, paste
 from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, sample_of_panoptic
 from drive_seg.network.targets import make_targets, possible_classes
@@ -186,6 +194,19 @@ def test_small_objects_count_more_and_all_alike_when_that_is_off() -> None:
     weight = small_weight(pixels, 256.0) * (pixels > 0)
     expected = 2 * (4 * 1 + 2 * 2 + 3 + 3 + 0) / (4 + 2 + 1 + 1 + 4)
     assert offset_error(offsets, wanted, weight).item() == pytest.approx(expected)
+
+
+def test_offset_errors_count_by_the_size_of_the_object() -> None:
+    pixels = torch.tensor([[[0, 4, 64, 1024, 9999]]], dtype=torch.int32)
+    cells = torch.zeros(1, 3, 1, 5)
+    wanted = torch.tensor([50.0, 1.0, 2.0, 8.0, 16.0]).expand(1, 2, 1, 5)
+    targets = BatchTargets(torch.zeros(1, 16, 1, 5, dtype=torch.int64), cells, cells > 0, wanted, pixels)
+    maps = RawMaps(torch.zeros(1, 6 * 16, 1, 5), cells, torch.zeros(1, 2, 1, 5))
+    plain, relative = (
+        PanopticLoss(LossConfig(offsets=1.0, offset_area=area))(maps, targets).offsets.item() for area in (0.0, 4096.0)
+    )
+    assert plain == pytest.approx(2 * (1 + 2 + 8 + 16) / 4)
+    assert relative == pytest.approx(2 * (16 * 1 + 8 * 2 + 2 * 8 + 1 * 16) / (16 + 8 + 2 + 1))
 
 
 @pytest.mark.parametrize("seed", range(5))

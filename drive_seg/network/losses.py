@@ -25,7 +25,8 @@ class LossConfig:
     """Weights. ``classes``: per class id, rare and thin classes count more. ``subpixels``: drawn per step, of
     16. ``hard``: share of the pixels, the worst, that makes half of the semantic loss. ``small``: the cells of an
     object with fewer visible pixels, and those around it, count more, by the root of the ratio and up to four times; 0
-    counts all alike.
+    counts all alike. ``offset_area``: the same for the offsets of objects below this area, up to 16 times: their error
+    counts by the object's size. 0 takes ``small``.
     ``lovasz``: of the Lovász loss, which is part of the semantic one."""
 
     semantic: float = 1.0
@@ -35,6 +36,7 @@ class LossConfig:
     subpixels: int = 3
     hard: float = 0.2
     small: float = 0.0
+    offset_area: float = 0.0
     lovasz: float = 0.0
 
 
@@ -80,10 +82,11 @@ class PanopticLoss(nn.Module):
     def forward(self, maps: RawMaps, targets: BatchTargets) -> Losses:
         cfg = self.config
         weight = small_weight(targets.pixels, cfg.small)
+        own = small_weight(targets.pixels, cfg.offset_area, _MOST_OF_OFFSETS) if cfg.offset_area else weight
         return Losses(
             cfg.semantic * self.semantic(maps.semantic, targets.codes, spread(weight)),
             cfg.centers * focal(maps.centers.float(), targets.heat, targets.known),
-            cfg.offsets * offset_error(maps.offsets.float(), targets.offsets, weight * (targets.pixels > 0)),
+            cfg.offsets * offset_error(maps.offsets.float(), targets.offsets, own * (targets.pixels > 0)),
         )
 
     def semantic(self, logits: Tensor, codes: Tensor, weight: Tensor) -> Tensor:
@@ -131,15 +134,15 @@ def focal(logits: Tensor, heat: Tensor, known: Tensor) -> Tensor:
     return -(torch.where(peak, at_peak, elsewhere) * known).sum() / peak.sum().clamp(min=1)
 
 
-_MOST = 4.0
+_MOST, _MOST_OF_OFFSETS = 4.0, 16.0
 """Times that the cells of a small object count."""
 
 
-def small_weight(pixels: Tensor, small: float) -> Tensor:
+def small_weight(pixels: Tensor, small: float, most: float = _MOST) -> Tensor:
     """(N, h, w): what each cell counts; ``pixels`` are those of its object, 0 in cells without one."""
     if not small:
         return torch.ones_like(pixels, dtype=torch.float32)
-    return torch.where(pixels > 0, (small / pixels.clamp(min=1)).sqrt().clamp(1.0, _MOST), 1.0)
+    return torch.where(pixels > 0, (small / pixels.clamp(min=1)).sqrt().clamp(1.0, most), 1.0)
 
 
 _AROUND = 2
