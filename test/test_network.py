@@ -573,12 +573,12 @@ def test_training_configuration_errors_name_the_field(tmp_path: Path, text: str,
         load_train_config(tmp_path / "c.yaml")
 
 
-SHIPPED = ["driving_first", "driving", "driving_last", "driving_masks", "driving_gpu", "simulator"]
+SHIPPED = sorted((Path(__file__).parents[1] / "config" / "train").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_training_configurations_load(name: str) -> None:
-    config = load_train_config(Path(__file__).parents[1] / "config" / "train" / f"{name}.yaml", steps=7)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_training_configurations_load(path: Path) -> None:
+    config = load_train_config(path, steps=7)
     assert config.steps == 7
     assert (set(config.sets) == {"sim"}) == (config.license == "Apache-2.0")
     assert set(config.taught) <= set(config.sets)

@@ -14,7 +14,7 @@ ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.yaml"))
 MAX_BYTES = 16 * 2**20
-NEAR_WINDOW = 5
+NEAR_WINDOW = 3
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda path: str(path.stem))

@@ -16,10 +16,10 @@ from drive_seg.network.panoptic import STRIDE, SUBPIXELS, Normalise, PanopticNet
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("semantic", "confidence", "centers", "offsets")
-PEAK_WINDOW, NEAR_WINDOW = 7, 5
+PEAK_WINDOW, NEAR_WINDOW = 7, 3
 """Cells: a center is the highest of this many by this many cells (28 x 28 pixels), or of the fewer ones, if it votes
 for itself: what votes for a place further away is a second peak of a large object."""
-ITSELF = 6.0
+ITSELF = 3.0
 """Pixels, down and across, up to which a cell's offset means the cell itself."""
 
 
