@@ -12,7 +12,7 @@ import pytest
 FRAMES = """
 import resource, sys, threading
 import numpy as np
-from drive_seg.offline.heap import keep_freed_memory
+from drive_seg.heap import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from drive_seg.engines import EngineOptions
+from drive_seg.heap import keep_freed_memory
 from drive_seg.model import Model
-from drive_seg.offline.heap import keep_freed_memory
 from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.tracking import TrackingOptions

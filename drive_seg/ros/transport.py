@@ -6,13 +6,13 @@ images are lost; glibc returns every freed image to the kernel and pays for its 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
+from drive_seg.heap import keep_freed_memory
 from drive_seg.resources import config_file
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -23,10 +23,8 @@ MESSAGE_BYTES = 8 << 20
 _SMALLEST_SEGMENT = 4 << 20
 _PROCESSES = 4  # camera, this node, a viewer and a recorder each take a segment of /dev/shm
 
-# glibc's malloc.h; images stay below these thresholds, so their memory is reused instead of unmapped.
-_MALLOC_SETTINGS = ((-3, 32 << 20), (-1, 512 << 20), (-2, 64 << 20))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
-
-_HEAP_BLOCK_BYTES = 24 << 20  # below M_MMAP_THRESHOLD, or it would not come from the heap
+_HEAP_STEP_BYTES = 64 << 20
+_HEAP_BLOCK_BYTES = 24 << 20  # larger ones would not come from the heap
 _HEAP_BLOCKS = 2
 
 
@@ -84,14 +82,8 @@ def _resized_profile(size: int) -> Path:
 
 
 def tune_malloc() -> str:
-    """Let glibc keep the memory of freed images; does nothing where libc has no ``mallopt``."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return "malloc untouched (this libc has no mallopt)"
-    refused = [str(name) for name, value in _MALLOC_SETTINGS if not mallopt(name, value)]
-    if refused:
-        return f"mallopt refused settings {', '.join(refused)}"
+    """Let glibc keep the memory of freed images, and have some of it at hand."""
+    said = keep_freed_memory(_HEAP_STEP_BYTES)
     # Touched once and freed, these pages stay: or else the first frames would pay for their faults.
     blocks = [b"\1" * _HEAP_BLOCK_BYTES for _ in range(_HEAP_BLOCKS)]
-    return f"malloc keeps image-sized blocks, {sum(map(len, blocks)) >> 20} MB ready"
+    return f"{said}, {sum(map(len, blocks)) >> 20} MB ready"
