@@ -73,7 +73,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "precision",
         "auto",
-        "Arithmetic of the network; auto takes the fastest the backend has (bf16 on CPUs that have it).",
+        "Arithmetic of the network; auto takes the fastest the backend has (fp16 on GPUs, int8 or bf16 on CPUs with "
+        "instructions for it).",
         choices=("auto", "fp32", "fp16", "int8"),
     ),
     Parameter(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from drive_seg import open_pipeline
 from drive_seg.engines import BACKENDS, EngineOptions, FunctionEngine, availability, open_engine
+from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.threads import CpuShare, cpu_share
 from drive_seg.errors import ConfigError, EngineError, ModelError
 from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
@@ -24,6 +25,7 @@ from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
 from drive_seg.sim import Simulator
 
+FLOATS = {"bf16", "fp32"}
 CPU_BACKENDS = [row.backend for row in availability() if row.available and row.backend != "tensorrt"]
 
 
@@ -123,6 +125,27 @@ def test_lower_precisions_agree_with_fp32(backend: str, precision: str, agreemen
             assert pipeline.engine.info.precision == asked
             masks.append(np.stack([pipeline(image).mask for image in frames]))
     assert (masks[0] == masks[1]).mean() > agreement
+
+
+@pytest.mark.skipif("openvino" not in CPU_BACKENDS, reason="openvino is not installed")
+def test_openvino_takes_int8_where_the_processor_is_made_for_it(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    floats = dataclasses.replace(model, onnx={"fp32": model.onnx["fp32"]})
+    for able, card, expected in ((True, model, {"int8"}), (True, floats, FLOATS), (False, model, FLOATS)):
+        monkeypatch.setattr("drive_seg.engines.openvino.has_vnni", lambda able=able: able)
+        with open_engine(card, "openvino") as engine:
+            assert engine.info.precision in expected
+    with open_engine(model, "openvino", EngineOptions(precision="fp32")) as engine:
+        assert engine.info.precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "able"), [("fpu avx2 avx512_vnni sse", True), ("avx_vnni", True), ("avx2 avx512f", False), (None, False)]
+)
+def test_processors_with_8_bit_sums_are_known_by_their_flags(flags: str | None, able: bool, tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"processor\t: 0\nmodel name\t: some avx_vnnix\nflags\t\t: {flags}\nbugs\t\t: x\n")
+    assert has_vnni(cpuinfo) is able
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)

@@ -457,7 +457,7 @@ def test_lower_precisions_say_the_same(tmp_path: Path) -> None:
     for number, sample in enumerate(scenes):
         cv2.imwrite(str(images / f"{number}.png"), sample.image[..., ::-1])
     model = load_model(
-        export_onnx(checkpoint, tmp_path, "tiny", size=(96, 64), precisions=PRECISIONS, calibration=images)
+        export_onnx(checkpoint, tmp_path, "tiny", size=(96, 64), precisions=PRECISIONS, calibration=[images])
     )
     assert model.precisions == PRECISIONS
     masks = {}
@@ -478,7 +478,7 @@ def test_int8_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--calibration"):
         write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",))
     with pytest.raises(ModelError, match="no calibration image"):
-        write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",), tmp_path)
+        write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",), [tmp_path])
 
 
 def test_batch_norms_are_folded_exactly(tmp_path: Path) -> None:

@@ -41,6 +41,6 @@ say 'near'
 $python -m drive_seg train config/train/driving_near.yaml --data "$data"
 say "export to models/$name.yaml"
 $python -m drive_seg export out/train/driving_near/checkpoint.pt --name "$name" -o models \
-    --precision fp16 --precision int8 --calibration "$data/camvid32/train/images"
+    --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write

@@ -20,7 +20,8 @@ EXPORT_EXAMPLES = """[bold]Examples[/bold]
 
 drive_seg export out/train/driving/checkpoint.pt --name mine -o models
 
-drive_seg export out/train/driving/checkpoint.pt --name mine --precision fp16 --precision int8 --calibration FOLDER"""
+drive_seg export out/train/driving/checkpoint.pt --name mine --precision fp16 --precision int8 \\
+    --calibration FOLDER --calibration sim"""
 
 INSTALL = "pip install 'drive_seg[train]'"
 
@@ -69,7 +70,12 @@ def export(
         Optional[list[str]], typer.Option("--precision", help="fp16 or int8 to write beside fp32; may be repeated.")
     ] = None,
     calibration: Annotated[
-        Optional[Path], typer.Option("--calibration", help="Folder of images that int8 takes its scales from.")
+        Optional[list[str]],
+        typer.Option(
+            "--calibration",
+            metavar="FOLDER|sim",
+            help="Images that int8 takes its scales from, or the simulator; may be repeated.",
+        ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -89,5 +95,5 @@ def export(
     except ImportError as error:
         raise MissingDependency("torch", "export", INSTALL) from error
     chosen = tuple(precision or ("fp32",))
-    sidecar = export_onnx(checkpoint, out, name, size=(width, height), precisions=chosen, calibration=calibration)
+    sidecar = export_onnx(checkpoint, out, name, size=(width, height), precisions=chosen, calibration=calibration or ())
     report(as_json, {"model": str(sidecar)}, f"model {sidecar}; try it with: drive_seg demo --model {sidecar}")

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: bf16 arithmetic where the processor has it, else fp32."""
+"""OpenVINO on the CPU: int8 where processor and model have it, else bf16, else fp32."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from drive_seg.engines.foreign import foreign_tensors
+from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share
 from drive_seg.errors import EngineError, MissingDependency
@@ -65,7 +66,7 @@ class OpenVinoEngine:
         except ImportError as error:
             raise MissingDependency("openvino", "backend openvino", "pip install openvino") from error
         core = ov.Core()
-        graph = model.precisions[0] if options.precision == "auto" else options.precision
+        graph = _fastest(model) if options.precision == "auto" else options.precision
         path = model.graph(graph)
         # Asked for fp32, it computes in fp32; every other graph may be rounded further where that is faster.
         bf16 = options.precision != "fp32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -91,7 +92,7 @@ class OpenVinoEngine:
             raise EngineError(f"OpenVINO cannot compile {path}: {error}") from error
         self.slots: Sequence[OpenVinoSlot] = slots
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        precision = "bf16" if bf16 and options.precision == "auto" else graph
+        precision = "bf16" if bf16 and options.precision == "auto" and graph != "int8" else graph
         self.info = EngineInfo("openvino", precision, device, ov.__version__.split("-")[0])
 
     def close(self) -> None:
@@ -105,3 +106,8 @@ class OpenVinoEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _fastest(model: Model) -> str:
+    """The graph for this processor. What the int8 one leaves in float is computed in bf16 where there is that."""
+    return "int8" if "int8" in model.precisions and has_vnni() else model.precisions[0]

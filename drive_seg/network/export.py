@@ -42,7 +42,7 @@ def export_onnx(
     card: ModelCard | None = None,
     size: tuple[int, int] = DEFAULT_SIZE,
     precisions: Sequence[str] = ("fp32",),
-    calibration: Path | None = None,
+    calibration: Sequence[str | Path] = (),
 ) -> Path:
     """Write ``out_dir/name.onnx`` (opset 17, dynamic N, H, W) and its sidecar ``out_dir/name.yaml``.
 
@@ -54,7 +54,7 @@ def export_onnx(
             ``drive_seg.network.validate --write``.
         size: width and height the sidecar proposes.
         precisions: ``fp32`` (always written), ``fp16``, ``int8``.
-        calibration: folder of images that the scales of int8 are taken from.
+        calibration: what the scales of int8 are taken from: folders of images, or ``sim`` for the simulator.
 
     Returns:
         Path of the sidecar.
@@ -81,7 +81,7 @@ def write_model(
     labels: LabelSet,
     size: tuple[int, int],
     precisions: Sequence[str] = ("fp32",),
-    calibration: Path | None = None,
+    calibration: Sequence[str | Path] = (),
 ) -> Path:
     """Write the ONNX files beside ``sidecar`` and the sidecar itself; return the sidecar's path."""
     things = tuple(label.id for label in labels.things)
@@ -97,8 +97,8 @@ def write_model(
         graphs["fp16"] = sidecar.with_suffix(".fp16.onnx")
         write_graph(net, graphs["fp16"], size, half=True)
     if "int8" in precisions:
-        if calibration is None:
-            raise ModelError("int8 needs a folder of calibration images; give one with --calibration")
+        if not calibration:
+            raise ModelError("int8 needs calibration images; give a folder of them with --calibration, or sim")
         graphs["int8"] = sidecar.with_suffix(".int8.onnx")
         write_int8(graphs["fp32"], graphs["int8"], calibration_images(calibration, size))
     write_sidecar(sidecar, _document(sidecar.stem, graphs, card, labels, size))

@@ -7,7 +7,7 @@ sensitive stays in float (``IN_FLOAT``).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,31 @@ from drive_seg.errors import ModelError
 from drive_seg.frame import CameraImage
 from drive_seg.network.deploy import INPUT_NAME
 from drive_seg.preprocess import Preprocessor
+from drive_seg.sim import Simulator
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SIMULATOR = "sim"
+"""Stands for the built-in simulator where a folder of images could be."""
+_FIRST_SEED, _RENDERED_SIZE = 50_000, (1280, 720)
 HEADS = ("semantic", "centers", "offsets")
 IN_FLOAT = (
     *HEADS,
-    "instance",
-    "fuse4",
-    "skip4",
-    "detail",
     "fine",
     "encoder/stem",
-    "encoder/stages.0",
-    "encoder/stages.1",
-    "encoder/stages.6",
+    "encoder/stages.0/stages.0.0/body/body.0",
+    "encoder/stages.6/stages.6.0/body/body.1",
+    "encoder/stages.6/stages.6.0/body/body.2",
 )
-"""Modules of the network whose convolutions stay in float: the heads, what they read, the first layers, whose few
-channels have very different ranges, and the encoder's last stage, small maps that everything else is built on.
+"""Modules of the network whose convolutions stay in float: the heads, the first layers, whose few channels have very
+different ranges, and the last depthwise convolution with what mixes its channels.
 
-Measured on the held-out CamVid frames: mean IoU .810 in float, .808 so, .799 with the last stage in 8 bits too
-(simulator PQ .604, .604, .583). The middle stages, the context and the decoder in float gain nothing."""
+Measured on the CamVid sequence and twice 60 drives: mean IoU .862 in float, .862 so; PQ .707 and .708. In 8 bits too,
+the first layers alone cost PQ .03, the last depthwise convolution .01, what mixes its channels some labels."""
+_PERCENTILE = 99.99
+"""Share of the values that a scale covers: .9955 of the labels are those of float. With the mean of the images'
+extremes it would be .9937."""
+_MOST_IMAGES = 24
+"""For calibration."""
 
 
 def write_int8(source: Path, target: Path, images: Iterator[NDArray[np.uint8]]) -> None:
@@ -50,6 +55,9 @@ def write_int8(source: Path, target: Path, images: Iterator[NDArray[np.uint8]]) 
     Raises:
         ModelError: there is no image, or no convolution of a head was found by its name.
     """
+    calibration = list(images)
+    if not calibration:
+        raise ModelError("int8 needs calibration images, got none")
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -58,43 +66,60 @@ def write_int8(source: Path, target: Path, images: Iterator[NDArray[np.uint8]]) 
             raise ModelError(
                 f"{source} has no convolution named after {', '.join(HEADS)}: it is not one of our exports"
             )
-        reader = _Images(images)
         quantize_static(
             str(prepared),
             str(target),
-            reader,
+            _Images(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=kept,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "CalibMovingAverage": True},
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "CalibPercentile": _PERCENTILE,
+                "CalibStridedMinMax": 1,  # an image at a time: the outputs of all layers for all of them are 9 GB
+            },
         )
-        if not reader.count:
-            raise ModelError("int8 needs calibration images, got none")
     onnx.checker.check_model(str(target))
 
 
-def calibration_images(folder: Path, size: tuple[int, int], limit: int = 60) -> Iterator[NDArray[np.uint8]]:
-    """Up to ``limit`` images of ``folder``, evenly chosen, letterboxed to ``size`` (W, H) as in inference.
+def calibration_images(sources: Sequence[str | Path], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """A few images of each source, evenly chosen, letterboxed to ``size`` (W, H) as in inference.
+
+    Args:
+        sources: folders of images; ``sim`` is the simulator.
 
     Raises:
-        ModelError: there is none.
+        ModelError: a folder has none.
     """
+    preprocess = Preprocessor(size)
+    slot = np.zeros((size[1], size[0], 3), np.uint8)
+    share = -(-_MOST_IMAGES // max(1, len(sources)))
+    for source in sources:
+        for image in _rendered(share) if str(source) == SIMULATOR else _of_folder(Path(source), share):
+            preprocess(CameraImage.from_rgb(image), slot)
+            yield slot.copy()
+
+
+def _rendered(count: int) -> Iterator[NDArray[np.uint8]]:
+    for seed in range(_FIRST_SEED, _FIRST_SEED + count):
+        yield Simulator(seed, *_RENDERED_SIZE).frame(40).image
+
+
+def _of_folder(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     paths = (
         sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
     )
     if not paths:
         raise ModelError(f"no calibration image ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
-    preprocess = Preprocessor(size)
-    slot = np.zeros((size[1], size[0], 3), np.uint8)
-    for path in paths[:: max(1, len(paths) // limit)][:limit]:
+    for path in paths[:: max(1, len(paths) // count)][:count]:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is not None:
-            preprocess(CameraImage.from_rgb(np.ascontiguousarray(image[..., ::-1])), slot)
-            yield slot.copy()
+            yield np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
 def _in_float(model: Any) -> list[str]:
@@ -104,13 +129,18 @@ def _in_float(model: Any) -> list[str]:
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is untyped
-    def __init__(self, images: Iterator[NDArray[np.uint8]]) -> None:
+    """Hands out images; a range at a time where that is asked for."""
+
+    def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
         self._images = images
-        self.count = 0
+        self.set_range(0, len(images))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._next = iter(self._images[start_index:end_index])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        image = next(self._images, None)
-        if image is None:
-            return None
-        self.count += 1
-        return {INPUT_NAME: image[None]}
+        image = next(self._next, None)
+        return None if image is None else {INPUT_NAME: image[None]}
