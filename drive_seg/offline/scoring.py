@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.frame import Lane
-from drive_seg.labels import LabelSet
+from drive_seg.labels import UNLABELLED, LabelSet
 from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, none_if_nan
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
@@ -269,7 +269,7 @@ class Scorer:
         one.confusion.add(found)
         one.matches.add(found, truth.crowds)
         one.matches.keep(self._countable)
-        one.outlines.add(now.truth, now.prediction, busy_rows(runs, *classes, self.map.lane))
+        one.outlines.add(now.truth, now.prediction, busy_rows(runs, *classes, self.map.lane), now.unlabelled)
         if truth.lanes is not None and prediction.lanes is not None:
             one.lines = compare_lines(truth.lanes, prediction.lanes, truth.map.shape[0])
         if self._before is not None and 0 <= stamp_ns - self._before[0] <= CONSECUTIVE_NS:
@@ -296,7 +296,8 @@ class Scorer:
         if image is not None and image.shape[:2] == runs.shape:
             grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
         known = prediction.mask if self._own else None
-        return Moment(runs.paint(classes[0]), runs.paint(classes[1]) if known is None else known, grey)
+        unlabelled = bool((classes[0] == UNLABELLED).any())
+        return Moment(runs.paint(classes[0]), runs.paint(classes[1]) if known is None else known, grey, unlabelled)
 
 
 def tables_of(label_map: LabelMap, truth: Truth) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

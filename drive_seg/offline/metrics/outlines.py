@@ -40,14 +40,21 @@ class OutlineCounts:
     def __post_init__(self) -> None:
         self.pixels = np.zeros((self.classes + 1, 4), np.int64)
 
-    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], rows: slice = slice(None)) -> None:
+    def add(
+        self,
+        truth: NDArray[np.uint8],
+        prediction: NDArray[np.uint8],
+        rows: slice = slice(None),
+        unlabelled: bool = True,
+    ) -> None:
         """Count one frame of scored class ids, uint8 (H, W), 255 without label.
 
         Args:
             rows: those to look at, where ``busy_rows`` knows that the others have nothing.
+            unlabelled: some pixel of the truth may have no label.
         """
         truth, prediction = truth[rows], prediction[rows]
-        known = _far_from(truth == UNLABELLED, self.tolerance)
+        known = _far_from(truth == UNLABELLED, self.tolerance) if unlabelled else None
         sides = _Side.of(truth, known, self.lane), _Side.of(prediction, known, self.lane)
         for first in range(0, self.classes + 1, _BITS):
             block = range(first, min(first + _BITS, self.classes + 1))
@@ -125,11 +132,14 @@ class _Side:
     def planes(self, block: range, lane_bit: int) -> NDArray[np.uint8]:
         """(H, W): bit k is the outline of class ``block[k]``; the class ``lane_bit`` stands for the markings."""
         kind = np.dtype(next(f"u{size}" for size in (1, 2, 4, 8) if len(block) <= 8 * size))
-        planes: NDArray[np.uint8] = np.zeros(self.shape, kind)
         at, classes = self.within(block)
-        planes.reshape(-1)[at] = np.left_shift(kind.type(1), (classes - block.start).astype(kind))
-        if self.marking is not None and block[-1] == lane_bit:
-            planes |= np.multiply(self.marking, kind.type(1 << (lane_bit - block.start)))
+        bits = np.left_shift(kind.type(1), (classes - block.start).astype(kind))
+        if self.marking is None or block[-1] != lane_bit:
+            planes: NDArray[np.uint8] = np.zeros(self.shape, kind)
+            planes.reshape(-1)[at] = bits
+            return planes
+        planes = np.multiply(self.marking, kind.type(1 << (lane_bit - block.start)))
+        planes.reshape(-1)[at] |= bits
         return planes
 
 

@@ -36,11 +36,18 @@ class TemporalCounts:
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame as the next one sees it: uint8 (H, W) true and predicted classes, grey image or None."""
+    """A frame as the next one sees it.
+
+    Attributes:
+        truth, prediction: uint8 (H, W) classes.
+        grey: uint8 (H, W) the image, None where it is not at hand.
+        unlabelled: some pixel may have no true class.
+    """
 
     truth: NDArray[np.uint8]
     prediction: NDArray[np.uint8]
     grey: NDArray[np.uint8] | None
+    unlabelled: bool = True
 
 
 def compare(before: Moment, now: Moment) -> TemporalCounts:
@@ -48,9 +55,12 @@ def compare(before: Moment, now: Moment) -> TemporalCounts:
     if before.truth.shape != now.truth.shape:
         return TemporalCounts()
     static = before.truth == now.truth
-    static &= now.truth != UNLABELLED
+    scratch = np.empty_like(static)  # one for all, which stays in the cache
+    if now.unlabelled:
+        static &= np.not_equal(now.truth, UNLABELLED, out=scratch)
     if before.grey is not None and now.grey is not None:
-        static &= cv2.absdiff(before.grey, now.grey) <= STILL
-    changed = before.prediction != now.prediction
+        moved = cv2.absdiff(before.grey, now.grey, scratch.view(np.uint8))
+        static &= np.less_equal(moved, STILL, out=scratch)
+    changed = np.not_equal(before.prediction, now.prediction, out=scratch)
     changed &= static
     return TemporalCounts(int(np.count_nonzero(changed)), int(np.count_nonzero(static)), 1)
