@@ -10,6 +10,8 @@ import pytest
 from drive_seg.engines.compiler import Order, compile_plan, source_graph
 from drive_seg.engines.trt_library import strongly_typed
 from drive_seg.errors import EngineError
+from drive_seg.model import load_model
+from drive_seg.resources import find_model
 
 ORDER = Order(b"graph", "image", "fp16", 640, 384, 4, 512, timing=b"old times")
 
@@ -150,7 +152,8 @@ def test_precision_is_a_flag_in_8_and_in_the_graph_later(major: int, precision: 
     assert release.asked["flags"] == flags
     assert release.asked["cleared"] == ({7} if precision == "fp32" else set()), "fp32 means fp32, not TF32"
     typed = strongly_typed(release.module)
-    assert source_graph(precision, typed) == ("fp32" if precision == "fp16" and not typed else precision)
+    model = load_model(find_model("default"))
+    assert source_graph(model, precision, typed) == ("fp32" if precision == "fp16" and not typed else precision)
 
 
 @pytest.mark.parametrize("major", [8, 10, 11])

@@ -66,6 +66,13 @@ class TestKey:
         with pytest.raises(ModelError, match="no int8 graph"):
             key_of(only, precision="int8")
 
+    def test_one_graph_is_enough_for_every_version(self, model: Model) -> None:
+        for precision in ("fp16", "int8"):
+            only = dataclasses.replace(model, onnx={precision: model.onnx[precision]})
+            for typed in (True, False):
+                key = key_of(only, typed)
+                assert (key.precision, key.onnx_sha256) == (precision, only.onnx[precision].sha256)
+
 
 class TestGate:
     def test_the_same_network_passes_at_every_precision(self, reference: Reference, model: Model) -> None:
@@ -131,6 +138,18 @@ class TestReference:
         file.write_bytes(b"no archive")
         with pytest.raises(EngineError, match="no reference"):
             Reference.load(file, model)
+
+    def test_a_model_without_fp32_is_held_to_the_highest_it_has(self, model: Model, tmp_path: Path) -> None:
+        half = dataclasses.replace(model, onnx={name: model.onnx[name] for name in ("fp16", "int8")})
+        reference = compute(half, simulated_frames(half, 2))
+        assert reference.onnx_sha256 == half.onnx["fp16"].sha256
+        exact = compute(model, simulated_frames(model, 2))
+        for ours, theirs in zip(reference.answers, exact.answers, strict=True):
+            assert (ours.semantic == theirs.semantic).mean() > 0.995
+        reference.save(tmp_path / "half.npz")
+        assert Reference.load(tmp_path / "half.npz", half).onnx_sha256 == reference.onnx_sha256
+        with pytest.raises(EngineError, match="another graph"):
+            Reference.load(tmp_path / "half.npz", model)
 
     def test_frames_come_from_folders_too(self, model: Model, tmp_path: Path) -> None:
         import cv2

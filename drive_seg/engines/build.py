@@ -75,7 +75,7 @@ def plan_key(model: Model, options: EngineOptions, gpu: Gpu, tensorrt: str, type
     if model.decoder is not None:
         raise EngineError(f"model {model.name} has a decoder block, which tensorrt does not obey; use another backend")
     precision = choose_precision(model, options.precision)
-    source = source_graph(precision, typed)
+    source = source_graph(model, precision, typed)
     model.graph(source)  # there, and unchanged
     return PlanKey(
         model=model.name,
@@ -96,7 +96,7 @@ def choose_precision(model: Model, asked: str) -> str:
     """``auto`` is fp16 where the model has it: no loss that shows, and every GPU since 2018 is made for it."""
     if asked != "auto":
         return asked
-    return "fp16" if "fp16" in model.precisions else "fp32"
+    return "fp16" if "fp16" in model.precisions else model.precisions[0]
 
 
 def obtain(

@@ -40,9 +40,12 @@ class Order:
     timing: bytes = b""
 
 
-def source_graph(precision: str, typed: bool) -> str:
-    """Which of the model's graphs ``precision`` is compiled from; ``typed``: see ``strongly_typed``."""
-    return "fp32" if precision == "fp16" and not typed else precision
+def source_graph(model: Model, precision: str, typed: bool) -> str:
+    """Which of the model's graphs ``precision`` is compiled from; ``typed``: see ``strongly_typed``.
+
+    Where types are only hints, the builder rounds the fp32 graph better than we do; a model without one has to do.
+    """
+    return "fp32" if precision == "fp16" and not typed and "fp32" in model.precisions else precision
 
 
 def graph_of(model: Model, precision: str, typed: bool) -> bytes:
@@ -52,7 +55,7 @@ def graph_of(model: Model, precision: str, typed: bool) -> bytes:
         ModelError: the model has no such graph, or it is damaged.
         MissingDependency: int8 needs rewriting and ``onnx`` is not installed.
     """
-    content = model.graph(source_graph(precision, typed)).read_bytes()
+    content = model.graph(source_graph(model, precision, typed)).read_bytes()
     return eight_bit_graph(content, half=typed) if precision == "int8" else content
 
 

@@ -1,4 +1,4 @@
-"""What the fp32 network says on some frames: the yardstick of the accuracy gate and of the GPU's parity tests.
+"""What the network says in fp32 on some frames: the yardstick of the accuracy gate and of the GPU's parity tests.
 
 It can be computed in one Python and used in another, for a machine whose TensorRT and ONNX Runtime do not share one:
 
@@ -35,7 +35,7 @@ class Reference:
     Attributes:
         frames: uint8 (H, W, 3) RGB, network size.
         answers: one batch of one per frame.
-        onnx_sha256: of the fp32 graph that gave them.
+        onnx_sha256: of the graph that gave them, see ``yardstick``.
     """
 
     frames: Sequence[NDArray[np.uint8]]
@@ -77,7 +77,7 @@ class Reference:
                 maps = [file[name] for name in ("semantic", "confidence", "centers", "offsets")]
         except (OSError, ValueError, KeyError) as error:
             raise EngineError(f"{path} is no reference that drive_seg wrote: {error}") from error
-        if sha != model.onnx["fp32"].sha256:
+        if sha != model.onnx[yardstick(model)].sha256:
             raise EngineError(f"{path} belongs to another graph ({sha[:12]}) than {model.name}'s; write it again")
         if frames.shape[1:] != (model.height, model.width, 3):
             expected = (model.height, model.width, 3)
@@ -87,14 +87,14 @@ class Reference:
 
 
 def compute(model: Model, frames: Iterable[NDArray[np.uint8]]) -> Reference:
-    """Ask the fp32 network, on the CPU.
+    """Ask the model's ``yardstick``, on the CPU.
 
     Args:
         frames: uint8 (H, W, 3) RGB, network size.
 
     Raises:
         EngineError: neither ONNX Runtime nor OpenVINO can run it.
-        ModelError: the fp32 graph is missing or damaged.
+        ModelError: the graph is missing or damaged.
     """
     kept, answers = [], []
     with _fp32(model) as engine:
@@ -107,11 +107,16 @@ def compute(model: Model, frames: Iterable[NDArray[np.uint8]]) -> Reference:
             answers.append(
                 RawOutputs(maps.semantic.copy(), maps.confidence.copy(), maps.centers.copy(), maps.offsets.copy())
             )
-    return Reference(kept, answers, model.onnx["fp32"].sha256)
+    return Reference(kept, answers, model.onnx[yardstick(model)].sha256)
+
+
+def yardstick(model: Model) -> str:
+    """The precision that the others are held to: fp32, or the highest that the model has a graph for."""
+    return model.precisions[0]
 
 
 def _fp32(model: Model) -> Engine:
-    options = EngineOptions(precision="fp32", slots=1)
+    options = EngineOptions(precision=yardstick(model), slots=1)
     reasons = []
     for backend in ("onnxruntime", "openvino"):
         try:

@@ -175,7 +175,7 @@ def shares(
     model: Model, case: Case, gpu_ms: dict[str, float], up_bytes: int, torch_figures: dict[str, Any]
 ) -> dict[str, Any]:
     """How near to what the machine can do at best; empty where its peaks were not measured."""
-    graph = model.onnx["int8" if case.precision == "int8" else "fp32"].path.read_bytes()
+    graph = model.onnx["int8" if case.precision == "int8" else model.precisions[0]].path.read_bytes()
     work = count(graph, case.batch, case.size)
     found: dict[str, Any] = {
         "gflop": round(work.flops / 1e9, 3),
