@@ -54,9 +54,9 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def reference(model: Model) -> Reference:
-    given = os.environ.get("DRIVE_SEG_GPU_REFERENCE")
+    given = given_reference(model)
     if given:
-        return Reference.load(Path(given), model)
+        return Reference.load(given, model)
     pytest.importorskip("onnxruntime", reason="no ONNX Runtime here and DRIVE_SEG_GPU_REFERENCE is not set")
     data = os.environ.get("DRIVE_SEG_DATA")
     folder = Path(data) / "camvid32" / "val" / "images" if data else None
@@ -64,11 +64,16 @@ def reference(model: Model) -> Reference:
     return compute(model, source)
 
 
+def given_reference(model: Model) -> Path | None:
+    """What tools/gpu_check.sh has written with a Python that has ONNX Runtime."""
+    given = os.environ.get("DRIVE_SEG_GPU_REFERENCE")
+    return Path(given).with_name(f"reference_{model.name}.npz") if given else None
+
+
 def engine_of(model: Model, precision: str, batch: int = 1, graphs: bool = True, slots: int = 3) -> TrtEngine:
     """From the cache, or built now. The gate's reference is that of the tests where one is given."""
     options = EngineOptions(precision=precision, max_batch=batch, cache_dir=CACHE, slots=slots)
-    given = os.environ.get("DRIVE_SEG_GPU_REFERENCE")
-    plan = plan_for(model, options, reference=Path(given) if given else None)
+    plan = plan_for(model, options, reference=given_reference(model))
     return TrtEngine(plan, model, options, graphs)
 
 
@@ -103,6 +108,17 @@ class TestParity:
             ]
         print(f"{precision}: labels equal on {np.mean(equal):.4%} of {len(equal)} frames, worst {np.min(equal):.4%}")
         assert np.mean(equal) >= least
+
+    @pytest.mark.parametrize("name", ["simulator", "large"])
+    def test_models_without_fp32_say_what_their_graph_says_on_the_cpu(self, name: str) -> None:
+        model = load_model(find_model(name))
+        given = given_reference(model)
+        if given is None:
+            pytest.importorskip("onnxruntime", reason="no ONNX Runtime here and DRIVE_SEG_GPU_REFERENCE is not set")
+        answers = compute(model, simulated_frames(model, 4)) if given is None else Reference.load(given, model)
+        with engine_of(model, "fp16") as engine:
+            for frame, answer in zip(answers.frames, answers.answers, strict=True):
+                assert (ask(engine, frame).semantic == answer.semantic).mean() >= 0.995
 
     def test_int8_loses_at_most_a_point_of_mean_iou(self, model: Model) -> None:
         scenes = [Simulator(9500 + seed, model.width, model.height).frame(40) for seed in range(40)]

@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
 
+from drive_seg import Pipeline
 from drive_seg.errors import ConfigError
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
@@ -138,6 +139,22 @@ def test_weather_changes_pictures_by_its_generator_alone() -> None:
     again = under_weather(image, np.random.default_rng(3))
     assert (again == under_weather(image, np.random.default_rng(3))).all()
     assert again.dtype == np.uint8 and again.shape == image.shape
+
+
+def test_weights_are_scored_in_a_network_of_the_size_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def validate(pipeline: Pipeline, *_: object) -> dict[str, dict[str, float]]:
+        sizes.append(pipeline.network_size)
+        return {"pq": {"mean": 0.5}}
+
+    monkeypatch.setattr("drive_seg.network.held_out.validate_simulator", validate)
+    net = PanopticNet(TINY)
+    assert score(net, HeldOut(drives=1), tmp_path) == {"pq": 0.5, "score": 0.5}
+    score(net, HeldOut(drives=1, network=(320, 192)), tmp_path)
+    assert sizes == [(640, 384), (320, 192)]
 
 
 def test_the_weights_that_scored_best_are_kept_and_can_be_started_from(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ sys.exit(not row.available)' || exit 1
 
 status=0
 if [ "$WHAT" != benchmark ]; then
-    export DRIVE_SEG_GPU_REFERENCE=$ROOT/$OUT/reference.npz
+    export DRIVE_SEG_GPU_REFERENCE=$ROOT/$OUT/reference_default.npz
     images=()
     if [ -n "${DRIVE_SEG_DATA:-}" ] && [ -d "$DRIVE_SEG_DATA/camvid32/val/images" ]; then
         images=(--frames "$DRIVE_SEG_DATA/camvid32/val/images")
@@ -50,6 +50,11 @@ if [ "$WHAT" != benchmark ]; then
         step "what the fp32 network says on $FRAMES frames, by $REFERENCE_PYTHON"
         reference -m drive_seg.engines.reference "${images[@]}" --count "$FRAMES" --out "$DRIVE_SEG_GPU_REFERENCE" || exit 1
     fi
+    for model in simulator large; do
+        if [ ! -f "$OUT/reference_$model.npz" ]; then
+            reference -m drive_seg.engines.reference --model $model --count 4 --out "$OUT/reference_$model.npz" || exit 1
+        fi
+    done
     step 'tests'
     ours -m pytest -m gpu -rA -q -p no:cacheprovider test/test_gpu.py 2>&1 | tee "$OUT/tests.log" || status=1
 fi

@@ -28,13 +28,14 @@ class HeldOut:
 
     folder: below the data root, with images/ and labels/; empty for none. skip: so many of its images, in name order,
     are left out, because something learns from them. drives: simulator drives, one frame of each.
-    every: steps between two validations, 0 for none.
+    every: steps between two validations, 0 for none. network: the network's (width, height) for cameras of its shape.
     """
 
     folder: str = ""
     skip: int = 0
     drives: int = 0
     every: int = 0
+    network: tuple[int, int] = DEFAULT_SIZE
 
 
 def score(net: PanopticNet, held_out: HeldOut, data_root: Path) -> dict[str, float]:
@@ -45,17 +46,17 @@ def score(net: PanopticNet, held_out: HeldOut, data_root: Path) -> dict[str, flo
     figures: dict[str, float] = {}
     if held_out.folder:
         folder = data_root / held_out.folder
-        with _pipeline(net, folder_camera(folder)) as pipeline:
+        with _pipeline(net, folder_camera(folder), held_out.network) as pipeline:
             figures["miou"] = validate_folder(pipeline, folder, held_out.skip)["iou"]["mean"]
     if held_out.drives:
         seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + held_out.drives)
-        with _pipeline(net, _SIZE) as pipeline:
+        with _pipeline(net, _SIZE, held_out.network) as pipeline:
             figures["pq"] = validate_simulator(pipeline, seeds, *_SIZE)["pq"]["mean"]
     return {"score": float(np.mean(list(figures.values()))), **figures}
 
 
-def _pipeline(net: PanopticNet, camera: tuple[int, int]) -> Pipeline:
-    return Pipeline(FunctionEngine(_Function(net), fitted_size(camera, DEFAULT_SIZE)), DRIVING)
+def _pipeline(net: PanopticNet, camera: tuple[int, int], size: tuple[int, int]) -> Pipeline:
+    return Pipeline(FunctionEngine(_Function(net), fitted_size(camera, size)), DRIVING)
 
 
 class _Function:
