@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drive_seg import open_pipeline
 from drive_seg.engines import BACKENDS, EngineOptions, FunctionEngine, availability, open_engine
 from drive_seg.engines.instructions import has_vnni
-from drive_seg.engines.threads import CpuShare, cpu_share
+from drive_seg.engines.threads import CpuShare, cpu_share, cpu_threads
 from drive_seg.errors import ConfigError, EngineError, ModelError
 from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
 from drive_seg.model import Model, load_model
@@ -211,3 +211,28 @@ def test_streams_share_the_threads_and_have_a_slot_more() -> None:
     assert cpu_share(EngineOptions(threads=4, slots=1)) == CpuShare(4, 1, 1)
     assert cpu_share(EngineOptions(threads=4, streams=0)) == CpuShare(4, 4, 5)
     assert cpu_share(EngineOptions(threads=2, streams=8)) == CpuShare(2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("files", "threads"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n"}, 8),
+    ],
+)
+def test_threads_keep_to_what_a_container_may_use(
+    files: dict[str, str], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert cpu_threads(cgroup=tmp_path) == threads
+    assert cpu_threads(5, cgroup=tmp_path) == 5

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from drive_seg.engines.protocol import EngineOptions
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,30 @@ class CpuShare:
     slots: int
 
 
-def cpu_threads(asked: int = 0) -> int:
-    """``asked`` or, when 0, the cores this process may run on (cgroup CPU sets and taskset respected)."""
+def cpu_threads(asked: int = 0, cgroup: Path = _CGROUP) -> int:
+    """``asked`` or, when 0, the cores this process may run on: CPU sets, taskset and a container's quota respected.
+
+    Of a quota of 2.5 cores 2 are taken: whoever uses up a quota is stopped until its period, a tenth of a second, ends.
+    """
     if asked > 0:
         return asked
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(_quota(cgroup), cores)))
+
+
+def _quota(cgroup: Path) -> float:
+    """Cores of processor time that the control group may use (cgroups version 2 or 1); infinite without a limit."""
+    for quota, period in ((cgroup / "cpu.max", None), (cgroup / "cpu/cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            numbers = quota.read_text(encoding="ascii").split()
+            if period is not None:
+                numbers.append(quota.with_name(period).read_text(encoding="ascii"))
+            allowed, every = int(numbers[0]), int(numbers[1])
+        except (OSError, ValueError, IndexError):  # not there, or "max"
+            continue
+        if allowed > 0 and every > 0:  # version 1 writes -1 for no quota
+            return allowed / every
+    return math.inf
 
 
 def cpu_share(options: EngineOptions) -> CpuShare:
