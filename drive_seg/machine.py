@@ -11,10 +11,11 @@ from typing import Any
 
 from drive_seg.engines import EngineOptions, availability, open_engine
 from drive_seg.engines.driver import find_gpus
+from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.threads import cpu_threads
 from drive_seg.errors import DriveSegError, EngineError
 from drive_seg.model import Model, load_model
-from drive_seg.resources import find_model
+from drive_seg.resources import find_model, installed_models
 
 _WHEEL_DISTROS = {"7.1": "jazzy", "9.1": "kilted"}
 """rclpy's version by distribution, for the wheels of PyPI."""
@@ -26,11 +27,25 @@ def describe_machine() -> dict[str, Any]:
 
     return {
         "versions": versions(),
-        "cpu": {"cores": cpu_threads(), "machine": platform.machine(), "system": platform.platform(terse=True)},
+        "cpu": {
+            "cores": cpu_threads(),
+            "machine": platform.machine(),
+            "vnni": has_vnni(),
+            "system": platform.platform(terse=True),
+        },
         "ros": _ros(),
         "gpu": _gpu(),
         "backends": {row.backend: "available" if row.available else row.reason for row in availability()},
+        "models": {path.stem: _model_line(path) for path in installed_models()},
     }
+
+
+def _model_line(path: Path) -> str:
+    try:
+        model = load_model(path)
+    except DriveSegError as error:
+        return str(error)
+    return f"{model.width}x{model.height}, {' '.join(model.precisions)}"
 
 
 def hardware() -> dict[str, Any]:

@@ -52,6 +52,11 @@ def find_model(name_or_path: str | Path) -> Path:
     raise ModelError(f"no model '{text}' in {folder}: it has {_listing(folder, '*.yaml')}; a path works too")
 
 
+def installed_models() -> list[Path]:
+    """The sidecars that ``find_model`` finds by name, by name."""
+    return sorted((share_dir() / "models").glob("*.yaml"))
+
+
 def config_file(name: str) -> Path:
     """The path of a file of config/, such as 'drive_seg.yaml'. Raises ConfigError."""
     folder = share_dir() / "config"

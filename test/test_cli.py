@@ -196,6 +196,7 @@ def test_info_names_every_backend_and_what_auto_picks(model: Path) -> None:
     assert found["backends"]["onnxruntime"] == "available"
     assert found["auto"]["backend"] in found["backends"] and found["auto"]["why"]
     assert found["ros"]["distro"] and found["gpu"]["found"] in (True, False)
+    assert found["models"]["default"] == "640x384, fp32 fp16 int8"
     assert found["model"]["name"] == "tiny" and "sha256 agrees" in found["model"]["onnx"]["fp32"]
     assert "onnxruntime" in drive_seg("info", "--model", model).stdout
 
