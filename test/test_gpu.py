@@ -109,9 +109,8 @@ class TestParity:
         print(f"{precision}: labels equal on {np.mean(equal):.4%} of {len(equal)} frames, worst {np.min(equal):.4%}")
         assert np.mean(equal) >= least
 
-    @pytest.mark.parametrize("name", ["simulator", "large"])
-    def test_models_without_fp32_say_what_their_graph_says_on_the_cpu(self, name: str) -> None:
-        model = load_model(find_model(name))
+    def test_a_model_without_fp32_says_what_its_graph_says_on_the_cpu(self) -> None:
+        model = load_model(find_model("simulator"))
         given = given_reference(model)
         if given is None:
             pytest.importorskip("onnxruntime", reason="no ONNX Runtime here and DRIVE_SEG_GPU_REFERENCE is not set")

@@ -44,17 +44,3 @@ $python -m drive_seg export out/train/driving_near/checkpoint.pt --name "$name" 
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write
-if [ ! -f out/sim_frames_full/panoptic.npy ]; then
-    say 'rendering 3000 frames of the simulator in the size of a camera'
-    $python -m drive_seg.network.render out/sim_frames_full --drives 1500 --frames 2 --first-seed 40000 --size 1280x720 \
-        --workers "$(nproc)"
-fi
-say 'large'
-$python -m drive_seg train config/train/driving_large.yaml --data "$data"
-large=large
-[ "$name" = default ] || large=${name}_large
-say "export to models/$large.yaml"
-$python -m drive_seg export out/train/driving_large/checkpoint.pt --name "$large" -o models --width 960 --height 544 \
-    --precision fp16
-$python -m drive_seg.network.validate --model "models/$large.yaml" --folder "$data/camvid32/val" --skip 50 \
-    --drives 60 --size 1280x720 --write
