@@ -73,8 +73,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "precision",
         "auto",
-        "Arithmetic of the network; auto takes the fastest the backend has (fp16 on GPUs, int8 or bf16 on CPUs with "
-        "instructions for it).",
+        "Arithmetic of the network; auto is fp16 on GPUs; on CPUs bf16, else int8, where they have "
+        "instructions for it.",
         choices=("auto", "fp32", "fp16", "int8"),
     ),
     Parameter(

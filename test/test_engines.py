@@ -25,7 +25,6 @@ from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
 from drive_seg.sim import Simulator
 
-FLOATS = {"bf16", "fp32"}
 CPU_BACKENDS = [row.backend for row in availability() if row.available and row.backend != "tensorrt"]
 
 
@@ -128,12 +127,19 @@ def test_lower_precisions_agree_with_fp32(backend: str, precision: str, agreemen
 
 
 @pytest.mark.skipif("openvino" not in CPU_BACKENDS, reason="openvino is not installed")
-def test_openvino_takes_int8_where_the_processor_is_made_for_it(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_takes_int8_where_the_processor_is_made_for_it_but_not_for_bf16(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     floats = dataclasses.replace(model, onnx={"fp32": model.onnx["fp32"]})
-    for able, card, expected in ((True, model, {"int8"}), (True, floats, FLOATS), (False, model, FLOATS)):
+    monkeypatch.setattr("drive_seg.engines.openvino.has_vnni", lambda: True)
+    with open_engine(model, "openvino") as engine:
+        assert engine.info.precision in ("bf16", "int8")
+    monkeypatch.setattr("drive_seg.engines.openvino.has_bf16", lambda core: False)
+    for able, card, expected in ((True, model, "int8"), (True, floats, "fp32"), (False, model, "fp32")):
         monkeypatch.setattr("drive_seg.engines.openvino.has_vnni", lambda able=able: able)
         with open_engine(card, "openvino") as engine:
-            assert engine.info.precision in expected
+            assert engine.info.precision == expected
+    monkeypatch.setattr("drive_seg.engines.openvino.has_vnni", lambda: True)
     with open_engine(model, "openvino", EngineOptions(precision="fp32")) as engine:
         assert engine.info.precision == "fp32"
 
