@@ -1,8 +1,9 @@
 """What evaluation costs: frames per second from bag to figures, beside the bare pipeline on the same frames.
 
-``python benchmarks/evaluate_vs_pipeline.py BAG [--rounds 5]`` alternates the two in one process, so that whatever else
-the machine does weighs on both, and prints processor time per frame too, which hardly depends on it. The ratio of a
-busy machine flatters the evaluation: its many threads get a larger share than the one frame of the bare pipeline.
+``python benchmarks/evaluate_vs_pipeline.py BAG [--rounds 5] [--precision int8]`` alternates the two in one process, so
+that whatever else the machine does weighs on both, and prints processor time per frame too, which hardly depends on
+it. The ratio of a busy machine flatters the evaluation: its many threads get a larger share than the one frame of the
+bare pipeline.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bag", help="a bag with a truth topic, as drive_seg sim writes it; its images must fit memory")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8")
     arguments = parser.parse_args()
     frames = [entry for entry in open_source(arguments.bag) if isinstance(entry, Frame)]
-    with open_pipeline() as pipeline, open_offline() as offline:
+    precision = arguments.precision
+    with open_pipeline(precision=precision) as pipeline, open_offline(precision=precision) as offline:
 
         def bare() -> None:
             for frame in frames:
