@@ -138,7 +138,7 @@ def markdown(found: dict[str, Any]) -> str:
             f"| lost on the way (best effort) | {frames['lost_in_transport']} |",
             f"| received by the node | {frames['received']} |",
             f"| published | {frames['published']} |",
-            f"| dropped | {frames['dropped'] or 0} |",
+            f"| dropped | {', '.join(f'{count} {reason}' for reason, count in frames['dropped'].items()) or 0} |",
             f"| failed | {frames['failed']} |",
             "",
             f"Processor time of the node: {found['node_cores']:.2f} cores. Threads: "
