@@ -2,8 +2,8 @@
 
 ``python benchmarks/evaluate_vs_pipeline.py BAG [--rounds 5] [--precision int8]`` alternates the two in one process, so
 that whatever else the machine does weighs on both, and prints processor time per frame too, which hardly depends on
-it. The ratio of a busy machine flatters the evaluation: its many threads get a larger share than the one frame of the
-bare pipeline.
+it. Both do the same to a frame: lane boundaries and tracks where the bag's truth has them. The ratio of a busy machine
+flatters the evaluation: its many threads get a larger share than the one frame of the bare pipeline.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from drive_seg import open_pipeline
 from drive_seg.frame import Frame
@@ -19,6 +20,7 @@ from drive_seg.offline.evaluate import evaluate_source
 from drive_seg.offline.opening import open_offline
 from drive_seg.offline.sources import open_source
 from drive_seg.offline.truth import open_truth
+from drive_seg.tracking import TrackingOptions
 
 
 def measure(work: Callable[[], object], frames: int) -> tuple[float, float]:
@@ -38,8 +40,13 @@ def main() -> None:
     frames = [entry for entry in open_source(arguments.bag) if isinstance(entry, Frame)]
     precision = arguments.precision
     with open_pipeline(precision=precision) as pipeline, open_offline(precision=precision) as offline:
+        truth = open_truth(arguments.bag, offline.labels)
+        pipeline.options = replace(pipeline.options, lanes=truth.lanes)
+        pipeline.tracking = offline.tracking = TrackingOptions() if truth.tracks else None
+        truth.close()
 
         def bare() -> None:
+            pipeline.forget_tracks()
             for frame in frames:
                 pipeline(frame)
 
@@ -49,6 +56,7 @@ def main() -> None:
             truth.close()
 
         bare()
+        evaluate()
         ratios = []
         for _ in range(arguments.rounds):
             (bare_fps, bare_ms), (fps, ms) = measure(bare, len(frames)), measure(evaluate, len(frames))

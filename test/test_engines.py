@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,7 +205,7 @@ def test_frames_side_by_side_have_the_answers_of_one_at_a_time(backend: str) -> 
         assert pipeline.slots == 1
         alone = [pipeline(picture) for picture in pictures]
     with open_offline(backend=backend, precision="fp32", threads=2) as pipeline:
-        assert pipeline.slots == 3
+        assert pipeline.slots == 5
         frames = [Frame(CameraImage.from_rgb(picture)) for picture in pictures]
         flying = [pipeline.submit([frame]) for frame in frames[:3]]
         together = [result for pending in flying for result in pending.wait()]
@@ -212,11 +214,28 @@ def test_frames_side_by_side_have_the_answers_of_one_at_a_time(backend: str) -> 
         assert np.mean(one.mask != other.mask) < 1e-3 and np.mean(one.panoptic != other.panoptic) < 1e-3
 
 
-def test_streams_share_the_threads_and_have_a_slot_more() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux only")
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("latency", [False, True], ids=["side by side", "one at a time"])
+def test_threads_of_frames_side_by_side_give_way_to_their_caller(backend: str, latency: bool) -> None:
+    def niceness() -> dict[int, int]:
+        tasks = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+        return {task: os.getpriority(os.PRIO_PROCESS, task) for task in tasks}
+
+    before = niceness()
+    with open_offline(backend=backend, precision="fp32", threads=2, latency=latency) as pipeline:
+        pipeline(np.zeros((384, 640, 3), np.uint8))
+        after = niceness()
+    assert all(nice == before[task] for task, nice in after.items() if task in before)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert any(nice > own for task, nice in after.items() if task not in before) != latency
+
+
+def test_streams_share_the_threads_and_have_three_slots_more() -> None:
     assert cpu_share(EngineOptions(threads=4)) == CpuShare(4, 1, 2)
     assert cpu_share(EngineOptions(threads=4, slots=1)) == CpuShare(4, 1, 1)
-    assert cpu_share(EngineOptions(threads=4, streams=0)) == CpuShare(4, 4, 5)
-    assert cpu_share(EngineOptions(threads=2, streams=8)) == CpuShare(2, 2, 3)
+    assert cpu_share(EngineOptions(threads=4, streams=0)) == CpuShare(4, 4, 7)
+    assert cpu_share(EngineOptions(threads=2, streams=8)) == CpuShare(2, 2, 5)
 
 
 @pytest.mark.parametrize(

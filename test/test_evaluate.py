@@ -36,6 +36,12 @@ from drive_seg.pipeline import Pipeline
 NAMES = ["a.png", "b_2.png", "b_10.png"]
 
 
+@pytest.fixture(autouse=True, params=[2, 8], ids=["two cores", "eight cores"])
+def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recordings are read and written in threads of their own only where there are cores for them."""
+    monkeypatch.setattr("drive_seg.offline.prefetch.cpu_threads", lambda: request.param)
+
+
 @pytest.fixture
 def pipeline() -> Iterator[Pipeline]:
     with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:

@@ -33,6 +33,12 @@ IN_ORDER = ["a", "b_2", "b_10"]
 SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "in_flight", "versions"}
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["threads", "one thread"])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether recordings are read and written in threads of their own changes nothing but the time."""
+    monkeypatch.setattr(sys.modules[__name__], "run", functools.partial(run, threads=request.param))
+
+
 @pytest.fixture
 def pipeline() -> Iterator[Pipeline]:
     with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:

@@ -11,7 +11,7 @@ import numpy as np
 
 from drive_seg.engines.foreign import foreign_tensors
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
-from drive_seg.engines.threads import cpu_share
+from drive_seg.engines.threads import cpu_share, give_way, giving_way
 from drive_seg.errors import EngineError, MissingDependency
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
@@ -70,10 +70,12 @@ class OnnxEngine:
         settings.log_severity_level = 3
         path = model.graph(precision)
         try:
-            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            with giving_way(share):
+                session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # see OnnxSlot.wait
             raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
-        self._executor = ThreadPoolExecutor(share.streams, thread_name_prefix="onnxruntime")
+        start = give_way if share.streams > 1 else None
+        self._executor = ThreadPoolExecutor(share.streams, thread_name_prefix="onnxruntime", initializer=start)
         self.info = EngineInfo("onnxruntime", precision, "CPU", ort.__version__)
         self.slots: Sequence[OnnxSlot] = [
             OnnxSlot(session, model, self._executor, options.max_batch) for _ in range(share.slots)

@@ -11,7 +11,7 @@ import numpy as np
 from drive_seg.engines.foreign import foreign_tensors
 from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
-from drive_seg.engines.threads import cpu_share
+from drive_seg.engines.threads import cpu_share, giving_way
 from drive_seg.errors import EngineError, MissingDependency
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
@@ -86,7 +86,8 @@ class OpenVinoEngine:
             if model.decoder is not None:
                 shape = model.decoder.shape(batch, model.height, model.width)
             network.reshape({model.input_name: ov.PartialShape(shape)})
-            compiled = core.compile_model(network, "CPU", settings)
+            with giving_way(share):
+                compiled = core.compile_model(network, "CPU", settings)
             slots = [OpenVinoSlot(ov, compiled, model, options.max_batch) for _ in range(share.slots)]
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot compile {path}: {error}") from error

@@ -21,11 +21,12 @@ class EngineOptions:
     Attributes:
         precision: ``auto``, ``fp32``, ``fp16`` or ``int8``.
         max_batch: most images in one submit (the number of cameras).
-        slots: batches that may be in flight or held at once; several streams have at least one more than there are
-            streams, so that each has work while a result is taken.
+        slots: batches that may be in flight or held at once; several streams have at least three more than there are
+            streams, so that each has work while results are taken.
         threads: CPU threads, 0 = one per core this process may use.
         streams: batches that are computed side by side, each by its share of the threads, 0 = one per thread. One
-            answers soonest; one per thread needs the least processor time per frame, for whoever has many frames.
+            answers soonest; one per thread needs the least processor time per frame, for whoever has many frames. Of
+            several the threads give way to the rest of the process.
         gpu_id: CUDA device.
         cache_dir: where compiled engines are kept; None = no cache.
         build: whether an engine that has to be compiled for minutes (TensorRT) and is not in the cache is compiled.

@@ -1,15 +1,22 @@
-"""How many CPU threads an engine may use, and how batches in flight share them."""
+"""How many CPU threads an engine may use, and how batches in flight share them with each other and their caller."""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from drive_seg.engines.protocol import EngineOptions
 
 _CGROUP = Path("/sys/fs/cgroup")
+_TASKS = Path("/proc/self/task")
+_NICENESS = 5
+_SPARE = 3
+"""Batches in flight beyond those computed side by side: whoever feeds the engine may be busy for as many."""
 
 
 @dataclass(frozen=True)
@@ -51,4 +58,30 @@ def cpu_share(options: EngineOptions) -> CpuShare:
     """What ``options`` come to on this machine; see ``EngineOptions``."""
     threads = cpu_threads(options.threads)
     streams = min(options.streams, threads) if options.streams > 0 else threads
-    return CpuShare(threads, streams, options.slots if streams == 1 else max(options.slots, streams + 1))
+    return CpuShare(threads, streams, options.slots if streams == 1 else max(options.slots, streams + _SPARE))
+
+
+def give_way(thread: int | None = None) -> None:
+    """Let a thread of this process, by default the calling one, wait for others that have work (Linux only).
+
+    Streams keep every core busy. Unless they give way, who feeds them waits for its turn, and soon so do they.
+    """
+    if not _TASKS.is_dir():  # niceness is that of the whole process
+        return
+    number = threading.get_native_id() if thread is None else thread
+    with suppress(OSError):  # already ended
+        os.setpriority(os.PRIO_PROCESS, number, os.getpriority(os.PRIO_PROCESS, number) + _NICENESS)
+
+
+@contextmanager
+def giving_way(share: CpuShare) -> Iterator[None]:
+    """Threads that are started meanwhile ``give_way``, if there are several streams."""
+    before = _threads()
+    yield
+    if share.streams > 1:
+        for thread in _threads() - before:
+            give_way(thread)
+
+
+def _threads() -> set[int]:
+    return {int(entry.name) for entry in _TASKS.iterdir()} if _TASKS.is_dir() else set()

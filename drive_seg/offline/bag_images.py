@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +22,32 @@ CLOUD = "sensor_msgs/msg/PointCloud2"
 _FORMATS = {"mono8": "u1", "8UC1": "u1", "16UC1": "u2", "mono16": "u2"}
 
 
-def bag_topics(path: Path) -> dict[str, str]:
-    """Message type by topic.
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag: the type and the number of its messages, None where the bag is damaged."""
+
+    msgtype: str
+    count: int | None
+
+
+def bag_topics(path: Path) -> dict[str, Topic]:
+    """What a bag has, by name.
 
     Raises:
         MissingDependency: rosbags is not installed.
     """
     try:
         with _open(path) as reader:
-            return {connection.topic: connection.msgtype or "" for connection in reader.connections}
+            return {name: Topic(topic.msgtype or "", topic.msgcount) for name, topic in reader.topics.items()}
     except MissingDependency:
         raise
     except Exception:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
-        return {message.topic: message.msgtype for message in salvage_messages(_storage_files(path))}
-
-
-def bag_counts(path: Path) -> dict[str, int] | None:
-    """Number of messages by topic; None where the bag is damaged.
-
-    Raises:
-        MissingDependency: rosbags is not installed.
-    """
-    try:
-        with _open(path) as reader:
-            return {topic: found.msgcount for topic, found in reader.topics.items()}
-    except MissingDependency:
-        raise
-    except Exception:  # noqa: BLE001 - see above
-        return None
+        return {message.topic: Topic(message.msgtype, None) for message in salvage_messages(_storage_files(path))}
 
 
 def bag_messages(
     path: Path, topics: Collection[str], window: tuple[int, int] | None = None
-) -> Iterator[tuple[str, Any]]:
+) -> Generator[tuple[str, Any], None, None]:
     """(topic, message); of a bag that was cut off, what is left of it.
 
     Args:

@@ -74,6 +74,11 @@ class BagSource:
         rate = (counts[self.topic] - 1) / seconds if seconds > 0 else 0.0
         self.fps = rate if 0.1 < rate < 1000 else DEFAULT_FPS
 
+    @property
+    def quick(self) -> bool:
+        """Whether nothing has to be decoded, going by how ROS names the topics of compressed images."""
+        return not self.topic.endswith("/compressed")
+
     def _survey(self) -> tuple[dict[str, int], float]:
         """Image count per topic and the duration of what can be salvaged."""
         counts: dict[str, int] = {}

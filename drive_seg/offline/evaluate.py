@@ -1,7 +1,8 @@
 """Figures for a model: predictions, made here or before, beside their ground truth.
 
-``evaluate_source`` runs the pipeline: one thread reads and decodes, one infers, one scores, and where the truth lies in
-files of its own, one more reads that. ``evaluate_predictions`` scores what ``drive_seg run`` wrote.
+``evaluate_source`` runs the pipeline: one thread reads and decodes, one post-processes, one scores, one more reads the
+truth of a bag; on two cores, where that is quick, one does it all. ``evaluate_predictions`` scores what
+``drive_seg run`` wrote.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from drive_seg.errors import ConfigError, DriveSegError, SourceError
 from drive_seg.frame import CameraImage, Frame, PanopticResult
 from drive_seg.labels import LabelSet
+from drive_seg.offline.bags import BagSource
 from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog, FrameScore
 from drive_seg.offline.identities import Witness
 from drive_seg.offline.label_map import LabelMap, bind, load_map, scored_ids
 from drive_seg.offline.metrics import StageSamples
 from drive_seg.offline.predictions import PredictionSource
-from drive_seg.offline.prefetch import prefetch
+from drive_seg.offline.prefetch import cores_to_spare, prefetch
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, tables_of
 from drive_seg.offline.sources import Source, origin_of
@@ -304,7 +306,8 @@ def score_source(
         pipeline.tracking = None
     with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
         sink = _ScoringSink(judge, (options.out or Path(scratch)) / "summary.json")
-        return run(source, sink, pipeline, model_name, options.limit, progress, warn)
+        threads = cores_to_spare() or not (isinstance(source, BagSource) and source.quick)
+        return run(source, sink, pipeline, model_name, options.limit, progress, warn, threads)
 
 
 def prediction_of(result: PanopticResult) -> Prediction:

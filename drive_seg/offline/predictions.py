@@ -131,7 +131,7 @@ class BagPredictions:
         # What comes beside a map, where the bag has it.
         beside: list[Mapping[int, Any]] = [listed] if self._instances in there and self.instances else []
         topics = [self._topic, self._instances, self._info]
-        if there.get(self._lanes) == CLOUD:
+        if self._lanes in there and there[self._lanes].msgtype == CLOUD:
             beside.append(lanes)
             topics.append(self._lanes)
         for topic, message in bag_messages(self._path, topics):

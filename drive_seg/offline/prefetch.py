@@ -7,8 +7,19 @@ import threading
 from collections.abc import Generator, Iterable
 from typing import TypeVar
 
+from drive_seg.engines.threads import cpu_threads
+
 Item = TypeVar("Item")
 _END = object()
+
+
+def cores_to_spare() -> bool:
+    """Whether what is done quickly, as reading raw images or scoring, deserves a thread beside the pipeline's.
+
+    The engine computes in threads of its own, and whoever feeds it has time for more. On two cores threads beside that
+    cost a tenth of the speed: they take the interpreter's lock and the cache from each other.
+    """
+    return cpu_threads() > 2
 
 
 def prefetch(items: Iterable[Item], ahead: int = 2) -> Generator[Item, None, None]:

@@ -6,7 +6,7 @@ import dataclasses
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from drive_seg.offline.bags import BagCopy
 
 _AHEAD = 2
-"""Frames that may wait between two of the three threads: stalls are evened out, and few enough stay in the cache."""
+"""Frames that may wait between two of the threads: stalls are evened out, and few enough stay in the cache."""
 
 _GLANCE_S = 0.2
 """How often a run that waits for its source looks whether it is to end."""
@@ -54,8 +54,9 @@ def run(
     limit: int | None = None,
     progress: Progress = lambda done: None,
     warn: Warn = lambda message: None,
+    threads: bool = True,
 ) -> Outcome:
-    """Read and decode in one thread, infer in this one, write in a third; then write the summary.
+    """Read and decode in one thread, post-process in this one, write in a third; then write the summary.
 
     As many frames are in flight as the pipeline has slots; what is written keeps the order of the source.
     The sink is closed in any case. Ctrl-C ends the run cleanly: what is in flight is still written.
@@ -63,8 +64,9 @@ def run(
     Args:
         model_name: for the summary.
         limit: stop after so many images of the source.
-        progress: called with the number of frames written, on the writer's thread.
+        progress: called with the number of frames written, on the thread that writes.
         warn: called with a line about each image that is left out.
+        threads: without them all is done in this one while the engine computes: for what is read and written quickly.
     """
     pipeline.forget_tracks()
     log = LatencyLog(float("inf"), min(source.count or _LATENCIES, limit or _LATENCIES, _LATENCIES))
@@ -73,8 +75,8 @@ def run(
     error: DriveSegError | None = None
     interrupted = False
     with Interrupts() as interrupts:
-        reader = _Reader(source, limit, interrupts)
-        writer = _Writer(sink, ledger, log, progress)
+        reader = _Reader(source, limit, interrupts, threads)
+        writer = _Writer(sink, ledger, log, progress, threads)
         flight = _Flight(pipeline, writer, ledger, warn)
         try:
             try:
@@ -192,45 +194,43 @@ class _Flight:
 
 
 class _Reader:
-    """Iterates the source on its own thread, decoding on the way."""
+    """Iterates the source, decoding on the way; with ``thread`` on its own."""
 
-    def __init__(self, source: Source | BagCopy, limit: int | None, interrupts: Interrupts) -> None:
+    def __init__(self, source: Source | BagCopy, limit: int | None, interrupts: Interrupts, thread: bool) -> None:
         self.interrupted = False
-        self._source = source
-        self._limit = limit
+        self._entries = _entries(source, limit)
         self._interrupts = interrupts
         self._queue: queue.Queue[Entry | Exception | None] = queue.Queue(_AHEAD)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="drive_seg_reader", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if thread:
+            self._thread = threading.Thread(target=self._read, name="drive_seg_reader", daemon=True)
+            self._thread.start()
 
     def __iter__(self) -> _Reader:
         return self
 
     def __next__(self) -> Entry:
-        item = self._next()
-        if item is None:
-            raise StopIteration
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    def _next(self) -> Entry | Exception | None:
         while not self._interrupts.requested:
+            if self._thread is None:
+                return next(self._entries)
             try:
-                return self._queue.get(timeout=_GLANCE_S)
+                item = self._queue.get(timeout=_GLANCE_S)
             except queue.Empty:
                 continue
+            if item is None:
+                raise StopIteration
+            if isinstance(item, Exception):
+                raise item
+            return item
         self.interrupted = True
-        return None
+        raise StopIteration
 
     def _read(self) -> None:
         end: Exception | None = None
         try:
-            images = 0
-            for entry in self._source:
-                images += not isinstance(entry, Passage)
-                if not self._hand_over(_decoded(entry)) or images == self._limit:
+            for entry in self._entries:
+                if not self._hand_over(entry):
                     break
         except Exception as error:  # noqa: BLE001 - raised again where the entries are taken
             end = error
@@ -248,7 +248,18 @@ class _Reader:
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
-        self._thread.join(timeout=5.0)
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+
+
+def _entries(source: Source | BagCopy, limit: int | None) -> Iterator[Entry]:
+    """What the source has, decoded, up to so many images."""
+    images = 0
+    for entry in source:
+        images += not isinstance(entry, Passage)
+        yield _decoded(entry)
+        if images == limit:
+            return
 
 
 def _decoded(entry: Entry) -> Entry:
@@ -262,38 +273,46 @@ def _decoded(entry: Entry) -> Entry:
 
 
 class _Writer:
-    """Feeds the sink on its own thread and closes it; completes the times and counts."""
+    """Feeds the sink, with ``thread`` on its own, and closes it; completes the times and counts."""
 
-    def __init__(self, sink: Sink, ledger: FrameLedger, log: LatencyLog, progress: Progress) -> None:
+    def __init__(self, sink: Sink, ledger: FrameLedger, log: LatencyLog, progress: Progress, thread: bool) -> None:
         self._sink = sink
         self._ledger = ledger
         self._log = log
         self._progress = progress
+        self._done = 0
         self._queue: queue.Queue[PanopticResult | Passage | None] = queue.Queue(_AHEAD)
         self.error: DriveSegError | None = None
-        self._thread = threading.Thread(target=self._write, name="drive_seg_writer", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if thread:
+            self._thread = threading.Thread(target=self._write_all, name="drive_seg_writer", daemon=True)
+            self._thread.start()
 
     def put(self, result: PanopticResult | Passage) -> bool:
         """Hand over a result or a message to copy; False, and not taken, once the sink has failed."""
         if self.error is not None:
             return False
-        self._queue.put(result)
+        if self._thread is None:
+            self._write(result)
+        else:
+            self._queue.put(result)
         return True
 
-    def _write(self) -> None:
-        done = 0
+    def _write_all(self) -> None:
         while (result := self._queue.get()) is not None:
-            if isinstance(result, Passage):
-                if self.error is None:
-                    self._attempt(partial(self._carry, result))
-            elif self.error is None and self._attempt(partial(self._store, result)):
-                self._ledger.publish()
-                done += 1
-                self._progress(done)
-            else:
-                self._ledger.fail()
-        self._attempt(self._sink.close)
+            self._write(result)
+        self._attempt(self._sink.close)  # here: some files are bound to the thread that opened them
+
+    def _write(self, result: PanopticResult | Passage) -> None:
+        if isinstance(result, Passage):
+            if self.error is None:
+                self._attempt(partial(self._carry, result))
+        elif self.error is None and self._attempt(partial(self._store, result)):
+            self._ledger.publish()
+            self._done += 1
+            self._progress(self._done)
+        else:
+            self._ledger.fail()
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         try:
@@ -322,5 +341,8 @@ class _Writer:
 
     def finish(self) -> None:
         """Write what waits, close the sink and end the thread."""
-        self._queue.put(None)
-        self._thread.join()
+        if self._thread is None:
+            self._attempt(self._sink.close)
+        else:
+            self._queue.put(None)
+            self._thread.join()

@@ -10,10 +10,10 @@ from typing import Any
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import CLOUD, bag_counts, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
+from drive_seg.offline.bag_images import CLOUD, Topic, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
 from drive_seg.offline.instance_lists import ListedInstances, instances_of
-from drive_seg.offline.prefetch import prefetch
+from drive_seg.offline.prefetch import cores_to_spare, prefetch
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth_carla import CARLA, carla_truth
 from drive_seg.preprocess import decode_rgb
@@ -49,19 +49,20 @@ class BagTruth:
         window: tuple[int, int] | None = None,
     ) -> None:
         self.name = str(path)
-        self.topic, self._carla = _choose(path, topic, carla)
+        there = bag_topics(path)
+        self.topic, self._carla = _choose(path, there, topic, carla)
         self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
-        counts = bag_counts(path)
-        self.count: int | None = None if counts is None else counts[self.topic]
-        base, there = self.topic.rpartition("/")[0], bag_topics(path)
+        self.count = there[self.topic].count
+        base = self.topic.rpartition("/")[0]
         listing, lanes = f"{base}/instances", f"{base}/lanes"
         self._listing = listing if self.topic.endswith("panoptic") and listing in there else None
-        self._lane_topic = lanes if there.get(lanes) == CLOUD else None
+        self._lane_topic = lanes if lanes in there and there[lanes].msgtype == CLOUD else None
         self.tracks, self.lanes = self._listing is not None, self._lane_topic is not None
         wanted = [name for name in (self.topic, self._listing, self._lane_topic) if name is not None]
-        self._messages = prefetch(bag_messages(path, wanted, window))
+        messages = bag_messages(path, wanted, window)
+        self._messages = prefetch(messages) if cores_to_spare() else messages
         self._waiting: dict[int, Any] = {}
         self._listed: dict[int, ListedInstances] = {}
         self._clouds: dict[int, Any] = {}
@@ -114,8 +115,8 @@ class BagTruth:
         self._messages.close()
 
 
-def _choose(path: Path, topic: str | None, carla: bool) -> tuple[str, bool]:
-    images = [name for name, msgtype in bag_topics(path).items() if msgtype in IMAGE_TYPES]
+def _choose(path: Path, there: Mapping[str, Topic], topic: str | None, carla: bool) -> tuple[str, bool]:
+    images = [name for name, found in there.items() if found.msgtype in IMAGE_TYPES]
     if topic is not None:
         if topic not in images:
             raise SourceError(f"bag {path} has no image topic '{topic}'; it has {', '.join(sorted(images)) or 'none'}")
