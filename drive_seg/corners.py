@@ -86,7 +86,8 @@ def cut_corners(classes: NDArray[np.uint8], window: tuple[slice, slice], stuff: 
     cuts = (up_left > rising, up_right > falling, down_left > falling, down_right > rising)
     at = places((cuts[0] | cuts[1]) | (cuts[2] | cuts[3]))
     own = flat[at + first]
-    row, column = np.divmod(at + first, width)
+    row = (at + first) // width
+    column = at + first - row * width
     inside = (row > window[0].start) & (row < window[0].stop - 1)
     inside &= (column > window[1].start) & (column < window[1].stop - 1) & stuff[own]
     at, own, row, column = at[inside], own[inside], row[inside], column[inside]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD = 8
+_WORD, _SHIFT = 8, 3
 
 
 def places(flags: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -22,7 +22,8 @@ def places(flags: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int64]:
     words = values[:whole].view(np.uint64)
     busy = np.flatnonzero(words != 0)
     within = np.flatnonzero(words[busy].view(np.uint8) != 0)
-    found = busy[within // _WORD] * _WORD + within % _WORD
+    # Shifts: a remainder takes ten times as long.
+    found: NDArray[np.int64] = (busy[within >> _SHIFT] << _SHIFT) + (within & (_WORD - 1))
     if whole == values.size:
         return found
     return np.concatenate((found, np.flatnonzero(values[whole:]) + whole))

@@ -239,9 +239,11 @@ class PostProcessor:
         segment = segments.grid[key]
 
         width = mask.shape[1]
-        starts = _run_starts(pixels, segment, width)
+        row = pixels // width
+        starts = _run_starts(pixels, row, segment)
         run_segment = segment[starts]
-        run_row, run_first = np.divmod(pixels[starts], width)
+        run_row = row[starts]
+        run_first = pixels[starts] - run_row * width
         run_length = np.diff(np.append(starts, pixels.size))
         run_last = run_first + run_length - 1
         native = tables.row_weight[run_row] * (tables.columns_before[run_last + 1] - tables.columns_before[run_first])
@@ -326,13 +328,13 @@ class PostProcessor:
         return tables
 
 
-def _run_starts(pixels: NDArray[np.intp], segment: NDArray[np.int32], width: int) -> NDArray[np.intp]:
+def _run_starts(pixels: NDArray[np.intp], row: NDArray[np.intp], segment: NDArray[np.int32]) -> NDArray[np.intp]:
     """Where a new run begins in sorted flat ``pixels``: a gap, a new row or another segment."""
     new = np.empty(pixels.size, np.bool_)
     new[0] = True
     np.not_equal(pixels[1:], pixels[:-1] + 1, out=new[1:])
     new[1:] |= segment[1:] != segment[:-1]
-    new |= pixels % width == 0
+    new[1:] |= row[1:] != row[:-1]
     return np.flatnonzero(new)
 
 

@@ -73,9 +73,12 @@ class OutlineCounts:
             self.pixels[-1, column] += np.count_nonzero(right & marked)
             self.pixels[-1, column + 1] += np.count_nonzero(side.marking)
         at, classes = side.within(block)
-        hit = classes[(right.reshape(-1)[at] & ~marked) != 0]
-        self.pixels[: self.classes, column] += np.bincount(hit, minlength=self.classes)
-        self.pixels[: self.classes, column + 1] += np.bincount(classes, minlength=self.classes)
+        hit = (right.reshape(-1)[at] & ~marked) != 0
+        # Missed ones count as the classes behind the last: one pass for both.
+        kinds = np.where(hit, classes, classes + np.uint16(self.classes))
+        hits, misses = np.bincount(kinds, minlength=2 * self.classes).reshape(2, -1)
+        self.pixels[: self.classes, column] += hits
+        self.pixels[: self.classes, column + 1] += hits + misses
 
     def __iadd__(self, other: OutlineCounts) -> OutlineCounts:
         self.pixels += other.pixels
@@ -119,8 +122,9 @@ class _Side:
             counted &= known.reshape(-1)[at]
             if marking is not None:
                 marking &= known
+        chosen = np.flatnonzero(counted)  # and then by index: a third of the time of a mask
         height, width = classes.shape
-        return cls((height, width), at[counted], own[counted], marking)
+        return cls((height, width), at[chosen], own[chosen], marking)
 
     def within(self, block: range) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Places and classes of the outlines of some classes."""
