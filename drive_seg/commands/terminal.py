@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+_SHOW_EVERY_S = 0.2
 
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -51,12 +54,22 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
     ]
     with Progress(*columns, console=notes) as progress:
         task = progress.add_task(what, total=total, rate="")
+        reached = [0, 0.0]  # how much is done, and when that was last shown
+
+        def show() -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=reached[0], rate=f"{speed:.1f}/s" if speed else "")
+            reached[1] = time.monotonic()
 
         def update(done: int) -> None:
-            speed = progress.tasks[0].speed
-            progress.update(task, completed=done, rate=f"{speed:.1f}/s" if speed else "")
+            reached[0] = done
+            if time.monotonic() - reached[1] >= _SHOW_EVERY_S:  # rich takes longer than people look
+                show()
 
-        yield update
+        try:
+            yield update
+        finally:
+            show()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The worst frames of an evaluation as small pictures: truth, prediction, and where the two disagree.
 
-Pictures are drawn and compressed when a frame enters the list, so what is kept does not grow with the recording.
+What enters the list is made small at once, so that what is kept does not grow with the recording, and drawn when it is
+asked for: many enter, few stay.
 """
 
 from __future__ import annotations
@@ -70,12 +71,18 @@ class WorstFrames:
         if keep < 0:
             raise ValueError(f"keep must be >= 0, got {keep}")
         self._keep = keep
-        self._kept: list[FramePicture] = []
+        self._kept: list[FramePicture | _Sketch] = []
 
     @property
     def frames(self) -> tuple[FramePicture, ...]:
         """Worst first."""
-        return tuple(self._kept)
+        drawn = tuple(kept.draw() if isinstance(kept, _Sketch) else kept for kept in self._kept)
+        self._kept = list(drawn)
+        return drawn
+
+    def __getstate__(self) -> dict[str, object]:
+        """Pictures travel, as JPEG."""
+        return {"_keep": self._keep, "_kept": list(self.frames)}
 
     def see(self, scored: Scored) -> None:
         """Keep the frame if it is among the worst: by PQ, or by mIoU where truth or prediction has no instances."""
@@ -85,7 +92,7 @@ class WorstFrames:
         name = scored.score.frame
         if math.isnan(score) or not self._wants(score, name):
             return
-        self._insert(draw_frame(name, score, measure, *scored.maps(), scored.image, known.labels))
+        self._insert(_Sketch.of(name, score, measure, *scored.maps(), scored.image, known.labels))
 
     def rename(self, name: Callable[[str], str]) -> None:
         """Give every frame another name, in the same order."""
@@ -99,10 +106,82 @@ class WorstFrames:
     def _wants(self, score: float, name: str) -> bool:
         return len(self._kept) < self._keep or (self._keep > 0 and (score, name) < self._kept[-1].rank)
 
-    def _insert(self, picture: FramePicture) -> None:
+    def _insert(self, picture: FramePicture | _Sketch) -> None:
         self._kept.append(picture)
         self._kept.sort(key=lambda kept: kept.rank)
         del self._kept[self._keep :]
+
+
+@dataclass(frozen=True)
+class _Sketch:
+    """What a ``FramePicture`` is drawn from, in its size.
+
+    Attributes:
+        canvas: uint8 (h, w, 3) the image, or grey where there is none.
+        tint: how much of a class's colour is laid over it.
+        expected, found: uint16 (h, w) panoptic ids.
+        wrong_pixels: float32 (h, w) share of wrong pixels under each, 0..1.
+    """
+
+    name: str
+    score: float
+    measure: str
+    wrong: float
+    canvas: NDArray[np.uint8]
+    tint: float
+    expected: NDArray[np.uint16]
+    found: NDArray[np.uint16]
+    wrong_pixels: NDArray[np.float32]
+    labels: LabelSet
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        """As that of the picture."""
+        return self.score, self.name
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        score: float,
+        measure: str,
+        expected: NDArray[np.uint16],
+        found: NDArray[np.uint16],
+        image: NDArray[np.uint8] | None,
+        labels: LabelSet,
+    ) -> _Sketch:
+        """See ``draw_frame``."""
+        if expected.shape != found.shape or (image is not None and image.shape[:2] != expected.shape):
+            shapes = (
+                f"truth {expected.shape}, prediction {found.shape}, image {image.shape if image is not None else None}"
+            )
+            raise ValueError(f"frame '{name}': truth, prediction and image must have one size, got {shapes}")
+        counted = expected != PANOPTIC_UNLABELLED
+        wrong = counted & (mask_of(expected) != mask_of(found))
+        share = float(wrong.sum() / max(1, counted.sum()))
+        height, width = expected.shape
+        size = (min(width, PICTURE_WIDTH), max(1, round(height * min(1.0, PICTURE_WIDTH / width))))
+        if image is None:
+            canvas, tint = np.full((size[1], size[0], 3), _NO_IMAGE, np.uint8), 0.9
+        else:
+            canvas, tint = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), _TINT
+        wrong_pixels = cv2.resize(wrong.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        small = _shrink(expected, size), _shrink(found, size)
+        return cls(name, score, measure, share, canvas, tint, *small, np.asarray(wrong_pixels, np.float32), labels)
+
+    def draw(self) -> FramePicture:
+        """The pictures."""
+        height, width = self.expected.shape
+        return FramePicture(
+            self.name,
+            self.score,
+            self.measure,
+            truth=_jpeg(_paint(self.canvas, self.expected, self.labels, self.tint)),
+            prediction=_jpeg(_paint(self.canvas, self.found, self.labels, self.tint)),
+            errors=_jpeg(_paint_errors(self.canvas, self.wrong_pixels, self.expected == PANOPTIC_UNLABELLED)),
+            wrong=self.wrong,
+            size=(width, height),
+        )
 
 
 def draw_frame(
@@ -120,31 +199,7 @@ def draw_frame(
         expected, found: uint16 (H, W) panoptic ids of truth and prediction, in the classes of ``labels``.
         image: uint8 (H, W, 3) RGB, or None where only the maps are known.
     """
-    if expected.shape != found.shape or (image is not None and image.shape[:2] != expected.shape):
-        shapes = f"truth {expected.shape}, prediction {found.shape}, image {image.shape if image is not None else None}"
-        raise ValueError(f"frame '{name}': truth, prediction and image must have one size, got {shapes}")
-    counted = expected != PANOPTIC_UNLABELLED
-    wrong = counted & (mask_of(expected) != mask_of(found))
-    share = float(wrong.sum() / max(1, counted.sum()))
-
-    height, width = expected.shape
-    size = (min(width, PICTURE_WIDTH), max(1, round(height * min(1.0, PICTURE_WIDTH / width))))
-    expected, found = _shrink(expected, size), _shrink(found, size)
-    if image is None:
-        canvas, tint = np.full((size[1], size[0], 3), _NO_IMAGE, np.uint8), 0.9
-    else:
-        canvas, tint = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), _TINT
-    share_wrong = cv2.resize(wrong.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    return FramePicture(
-        name,
-        score,
-        measure,
-        truth=_jpeg(_paint(canvas, expected, labels, tint)),
-        prediction=_jpeg(_paint(canvas, found, labels, tint)),
-        errors=_jpeg(_paint_errors(canvas, share_wrong, expected == PANOPTIC_UNLABELLED)),
-        wrong=share,
-        size=size,
-    )
+    return _Sketch.of(name, score, measure, expected, found, image, labels).draw()
 
 
 def _shrink(ids: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
