@@ -240,9 +240,12 @@ class Peer:
 
     def close(self) -> None:
         """End the node and us."""
-        if self.process.poll() is None:
+        self.process.terminate()  # a killed process leaves its shared memory behind, tens of megabytes
+        try:
+            self.process.communicate(timeout=TIMEOUT_S / 3)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.communicate(timeout=TIMEOUT_S)
+            self.process.communicate(timeout=TIMEOUT_S)
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
