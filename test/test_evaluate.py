@@ -65,31 +65,46 @@ def write_truth(folder: Path, names: list[str], kind: str = "panoptic") -> None:
 
 
 def write_truth_bag(
-    path: Path, numbers: Iterable[int], *, camera: bool, shift: int = 0, encoding: str = "16UC1"
+    path: Path,
+    numbers: Iterable[int],
+    *,
+    camera: bool | int,
+    shift: int = 0,
+    encoding: str = "16UC1",
+    late: int = 0,
 ) -> None:
-    """A bag with ``/camera/truth/panoptic`` (or mask) of these frames, stamps as ``write_bag``'s plus ``shift`` ns."""
+    """A bag with ``/camera/truth/panoptic`` (or mask) of these frames, stamps as ``write_bag``'s plus ``shift`` ns.
+
+    Args:
+        camera: with the images of these frames, or so many images.
+        late: frames by which truths were recorded after their images.
+    """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS2_HUMBLE)
     kind = "sensor_msgs/msg/Image"
-    topic = "/camera/truth/panoptic" if encoding == "16UC1" else "/camera/truth/mask"
+    image, truth = "/camera/image_raw", f"/camera/truth/{'panoptic' if encoding == '16UC1' else 'mask'}"
+    numbers = list(numbers)
+    images = numbers if camera is True else range(camera)
+    messages = [(stamp_of(order), image, number) for order, number in enumerate(images)]
+    places = {number: order for order, number in enumerate(images)} or {n: order for order, n in enumerate(numbers)}
+    messages += [(stamp_of(places[number] + late), truth, number) for number in numbers]
     with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        topics = ["/camera/image_raw", topic] if camera else [topic]
-        connections = [writer.add_connection(name, kind, typestore=store) for name in topics]
-        for order, number in enumerate(numbers):
+        topics = dict.fromkeys(topic for _, topic, _ in sorted(messages))
+        connections = {name: writer.add_connection(name, kind, typestore=store) for name in topics}
+        for recorded, topic, number in sorted(messages):
             seconds, nanoseconds = divmod(stamp_of(number) + shift, 10**9)
             header = store.types["std_msgs/msg/Header"](
                 store.types["builtin_interfaces/msg/Time"](seconds, nanoseconds), "optical"
             )
-            truth = truth_of(number)
-            if encoding != "16UC1":
-                truth = np.where(truth >= 1000, 3, truth).astype(np.uint8)
-            images = [("rgb8", picture(number))] if camera else []
-            for connection, (name, pixels) in zip(connections, [*images, (encoding, truth)], strict=True):
-                data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
-                message = store.types[kind](header, HEIGHT, WIDTH, name, 0, data.size // HEIGHT, data)
-                writer.write(connection, stamp_of(order), store.serialize_cdr(message, kind))
+            pixels = picture(number) if topic == image else truth_of(number)
+            name = "rgb8" if topic == image else encoding
+            if name == "mono8":
+                pixels = np.where(pixels >= 1000, 3, pixels).astype(np.uint8)
+            data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+            message = store.types[kind](header, HEIGHT, WIDTH, name, 0, data.size // HEIGHT, data)
+            writer.write(connections[topic], recorded, store.serialize_cdr(message, kind))
 
 
 def perfect(document: dict[str, Any], frames: int) -> None:
@@ -188,6 +203,36 @@ def test_truth_that_is_sparse_and_out_of_step_is_found_all_the_same(tmp_path: Pa
     perfect(found.to_dict(), len(numbers))
     assert [int(frame.frame) for frame in found.frames] == sorted(numbers)
     assert found.metrics["unmatched"]["predictions"] == 40 - len(numbers)
+
+
+@pytest.mark.parametrize("late", [-40, 0, 3, 25, 90], ids="{} frames late".format)
+@pytest.mark.parametrize("every", [1, 13])
+def test_truth_far_from_its_images_in_the_same_bag_is_found(
+    tmp_path: Path, pipeline: Pipeline, late: int, every: int
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    numbers = range(0, 60, every)
+    write_truth_bag(tmp_path / "in", numbers, camera=60, late=late)
+    found = judge(tmp_path / "in", tmp_path / "in", pipeline)
+    perfect(found.to_dict(), len(numbers))
+    assert [int(frame.frame) for frame in found.frames] == list(numbers)
+    assert found.metrics["unmatched"] == {"predictions": 60 - len(numbers), "truths": 0}
+
+
+def test_a_bag_damaged_in_the_middle_is_scored_up_to_there(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(40), camera=True)
+    (data,) = (tmp_path / "in").glob("*.mcap")
+    content = bytearray(data.read_bytes())
+    middle, size = len(content) // 2, len(content) // 20
+    content[middle : middle + size] = np.random.default_rng(0).bytes(size)
+    data.write_bytes(content)
+    source, truth = str(tmp_path / "in"), open_truth(str(tmp_path / "in"), DRIVING)
+    outcome = evaluate_source(open_source(source), truth, pipeline, "tiny")
+    assert isinstance(outcome.error, SourceError) and "is damaged" in str(outcome.error)
+    scored = outcome.evaluation.metrics["frames"]
+    assert 5 < scored < 21
+    perfect(outcome.evaluation.to_dict(), scored)
 
 
 def test_carlas_instance_camera_in_a_bag(tmp_path: Path) -> None:

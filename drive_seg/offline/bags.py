@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -34,6 +34,14 @@ def is_bag(path: Path) -> bool:
 @dataclass(frozen=True)
 class _Image:
     recorded_ns: int
+    decode: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A message of another topic; ``decode`` raises whatever damaged bytes lead to."""
+
+    topic: str
     decode: Callable[[], Any]
 
 
@@ -75,6 +83,11 @@ class BagSource:
         self.fps = rate if 0.1 < rate < 1000 else DEFAULT_FPS
 
     @property
+    def whole(self) -> Path | None:
+        """The bag, where all of it can be read and is asked for."""
+        return self._path if self._window is None and not self._damage else None
+
+    @property
     def quick(self) -> bool:
         """Whether nothing has to be decoded, going by how ROS names the topics of compressed images."""
         return not self.topic.endswith("/compressed")
@@ -90,16 +103,22 @@ class BagSource:
         return counts, (max(times) - min(times)) / 1e9 if times else 0.0
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
-        return (entry for entry in self.entries() if not isinstance(entry, Passage))
+        return (entry for entry in self.entries() if isinstance(entry, (Frame, Unreadable)))
 
-    def entries(self, copying: bool = False) -> Iterator[Frame | Unreadable | Passage]:
-        """What iterating yields; with ``copying`` also every message of the bag, each in its place."""
+    def entries(
+        self, copying: bool = False, beside: Collection[str] = ()
+    ) -> Generator[Frame | Unreadable | Passage | Beside, None, None]:
+        """What iterating yields; with ``copying`` also every message of the bag, each in its place.
+
+        Args:
+            beside: topics whose messages are wanted too, up to where the bag is damaged.
+        """
         number = 0
         damage = self._damage
-        for item in self._salvaged(copying) if damage else self._messages(copying):
+        for item in self._salvaged(copying) if damage else self._messages(copying, beside):
             if isinstance(item, str):
                 damage = item
-            elif isinstance(item, Passage):
+            elif isinstance(item, (Passage, Beside)):
                 yield item
             else:
                 yield _entry(number, item)
@@ -108,7 +127,7 @@ class BagSource:
             what = "is cut short" if self._damage else "is damaged"
             raise SourceError(f"bag {self.name} {what}: {number} images of {self.topic} could be read ({damage})")
 
-    def _messages(self, copying: bool) -> Iterator[_Image | Passage | str]:
+    def _messages(self, copying: bool, beside: Collection[str]) -> Iterator[_Image | Passage | Beside | str]:
         """What is asked for, in order of recording; where that fails, why, and then what is left."""
         read = 0
         try:
@@ -116,8 +135,13 @@ class BagSource:
                 copier = Copier(reader) if copying else None
                 decode = decoder(reader)
                 wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
+                others = [c for c in reader.connections if c.topic in beside]
                 start, stop = self._window or (None, None)
-                for connection, recorded, raw in reader.messages(() if copier else wanted, start, stop):
+                for connection, recorded, raw in reader.messages(() if copier else wanted + others, start, stop):
+                    if connection in others:
+                        yield Beside(connection.topic, partial(decode, raw, connection.msgtype))
+                        if not copier:
+                            continue
                     passage = copier and copier.copied(connection, recorded, raw)
                     if passage:
                         yield passage
@@ -155,7 +179,7 @@ class BagCopy:
         self._bag = bag
 
     def __iter__(self) -> Iterator[Frame | Unreadable | Passage]:
-        return self._bag.entries(copying=True)
+        return (entry for entry in self._bag.entries(copying=True) if not isinstance(entry, Beside))
 
 
 def _require_rosbags() -> None:

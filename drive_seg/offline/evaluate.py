@@ -28,6 +28,7 @@ from drive_seg.offline.predictions import PredictionSource
 from drive_seg.offline.prefetch import cores_to_spare, prefetch
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, tables_of
+from drive_seg.offline.shared_pass import share
 from drive_seg.offline.sources import Source, origin_of
 from drive_seg.offline.summary import percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
@@ -124,7 +125,7 @@ class Judge:
     ) -> None:
         self.label_map = label_map_for(truth, labels, options.label_map)
         self.knows_lanes, self.knows_tracks = truth.lanes, truth.tracks
-        self._truth = truth
+        self.truth = truth
         self._scorer = Scorer(self.label_map, options.tolerance, predicted_instances, witness)
         self._observe = observe
         self._witness = witness
@@ -153,7 +154,7 @@ class Judge:
         self, stem: str, stamp_ns: int, prediction: Prediction, image: Callable[[], NDArray[np.uint8] | None]
     ) -> bool:
         """Score one frame; False where it has no truth. ``image`` is asked only where there is."""
-        truth = self._truth.find(stem, stamp_ns)
+        truth = self.truth.find(stem, stamp_ns)
         if truth is None:
             self.tally.unmatched_predictions += 1
             return False
@@ -174,7 +175,7 @@ class Judge:
         self.log.flush()
         if not tally.totals.frames:
             raise SourceError(
-                f"none of {tally.unmatched_predictions} frames has a truth in {self._truth.name}; "
+                f"none of {tally.unmatched_predictions} frames has a truth in {self.truth.name}; "
                 "frames and truth must have equal names, or equal stamps in bags"
             )
         latency = {stage: percentiles_dict(value) for stage, value in tally.latency.percentiles().items()}
@@ -307,6 +308,7 @@ def score_source(
     with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
         sink = _ScoringSink(judge, (options.out or Path(scratch)) / "summary.json")
         threads = cores_to_spare() or not (isinstance(source, BagSource) and source.quick)
+        source = source if threads else share(source, judge.truth)
         return run(source, sink, pipeline, model_name, options.limit, progress, warn, threads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ CARLA_TOPICS = ("instance_segmentation", "semantic_segmentation")
 """What the topics of CARLA's tag cameras have in their names, the best first."""
 _WAITING = 8
 """Truths kept that are later, or earlier, than the frame asked for: topics of a recording are a little out of step."""
+_MOST = 4 * _WAITING
+"""Truths kept of those that come without being asked for."""
 
 
 class BagTruth:
@@ -49,6 +51,7 @@ class BagTruth:
         window: tuple[int, int] | None = None,
     ) -> None:
         self.name = str(path)
+        self.whole = path if window is None else None
         there = bag_topics(path)
         self.topic, self._carla = _choose(path, there, topic, carla)
         self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
@@ -60,9 +63,10 @@ class BagTruth:
         self._listing = listing if self.topic.endswith("panoptic") and listing in there else None
         self._lane_topic = lanes if lanes in there and there[lanes].msgtype == CLOUD else None
         self.tracks, self.lanes = self._listing is not None, self._lane_topic is not None
-        wanted = [name for name in (self.topic, self._listing, self._lane_topic) if name is not None]
-        messages = bag_messages(path, wanted, window)
+        self.topics = [name for name in (self.topic, self._listing, self._lane_topic) if name is not None]
+        messages = bag_messages(path, self.topics, window)
         self._messages = prefetch(messages) if cores_to_spare() else messages
+        self._read_on = self._read
         self._waiting: dict[int, Any] = {}
         self._listed: dict[int, ListedInstances] = {}
         self._clouds: dict[int, Any] = {}
@@ -70,26 +74,68 @@ class BagTruth:
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
         while not self._is_here(stamp_ns) and sum(stamp > stamp_ns for stamp in self._waiting) < _WAITING:
-            topic, message = next(self._messages, (None, None))
-            if message is None:
+            if not self._read_on():
                 break
-            stamp = stamp_of(message)
-            if topic == self._listing:
-                self._listed[stamp] = instances_of(message, stamp)
-            elif topic == self._lane_topic:
-                self._clouds[stamp] = message
-            else:
-                self._waiting[stamp] = message
+            self._forget(stamp_ns)
         message, listed = self._waiting.pop(stamp_ns, None), self._listed.pop(stamp_ns, None)
         lanes = self._clouds.pop(stamp_ns, None)
-        for kept in (self._waiting, self._listed, self._clouds):
-            for late in sorted(stamp for stamp in kept if stamp < stamp_ns)[:-_WAITING]:
-                del kept[late]
+        self._forget(stamp_ns)
         if message is None:
             return None
         truth = self._decode(message)
         tracks = None if listed is None else listed.tracks
         return replace(truth, tracks=tracks, lanes=None if lanes is None else lanes_of(lanes))
+
+    def follow(self, read_on: Callable[[], bool]) -> None:
+        """Somebody else reads the bag and tells of its messages in ``topics``, until too many wait.
+
+        Args:
+            read_on: called for a truth that has not come yet; False at the end of the bag.
+        """
+        self._read_on = read_on
+
+    def tell(self, topic: str, decode: Callable[[], Any]) -> None:
+        """Of the next message.
+
+        Raises:
+            SourceError: it cannot be decoded.
+        """
+        try:
+            self._take(topic, decode())
+        except Exception as error:  # damaged bytes raise whatever they lead to
+            raise SourceError(f"bag {self.name} is damaged: {error}") from error
+
+    @property
+    def crowded(self) -> bool:
+        """So many truths wait for their frames that no more should be told."""
+        return max(len(self._waiting), len(self._listed), len(self._clouds)) > _MOST
+
+    def read_alone(self) -> None:
+        """Nobody tells any more: the bag is read from its beginning."""
+        self._read_on = self._read
+
+    def _read(self) -> bool:
+        topic, message = next(self._messages, (None, None))
+        if topic is None:
+            return False
+        self._take(topic, message)
+        return True
+
+    def _take(self, topic: str, message: Any) -> None:
+        stamp = stamp_of(message)
+        if topic == self._listing:
+            self._listed[stamp] = instances_of(message, stamp)
+        elif topic == self._lane_topic:
+            self._clouds[stamp] = message
+        else:
+            self._waiting[stamp] = message
+
+    def _forget(self, stamp_ns: int) -> None:
+        """What is long before the frame asked for."""
+        for kept in (self._waiting, self._listed, self._clouds):
+            if len(kept) > _WAITING:
+                for late in sorted(stamp for stamp in kept if stamp < stamp_ns)[:-_WAITING]:
+                    del kept[late]
 
     def _is_here(self, stamp_ns: int) -> bool:
         beside = ((self._listing, self._listed), (self._lane_topic, self._clouds))
