@@ -14,14 +14,17 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from drive_seg import Pipeline
 from drive_seg.errors import ConfigError
+from drive_seg.labels import DRIVING
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
+from drive_seg.network.export import ModelCard, write_model
 from drive_seg.network.held_out import HeldOut, score
 from drive_seg.network.mixture import open_sets
 from drive_seg.network.pack import pack
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.render import render
 from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample
+from drive_seg.network.start import settle, start_from
 from drive_seg.network.taught import Taught
 from drive_seg.network.teach import Teacher, decide, teach
 from drive_seg.network.train import train
@@ -190,3 +193,67 @@ def test_the_weights_that_scored_best_are_kept_and_can_be_started_from(tmp_path:
             assert torch.allclose(value, again["weights"][name], atol=1e-5), name
     with pytest.raises(ConfigError, match=r"start: checkpoint .*nowhere\.pt does not exist"):
         train(replace(longer, out_dir=tmp_path / "third", start=str(tmp_path / "nowhere.pt")))
+
+
+def test_a_finished_model_can_be_started_from(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = PanopticNet(TINY)
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.2, 3.0),
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.3, 0.3),
+            ):
+                assert values is not None
+                torch.nn.init.uniform_(values, low, high)
+    sidecar = write_model(
+        made, tmp_path / "theirs.yaml", ModelCard("their images", "for research only"), DRIVING, (96, 64)
+    )
+    images = [torch.rand(2, 3, 64, 96) * 2 - 1 for _ in range(3)]
+    with torch.no_grad():
+        expected = made.eval()(images[0])
+        net = PanopticNet(TINY)
+        model = start_from(net, str(sidecar))
+        for settled in (False, True):
+            if settled:
+                settle(net, images)
+            found = net.eval()(images[0])
+            assert torch.allclose(found.semantic, expected.semantic, atol=1e-5)
+            assert torch.allclose(found.offsets, expected.offsets, atol=1e-3)
+        # Settled: with these images' own statistics it says the same, which it did not with the folded norms' 0 and 1.
+        together = torch.cat(images)
+        calm = net.eval()(together).semantic
+        assert (net.train()(together).semantic - calm).norm() < 1e-3 * calm.norm()
+    assert model is not None and model.license == "for research only"
+
+    render(tmp_path / "sim", 2, 1, 96, 64, first_seed=3)
+    config = TrainConfig(
+        out_dir=tmp_path / "run",
+        sim_folder=tmp_path / "sim",
+        steps=2,
+        batch=2,
+        workers=0,
+        imagenet=False,
+        network=TINY,
+        augmentation=Augmentation(width=96, height=64),
+        start=str(sidecar),
+        rate=1e-9,
+        training_data="our images",
+        license="Apache-2.0",
+    )
+    state = torch.load(train(config), weights_only=True)
+    assert state["training_data"] == "their images Then: our images"
+    assert state["license"] == "for research only And: Apache-2.0"
+    net.load_state_dict(state["average"])
+    with torch.no_grad():
+        assert (net.eval()(images[0]).semantic - expected.semantic).norm() < 0.2 * expected.semantic.norm()
+    wider = replace(config, out_dir=tmp_path / "other", network=replace(TINY, head=TINY.head + 8))
+    with pytest.raises(ConfigError, match=r"theirs\.onnx is of another network: it has \d+ convolutions"):
+        train(wider)
+    (tmp_path / "theirs.onnx").write_bytes(b"changed")
+    with pytest.raises(ConfigError, match=r"start: neither a checkpoint \(\.pt\) nor a model to go on from: .*sha256"):
+        train(replace(config, out_dir=tmp_path / "other"))
+    with pytest.raises(ConfigError, match="start: neither .* no model .nowhere. in"):
+        train(replace(config, out_dir=tmp_path / "other", start="nowhere"))

@@ -7,8 +7,9 @@ import csv
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from drive_seg.errors import ConfigError
 from drive_seg.network.held_out import score
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
 from drive_seg.network.mixture import Mixture
 from drive_seg.network.panoptic import SUBPIXELS, Normalise, PanopticNet
+from drive_seg.network.start import SETTLING, settle, start_from
 from drive_seg.network.train_config import TrainConfig
 
 
@@ -58,6 +59,8 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
     torch.manual_seed(config.seed)
     run = _Run(config)
     step = run.resume()
+    if not step and run.model is not None:
+        run.settle(islice(_batches(config, 0, run.device), SETTLING))
     config.out_dir.mkdir(parents=True, exist_ok=True)
     report = _Report(config, progress)
     for batch in _batches(config, step, run.device):
@@ -87,8 +90,7 @@ class _Run:
             if config.imagenet:
                 net.encoder.load_imagenet()
             net.encoder.freeze(config.frozen)
-        if config.start:
-            net.load_state_dict(_weights(Path(config.start)), strict=False)
+        self.model = start_from(net, config.start) if config.start else None
         self.net = net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
         self.normalise = Normalise().to(self.device)
@@ -106,6 +108,11 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
 
+    def settle(self, batches: Iterable[list[Tensor]]) -> None:
+        """See ``start``: weights of a model get the norms that they were exported without."""
+        settle(self.net, (self.normalise(images.to(self.device)) for images, *_ in batches))
+        self.average.load_state_dict(self.net.state_dict())
+
     def validate(self, step: int) -> None:
         """Score the averaged weights, write the figures down, and keep the weights if none were better before."""
         figures = score(self.average, self.config.held_out, self.config.data_root)
@@ -122,8 +129,8 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": step,
-            "training_data": self.config.training_data,
-            "license": self.config.license,
+            "training_data": _joined(self.model and self.model.training_data, self.config.training_data, " Then: "),
+            "license": _joined(self.model and self.model.license, self.config.license, " And: "),
         }
         part = path.with_suffix(".part")
         torch.save(state, part)
@@ -157,10 +164,9 @@ class _Run:
                 mine.copy_(theirs)
 
 
-def _weights(checkpoint: Path) -> dict[str, Tensor]:
-    if not checkpoint.is_file():
-        raise ConfigError(f"start: checkpoint {checkpoint} does not exist; leave it out to start from ImageNet")
-    return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
+def _joined(before: object, own: str, link: str) -> str:
+    """What a run states: the terms of a model that it starts from hold for what that becomes, too."""
+    return f"{before}{link}{own}" if before and before != own else own
 
 
 def _groups(net: PanopticNet, config: TrainConfig) -> list[dict[str, Any]]:

@@ -34,7 +34,8 @@ class TrainConfig:
     workers: loader processes. threads: torch threads. save_every: steps between checkpoints.
     imagenet: start the ``lite0`` encoder from ImageNet; it then learns at ``encoder_rate`` times the rate, and its stem
     and first ``frozen`` stages not at all (half of the time per step).
-    start: a checkpoint whose averaged weights this run begins with; what it has not (a new head) starts fresh.
+    start: what this run begins with: a checkpoint (.pt), its averaged weights, where what it has not (a new head)
+    starts fresh; or a finished model, by its name or sidecar, whose data and license the result states before its own.
     taught: set name -> folder of the codes that a teacher has decided for it, see ``teach``.
     training_data, license: what the sidecar of the exported model states.
     """
