@@ -179,7 +179,9 @@ def test_calibration_comes_with_every_mask_at_its_size(
     sent.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
     sent.p = [fx, 0.0, cx, -70.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     sent.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    command = node_command(model, "front.camera_info_topic:=/camera/camera_info", f"output_resolution:={resolution}")
+    # The sidecar's network: with auto, the node would change over to the camera's shape at some frame.
+    options = ("front.camera_info_topic:=/camera/camera_info", "network_size:=model")
+    command = node_command(model, *options, f"output_resolution:={resolution}")
     with serving(*command) as peer:
         infos: dict[int, CameraInfo] = {}
         peer.node.create_subscription(CameraInfo, "/segmentation/camera_info", by_second(infos), 50)

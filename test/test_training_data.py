@@ -255,5 +255,5 @@ def test_a_finished_model_can_be_started_from(tmp_path: Path) -> None:
     (tmp_path / "theirs.onnx").write_bytes(b"changed")
     with pytest.raises(ConfigError, match=r"start: neither a checkpoint \(\.pt\) nor a model to go on from: .*sha256"):
         train(replace(config, out_dir=tmp_path / "other"))
-    with pytest.raises(ConfigError, match="start: neither .* no model .nowhere. in"):
+    with pytest.raises(ConfigError, match=r"start: neither .* no model .nowhere. in"):
         train(replace(config, out_dir=tmp_path / "other", start="nowhere"))

@@ -86,11 +86,11 @@ class _Run:
         self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.backends.cudnn.benchmark = True
         net = PanopticNet(config.network)
+        self.model = start_from(net, config.start) if config.start else None
         if isinstance(net.encoder, LiteEncoder):
-            if config.imagenet:
+            if config.imagenet and not config.start:
                 net.encoder.load_imagenet()
             net.encoder.freeze(config.frozen)
-        self.model = start_from(net, config.start) if config.start else None
         self.net = net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
         self.normalise = Normalise().to(self.device)
