@@ -144,7 +144,7 @@ def settle(net: PanopticNet, images: Iterable[Tensor]) -> None:
         variance = (square - mean.square()).clamp_min(0.0)
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        norm.bias += scale * (mean - norm.running_mean)
+        norm.bias.add_(scale * (mean - norm.running_mean))
         norm.weight.copy_(scale * (variance + norm.eps).sqrt())
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -36,13 +37,13 @@ class Cluster:
         try:
             if address:
                 _knock(address)
-                ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             else:
                 cores: dict[str, Any] = {"num_cpus": workers} if workers else {}
-                ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False, **cores)
+                ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, **cores)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise DriveSegError(f"cannot reach Ray at {address or 'this machine'}: {error}") from error
-        self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def __enter__(self) -> Cluster:
         return self
