@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from drive_seg.engines import FunctionEngine
 from drive_seg.errors import SourceError
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bags import BagCopy, BagSource
+from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
 from drive_seg.pipeline import Pipeline
@@ -282,3 +285,33 @@ def test_memory_does_not_grow_with_the_bag(tmp_path: Path, storage: str) -> None
     (small, before), (large, after) = measured(50), measured(400)
     assert large - small > 60 << 20
     assert after - before < (large - small) / 4
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice on files")
+@pytest.mark.parametrize("first", [0, 700])
+def test_a_bag_is_loaded_a_little_ahead_of_its_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    file = tmp_path / "large.mcap"
+    with file.open("wb") as made:
+        made.truncate(200 << 20)
+    told: list[tuple[int, int]] = []
+    advise = os.posix_fadvise
+
+    def watched(handle: int, offset: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        told.append((offset, offset + length))
+        advise(handle, offset, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", watched)
+    messages = [(number % 3, 5_000 + number, b"") for number in range(first, 1001)]
+    passed = []
+    for message in read_ahead([file], (5_000, 6_000), messages):
+        here = file.stat().st_size * (message[1] - 5_000) // 1000
+        passed.append(message)
+        assert min(here + (16 << 20), 200 << 20) <= told[-1][1] <= here + (64 << 20)
+    assert passed == messages
+    assert all(end == begin for (_, end), (begin, _) in pairwise(told))
+    assert told[0][0] == first * (200 << 20) // 1000
+    told.clear()
+    assert list(read_ahead([file, file], (5_000, 6_000), messages)) == messages and not told

@@ -14,6 +14,7 @@ from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.bag_types import decoder, ros2_types
+from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import refuse_views, salvage_messages
 from drive_seg.offline.unpack import bound_rosbags
 
@@ -68,7 +69,8 @@ def bag_messages(
         wanted = [connection for connection in reader.connections if connection.topic in topics]
         start, stop = window or (None, None)
         decode = decoder(reader)
-        for connection, _, raw in reader.messages(wanted, start, stop) if wanted else ():
+        messages = reader.messages(wanted, start, stop) if wanted else ()
+        for connection, _, raw in read_ahead(_storage_files(path), (reader.start_time, reader.end_time), messages):
             yield connection.topic, decode(raw, connection.msgtype or "")
     except Exception as error:  # see above
         raise SourceError(f"bag {path} is damaged: {error}") from error

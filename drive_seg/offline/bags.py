@@ -16,6 +16,7 @@ from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.passage import Copier, Passage
+from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import refuse_views, salvage_messages
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 from drive_seg.offline.unpack import bound_rosbags
@@ -137,7 +138,9 @@ class BagSource:
                 wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
                 others = [c for c in reader.connections if c.topic in beside]
                 start, stop = self._window or (None, None)
-                for connection, recorded, raw in reader.messages(() if copier else wanted + others, start, stop):
+                messages = reader.messages(() if copier else wanted + others, start, stop)
+                span = reader.start_time, reader.end_time
+                for connection, recorded, raw in read_ahead(_storage_files(self._path), span, messages):
                     if connection in others:
                         yield Beside(connection.topic, partial(decode, raw, connection.msgtype))
                         if not copier:
