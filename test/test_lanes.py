@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -55,8 +55,13 @@ def test_boundaries_are_where_they_were_painted(road: FlatRoad) -> None:
     assert_is(find(road.draw()), road)
 
 
+LEAVING = FlatRoad((-1.59375, 0.59375, 2.3125), horizon=122.5, vanish=250.0)
+"""Its solid line leaves the image at the side, where a part of its width is seen."""
+
+
 @settings(max_examples=25, deadline=None)
 @given(roads, st.floats(0, 9))
+@example(LEAVING, 8.5)
 def test_dashes_are_found_through_their_gaps(road: FlatRoad, phase: float) -> None:
     gappy = FlatRoad(road.sides, road.horizon, road.vanish, road.curve, (False, *[True] * (len(road.sides) - 1)))
     found = find(gappy.draw(phase))

@@ -75,6 +75,8 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
     cuts = (_CUTS * (width / 640)).astype(np.intp)
     cut[cuts[cuts < cut.size]] = True
     narrow = (end - begin <= 3 + _WIDEST * (row + 4)) & ~cut[row]
+    # Where a line leaves the image only a part of it is seen, whose middle is not the line's.
+    narrow &= (begin > row * width) & (end < (row + 1) * width - 1)
     begin, end, row = begin[narrow], end[narrow], row[narrow]
     if not row.size:
         return None
