@@ -3,6 +3,9 @@
 A graph has its batch norms folded into the convolutions. Taken apart again as a norm that does nothing, such a network
 would be another one as soon as it is trained on the statistics of a batch. So the norms are settled: they take the mean
 and variance that the first batches of the run have there, and the scale and shift that cancel them out.
+
+What is before a norm may have any size, but the optimiser's steps have not: filters that folding has left small would
+be learnt up to a hundred times too fast. So they get the size that those of a fresh network have.
 """
 
 from __future__ import annotations
@@ -68,15 +71,24 @@ def _fill(net: PanopticNet, graph: Path) -> None:
         )
     with torch.no_grad():
         for (layer, norm), (kernel, bias) in zip(layers, weights, strict=True):
-            layer.weight.copy_(torch.from_numpy(kernel))
+            filters = torch.from_numpy(kernel)
             shift = layer.bias if norm is None else norm.bias
             assert shift is not None
             shift.copy_(torch.from_numpy(bias))
             if norm is not None:
+                grown = _size(layer.weight) / _size(filters)
+                filters = filters * grown[:, None, None, None]
                 assert norm.running_mean is not None and norm.running_var is not None
                 norm.running_mean.zero_()
                 norm.running_var.fill_(1.0)
-                norm.weight.fill_((1.0 + norm.eps) ** 0.5)
+                norm.weight.copy_((1.0 + norm.eps) ** 0.5 / grown)
+            layer.weight.copy_(filters)
+
+
+def _size(filters: Tensor) -> Tensor:
+    """(O,) length of every filter; 1 for one that is dead."""
+    size = filters.flatten(1).norm(dim=1)
+    return torch.where(size > 0, size, 1.0)
 
 
 def _convolutions(net: PanopticNet) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
