@@ -17,6 +17,7 @@ from drive_seg import Pipeline
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
 from drive_seg.network.augment import Augmentation
+from drive_seg.network.bonnet import with_bonnet
 from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
 from drive_seg.network.export import ModelCard, write_model
 from drive_seg.network.held_out import HeldOut, score
@@ -145,6 +146,28 @@ def test_weather_changes_pictures_by_its_generator_alone() -> None:
     assert again.dtype == np.uint8 and again.shape == image.shape
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_bonnet_hides_the_lower_edge_and_nothing_else(seed: int) -> None:
+    street = Sample(
+        np.random.default_rng(seed).integers(0, 256, (72, 128, 3), np.uint8),
+        np.full((72, 128), ROAD_OR_MARKING, np.uint8),
+        np.full((72, 128), 1, np.uint16),
+        np.array([0, 3], np.uint8),
+    )
+    before = street.image.copy()
+    seen = with_bonnet(street, np.random.default_rng(seed))
+    hidden = seen.codes == 0
+    assert np.array_equal(seen.instances, np.where(hidden, 0, 1))
+    assert np.array_equal(seen.image[~hidden], before[~hidden])
+    assert (seen.image[hidden] != before[hidden]).mean() > 0.9
+    assert np.array_equal(street.image, before)
+    # One piece that stands on the lower edge: where a column is hidden, so is all below.
+    assert np.array_equal(np.sort(hidden, axis=0), hidden)
+    assert 0.01 < hidden.mean() < 0.25
+    again = with_bonnet(street, np.random.default_rng(seed))
+    assert np.array_equal(again.image, seen.image)
+
+
 def test_weights_are_scored_in_a_network_of_the_size_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,3 +290,29 @@ def test_a_finished_model_can_be_started_from(tmp_path: Path) -> None:
         train(replace(config, out_dir=tmp_path / "other"))
     with pytest.raises(ConfigError, match=r"start: neither .* no model .nowhere. in"):
         train(replace(config, out_dir=tmp_path / "other", start="nowhere"))
+
+
+def test_a_network_may_grow_out_of_a_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    small = PanopticNet(TINY)
+    for parameter in small.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.2)
+    small(torch.randn(4, 3, 64, 64))  # norms that have seen something
+    torch.save({"average": small.state_dict()}, tmp_path / "small.pt")
+    image = torch.randn(1, 3, 64, 96)
+    expected = small.eval()(image)
+    for change in ({"refine": True}, {"decoder": 24}, {"head": 24, "refine": True}):
+        net = PanopticNet(replace(TINY, **change))
+        assert start_from(net, str(tmp_path / "small.pt")) is None
+        found = net.eval()(image)
+        for name in ("semantic", "centers", "offsets"):
+            assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-4), (change, name)
+        # And what is new may learn: it is not cut off from the loss.
+        net.train()(image).semantic.square().sum().backward()
+        if net.config.refine:
+            assert net.refine.mix[1].weight.grad.abs().sum() > 0
+        if net.config.decoder > TINY.decoder:
+            assert net.fuse8[0].weight.grad[:, TINY.decoder :].abs().sum() > 0
+    for change, layer in (({"head": 8}, "fuse8"), ({"context": 32}, "context"), ({"classes": 5}, "semantic")):
+        with pytest.raises(ConfigError, match=rf"small\.pt is of another network: {layer}\S* is \("):
+            start_from(PanopticNet(replace(TINY, **change)), str(tmp_path / "small.pt"))

@@ -1,4 +1,4 @@
-"""Random views of a sample: scale, crop, flip, tilt, light, weather, blur and noise, all by one generator."""
+"""Random views of a sample: scale, crop, flip, tilt, light, weather, bonnet, blur and noise, all by one generator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.network.bonnet import with_bonnet
 from drive_seg.network.codes import VOID
 from drive_seg.network.samples import Sample
 from drive_seg.network.weather import under_weather
@@ -34,10 +35,13 @@ class Augmentation:
     noise: float = 0.25
     grey: float = 0.05
     weather: float = 0.1
+    bonnet: float = 0.0
 
 
 def view(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:
     """A random view of ``sample`` of ``how``'s size; where the image ends the view is grey and ``VOID``."""
+    if how.bonnet and rng.random() < how.bonnet:
+        sample = with_bonnet(sample, rng)
     matrix = _placement(sample.image.shape[1], sample.image.shape[0], how, rng)
     size = (how.width, how.height)
     image = cv2.warpAffine(

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
+def conv(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True, groups: int = 1
+) -> nn.Sequential:
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
     if relu:

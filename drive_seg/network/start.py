@@ -23,6 +23,8 @@ from drive_seg.model import Model, load_model
 from drive_seg.network.panoptic import PanopticNet
 from drive_seg.resources import find_model
 
+_WIDENED = ("up16", "skip", "fuse", "detail", "refine", "semantic", "instance")
+"""Layers whose widths are those of the decoder and the head."""
 SETTLING = 8
 """Batches that norms are settled on."""
 
@@ -30,7 +32,9 @@ SETTLING = 8
 def start_from(net: PanopticNet, spec: str) -> Model | None:
     """Give a network the weights of ``spec``; returns the model they are of, None for a checkpoint.
 
-    What a checkpoint has not (a new head) stays as it is. After a model, ``settle`` has to be called before training.
+    What a checkpoint has not (a new head) stays as it is. It may be of a narrower ``decoder`` or ``head``: the network
+    says the same as that one until it has learnt to use the rest. After a model, ``settle`` has to be called before
+    training.
 
     Args:
         spec: a checkpoint of ``drive_seg train`` (.pt), or a model with a floating-point graph: its sidecar or name.
@@ -44,7 +48,7 @@ def start_from(net: PanopticNet, spec: str) -> Model | None:
             raise ConfigError(
                 f"start: checkpoint {spec} does not exist; give another, or a model (default), or nothing for ImageNet"
             )
-        net.load_state_dict(dict(torch.load(spec, map_location="cpu", weights_only=True)["average"]), strict=False)
+        _grow(net, dict(torch.load(spec, map_location="cpu", weights_only=True)["average"]), spec)
         return None
     try:
         model = load_model(find_model(spec))
@@ -56,6 +60,25 @@ def start_from(net: PanopticNet, spec: str) -> Model | None:
         raise ConfigError(f"start: neither a checkpoint (.pt) nor a model to go on from: {error}") from error
     _fill(net, graph.path)
     return model
+
+
+def _grow(net: PanopticNet, weights: dict[str, Tensor], spec: str) -> None:
+    """What is wider than the checkpoint's keeps its fresh filters there; its old ones do not hear the new ones yet."""
+    own = net.state_dict()
+    for name, found in weights.items():
+        if name not in own or own[name].shape == found.shape:
+            continue
+        wider = own[name].clone()
+        if not name.startswith(_WIDENED) or any(old > new for old, new in zip(found.shape, wider.shape, strict=True)):
+            raise ConfigError(
+                f"start: {spec} is of another network: {name} is {tuple(found.shape)}, expected {tuple(wider.shape)}; "
+                "decoder and head may grow, everything else has to be the same"
+            )
+        outputs, *inputs = found.shape
+        wider[:outputs] = 0
+        wider[(slice(outputs), *map(slice, inputs))] = found
+        weights[name] = wider
+    net.load_state_dict(weights, strict=False)
 
 
 def _fill(net: PanopticNet, graph: Path) -> None:
