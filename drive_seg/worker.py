@@ -62,6 +62,7 @@ class Worker:
         self._opened = threading.Event()
         self._error: Exception | None = None
         self._successor: Pipeline | None = None
+        self._unexpected = ""
         self.lost: EngineLost | None = None
         """Why no frame can be processed any more; None while all is well."""
         self.pipeline: Pipeline | None = None
@@ -160,6 +161,9 @@ class Worker:
                     pipeline = self._newest(pipeline)
                     self._process(pipeline, self._take(pipeline.max_batch))
                     self._picked_up = None
+        except Exception as error:  # noqa: BLE001 - without this thread nothing is served: that must not go unseen
+            _log.error("the worker has ended unexpectedly", exc_info=error)
+            self.lost = EngineLost(f"the worker has ended unexpectedly: {type(error).__name__}: {error}")
         finally:
             self._newest(pipeline).close()
 
@@ -177,7 +181,10 @@ class Worker:
         successor.options = pipeline.options
         successor.continue_tracks(pipeline)
         self.pipeline = successor
-        pipeline.close()
+        try:
+            pipeline.close()
+        except Exception as error:  # noqa: BLE001 - what serves from now on is not touched by it
+            _log.error("the former engine could not be closed", exc_info=error)
         return successor
 
     def _take(self, limit: int) -> list[Frame]:
@@ -219,7 +226,9 @@ class Worker:
         except MalformedImage as error:
             self._ledgers[frame.camera].drop("malformed")
             self._report(frame.camera, error)
-            return None
+        except Exception as error:  # noqa: BLE001 - see _lose
+            self._lose(frame, error)
+        return None
 
     def _deliver(self, result: PanopticResult, picked_up: int) -> None:
         watch = Stopwatch()
@@ -248,7 +257,10 @@ class Worker:
     def _lose(self, frame: Frame, error: Exception) -> None:
         """One bad frame must not end the thread that serves all the others: count it, report it, go on."""
         if not isinstance(error, DriveSegError):
-            _log.error("a frame of camera %s failed unexpectedly", frame.camera, exc_info=error)
-            error = DriveSegError(f"{type(error).__name__}: {error}")
+            known = DriveSegError(f"{type(error).__name__}: {error}")
+            if str(known) != self._unexpected:  # where it comes from is said once, not with every frame
+                _log.error("a frame of camera %s failed unexpectedly", frame.camera, exc_info=error)
+            self._unexpected = str(known)
+            error = known
         self._ledgers[frame.camera].fail()
         self._report(frame.camera, error)

@@ -144,6 +144,72 @@ def test_an_engine_that_fails_loses_its_frame_only() -> None:
     assert isinstance(harness.errors[0][1], EngineError) and "device lost" in str(harness.errors[0][1])
 
 
+def test_an_image_that_cannot_be_decoded_for_another_reason_loses_its_frame_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exhausted(image: CompressedImage) -> CameraImage:
+        raise MemoryError("no room for the pixels")
+
+    monkeypatch.setattr("drive_seg.worker.decode", exhausted)
+    harness = Harness()
+    harness.worker.offer(frame(1, image=CompressedImage(np.zeros(8, np.uint8), "jpeg")))
+    harness.wait(errors=1)
+    harness.worker.offer(frame(2))
+    harness.wait(finished=1)
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.received, counts.failed, counts.published, counts.in_flight) == (2, 1, 1, 0)
+    assert "MemoryError: no room" in str(harness.errors[0][1])
+
+
+def test_an_engine_that_cannot_be_closed_does_not_stop_its_successor() -> None:
+    class Stuck(FunctionEngine):
+        def close(self) -> None:
+            raise RuntimeError("the driver refuses")
+
+    harness = Harness()
+    harness.worker.replace(Pipeline(Stuck(road_everywhere, SIZE), DRIVING))
+    harness.worker.offer(frame(1))
+    harness.wait(finished=1)
+    harness.worker.replace(Pipeline(FunctionEngine(road_everywhere, SIZE), DRIVING))
+    harness.worker.offer(frame(2))
+    harness.wait(finished=2)
+    assert harness.worker.lost is None
+    harness.worker.stop()
+    assert harness.worker.ledgers["front"].counts().published == 2
+
+
+def test_a_worker_that_ends_unexpectedly_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(pipeline: Pipeline, former: Pipeline) -> None:
+        raise RuntimeError("tracks are damaged")
+
+    monkeypatch.setattr(Pipeline, "continue_tracks", broken)
+    harness = Harness()
+    harness.worker.replace(Pipeline(FunctionEngine(road_everywhere, SIZE), DRIVING))
+    deadline = time.monotonic() + 10
+    while harness.worker.lost is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "tracks are damaged" in str(harness.worker.lost)
+    harness.worker.offer(frame(1))
+    harness.worker.stop()
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.received, counts.in_flight) == (1, 0)
+
+
+def test_where_an_unexpected_error_comes_from_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing(Harness):
+        def publish(self, result: PanopticResult) -> None:
+            raise KeyError("mask")
+
+    harness = Refusing()
+    for stamp in (1, 2, 3):
+        harness.worker.offer(frame(stamp))
+        harness.wait(errors=stamp)
+    harness.worker.stop()
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+    assert len(harness.errors) == 3
+
+
 def test_a_publisher_that_raises_loses_its_frame_only() -> None:
     class Refusing(Harness):
         def publish(self, result: PanopticResult) -> None:
