@@ -18,6 +18,8 @@ from drive_seg.resources import config_file
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 """Where Fast DDS looks for its profile: the first up to Jazzy, the second from Kilted on."""
 
+_BUILTIN = "FASTDDS_BUILTIN_TRANSPORTS"
+
 SEGMENT_BYTES = 32 << 20
 MESSAGE_BYTES = 8 << 20
 _SMALLEST_SEGMENT = 4 << 20
@@ -37,7 +39,12 @@ def choose_profile(shared_memory: Path = Path("/dev/shm")) -> str:
     """Point Fast DDS at our profile unless the user chose one, with a segment that ``shared_memory`` can hold."""
     for variable in PROFILE_VARIABLES:
         if variable in os.environ:
-            return f"DDS profile {os.environ[variable]} (from {variable})"
+            chosen = os.environ[variable]
+            for other in PROFILE_VARIABLES:  # this distribution reads only one of them
+                os.environ.setdefault(other, chosen)
+            return f"DDS profile {chosen} (from {variable})"
+    if _BUILTIN in os.environ:  # which a profile with transports of its own would override
+        return f"DDS profile left at its default, {_BUILTIN}={os.environ[_BUILTIN]} is set"
     rmw = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
     if "fastrtps" not in rmw:
         return f"DDS profile left to {rmw}"
@@ -48,7 +55,9 @@ def choose_profile(shared_memory: Path = Path("/dev/shm")) -> str:
     size = segment_size(free)
     if size is None:
         return f"DDS profile left at its default, only {free >> 20} MB free in {shared_memory}; give it 128 MB or more"
-    profile = config_file("fastdds.xml") if size == SEGMENT_BYTES else _resized_profile(size)
+    # There the rmw adds a UDP transport that is bound to this host to those of a profile; later ones have other means.
+    udp = not (os.environ.get("ROS_LOCALHOST_ONLY") == "1" and os.environ.get("ROS_DISTRO") == "humble")
+    profile = config_file("fastdds.xml") if size == SEGMENT_BYTES and udp else _adapted_profile(size, udp)
     for variable in PROFILE_VARIABLES:
         os.environ[variable] = str(profile)
     return f"DDS profile {profile} with a segment of {size >> 20} MB ({free >> 20} MB free in {shared_memory})"
@@ -62,11 +71,16 @@ def segment_size(free: int) -> int | None:
     return size if size >= _SMALLEST_SEGMENT else None
 
 
-def _resized_profile(size: int) -> Path:
-    """A copy of the profile with a smaller segment, in the user's cache."""
+def _adapted_profile(size: int, udp: bool) -> Path:
+    """A copy of the profile with a smaller segment, or without UDP, in the user's cache."""
     text = config_file("fastdds.xml").read_text(encoding="utf-8")
     text = re.sub(r"(<segment_size>)\d+", rf"\g<1>{size}", text)
     text = re.sub(r"(<maxMessageSize>)\d+", rf"\g<1>{min(MESSAGE_BYTES, size // 2)}", text)
+    if not udp:
+        text = re.sub(
+            r"<transport_descriptor>\s*<transport_id>drive_seg_udp<.*?</transport_descriptor>", "", text, flags=re.S
+        )
+        text = text.replace("<transport_id>drive_seg_udp</transport_id>", "")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drive_seg"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -76,7 +90,7 @@ def _resized_profile(size: int) -> Path:
         descriptor, partial = tempfile.mkstemp(dir=cache, suffix=".xml")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-    target = cache / f"fastdds_{size >> 20}mb.xml"
+    target = cache / f"fastdds_{size >> 20}mb{'' if udp else '_local'}.xml"
     Path(partial).replace(target)  # whole or not at all: other processes may be reading it
     return target
 
