@@ -216,6 +216,7 @@ class Peer:
             float: ("double_value", ParameterType.PARAMETER_DOUBLE),
             int: ("integer_value", ParameterType.PARAMETER_INTEGER),
             str: ("string_value", ParameterType.PARAMETER_STRING),
+            list: ("string_array_value", ParameterType.PARAMETER_STRING_ARRAY),
         }
         field, number = kinds[type(value)]
         parameter = ParameterMsg(name=name, value=ParameterValue(type=number, **{field: value}))
@@ -226,9 +227,13 @@ class Peer:
     def change_state(self, *transitions: str) -> None:
         """Go through these lifecycle transitions: ``deactivate``, ``cleanup``, ..."""
         for transition in transitions:
-            number = getattr(Transition, f"TRANSITION_{transition.upper()}")
-            request = ChangeState.Request(transition=Transition(id=number))
-            assert self.call(ChangeState, "/drive_seg/change_state", request).success, transition
+            assert self.request_state(transition), transition
+
+    def request_state(self, transition: str) -> bool:
+        """Whether the node has gone through a lifecycle transition."""
+        number = getattr(Transition, f"TRANSITION_{transition.upper()}")
+        request = ChangeState.Request(transition=Transition(id=number))
+        return bool(self.call(ChangeState, "/drive_seg/change_state", request).success)
 
     def state(self) -> str:
         """The node's lifecycle state."""

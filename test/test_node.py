@@ -17,7 +17,7 @@ pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from peer import TIMEOUT_S, Peer, node_command, pixels_of
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from tiny_model import paint, write_tiny_model
 from vision_msgs.msg import LabelInfo
 
@@ -105,6 +105,10 @@ def test_labels_reach_those_who_come_late(peer: Peer) -> None:
     peer.node.create_subscription(LabelInfo, "/segmentation/label_info", found.append, latched)
     peer.until(lambda: found, "label_info")
     assert [(c.class_id, c.class_name) for c in found[0].class_map] == [(x.id, x.name) for x in DRIVING]
+    assert found[0].threshold == pytest.approx(0.3)
+    assert peer.set_parameter("score_threshold", 0.5).successful
+    peer.until(lambda: found[-1].threshold == pytest.approx(0.5), "label_info with the new threshold")
+    assert found[-1].class_map == found[0].class_map
 
 
 def test_malformed_images_are_dropped_counted_and_survived(peer: Peer) -> None:
@@ -176,6 +180,75 @@ def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> No
     for _ in range(3):
         peer.change_state(*again)
     assert peer.threads() <= threads
+    peer.wait_for_node()
+    peer.send_until_served(paint(64, 48))
+
+
+def test_a_transition_that_is_not_possible_now_is_refused_and_survived(peer: Peer) -> None:
+    # What a lifecycle manager asks of a node that has configured and activated itself.
+    assert not peer.request_state("configure")
+    assert not peer.request_state("activate")
+    assert not peer.request_state("cleanup")
+    assert peer.state() == "active"
+    peer.send_until_served(paint(64, 48))
+    peer.change_state("deactivate")
+    assert not peer.request_state("configure")
+    assert peer.state() == "inactive"
+    assert peer.process.poll() is None
+
+
+def test_qos_follows_its_parameters_and_overrides_stand_above_them(model: Path) -> None:
+    overridden = "qos_overrides./segmentation/panoptic.publisher.reliability:=best_effort"
+    peer = Peer(*node_command(model, overridden))
+
+    def reliable(topic: str, publishers: bool) -> set[bool]:
+        find = peer.node.get_publishers_info_by_topic if publishers else peer.node.get_subscriptions_info_by_topic
+        ends = [end for end in find(topic) if end.node_name == "drive_seg"]
+        return {end.qos_profile.reliability == ReliabilityPolicy.RELIABLE for end in ends}
+
+    def all_ends() -> tuple[set[bool], ...]:
+        outputs = (reliable(f"/segmentation/{name}", True) for name in ("mask", "panoptic"))
+        return reliable("/camera/image_raw", False), *outputs
+
+    try:
+        peer.until(lambda: all_ends() == ({False}, {True}, {False}), "the defaults")
+        peer.change_state("deactivate", "cleanup")
+        assert peer.set_parameter("input_qos", "DEFAULT").successful
+        assert peer.set_parameter("output_qos", "SENSOR_DATA").successful
+        peer.change_state("configure", "activate")
+        peer.until(lambda: all_ends() == ({True}, {False}, {False}), "what the parameters say")
+    finally:
+        peer.close()
+
+
+def test_cameras_may_be_named_while_the_node_runs(model: Path) -> None:
+    named_before = "left.image_topic:=/port/image_raw"
+    peer = Peer(*node_command(model, named_before), cameras={"left": "/port/image_raw", "right": "/right/image_raw"})
+    try:
+        peer.until(lambda: peer.state() == "active", "the node")
+        assert not peer.set_parameter("cameras", ["left", "right"]).successful  # not while it is configured
+        peer.change_state("deactivate", "cleanup")
+        assert not peer.set_parameter("cameras", ["left", "left"]).successful
+        assert peer.set_parameter("cameras", ["left", "right"]).successful
+        peer.change_state("configure", "activate")
+        for feed in peer.feeds.values():
+            peer.until(feed.camera.get_subscription_count, f"the node to subscribe to {feed.name}")
+            peer.send_until_served(paint(64, 48), feed)
+    finally:
+        peer.close()
+
+
+def test_what_fails_half_way_leaves_no_subscription_behind(peer: Peer) -> None:
+    peer.change_state("deactivate", "cleanup")
+    peer.until(lambda: not peer.front.camera.get_subscription_count(), "the camera to be alone")
+    assert peer.set_parameter("front.camera_info_topic", "no topic!").successful
+    peer.change_state("configure")
+    assert not peer.request_state("activate")
+    peer.pace(0.5)  # a subscription that had stayed would have been found by now
+    assert peer.front.camera.get_subscription_count() == 0
+    assert peer.state() == "unconfigured"
+    assert peer.set_parameter("front.camera_info_topic", "").successful
+    peer.change_state("configure", "activate")
     peer.wait_for_node()
     peer.send_until_served(paint(64, 48))
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -16,7 +17,7 @@ from drive_seg import frame as core
 from drive_seg.config import CameraConfig, Config
 from drive_seg.errors import DriveSegError, MalformedImage
 from drive_seg.ros.convert import camera_image, compressed_image, stamp_ns
-from drive_seg.ros.qos import overridable, profile
+from drive_seg.ros.qos import overrides, profile
 from drive_seg.worker import Worker
 
 _LONGEST_TRANSPORT_MS = 60_000.0
@@ -92,17 +93,22 @@ class CameraInput:
         self._camera = camera.name
         self._worker = worker
         self._report = report
+        self._subscriptions: list[Subscription] = []
         kind, handler = (CompressedImage, self._on_compressed) if camera.compressed else (Image, self._on_image)
-        qos = [profile(config.input_qos, config.input_qos_depth) for _ in range(2)]
-        self._subscriptions = [
-            node.create_subscription(kind, camera.image_topic, handler, qos[0], qos_overriding_options=overridable())
-        ]
-        if camera.camera_info_topic:
-            self._subscriptions.append(
-                node.create_subscription(
-                    CameraInfo, camera.camera_info_topic, self._on_info, qos[1], qos_overriding_options=overridable()
-                )
-            )
+        try:
+            self._subscribe(kind, camera.image_topic, handler, config)
+            if camera.camera_info_topic:
+                self._subscribe(CameraInfo, camera.camera_info_topic, self._on_info, config)
+        except BaseException:
+            self.close()
+            raise
+
+    def _subscribe(self, kind: Any, topic: str, handler: Callable[[Any], None], config: Config) -> None:
+        qos = profile(config.input_qos, config.input_qos_depth)
+        options = overrides(self._node, topic, "subscription")
+        self._subscriptions.append(
+            self._node.create_subscription(kind, topic, handler, qos, qos_overriding_options=options)
+        )
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -97,6 +97,7 @@ class Diagnostics:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Simulated time may stand still; a node that says nothing then looks dead.
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._of: Session | None = None
         self._before: dict[str, FrameCounts] = {}
         self._namesakes = 0
 
@@ -107,6 +108,8 @@ class Diagnostics:
         session = self._state.session
         array.status.append(self._identity())
         array.status.append(self._engine(session))
+        if session is not self._of:
+            self._of, self._before = session, {}
         if session is not None:
             array.status.extend(self._camera(session, camera.name) for camera in session.cameras)
         self._publisher.publish(array)

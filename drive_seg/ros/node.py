@@ -11,6 +11,7 @@ from typing import Any
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from drive_seg.config import Config
@@ -83,6 +84,17 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         self._autostart = self.create_timer(0.0, self._start, clock=steady)
         self._watch = self.create_timer(_WATCH_S, self._look_after_engine, clock=steady)
 
+    def _LifecycleNodeMixin__change_state(self, transition: int) -> TransitionCallbackReturn:  # noqa: N802
+        """Refuse a transition that the present state does not have; rclpy before Kilted lets it end the process.
+
+        A manager that configures a node which has configured itself would be enough.
+        """
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition)
+        except rclpy_implementation.RCLError as error:
+            self.get_logger().error(f"transition {transition} is not possible now: {error}")
+            return TransitionCallbackReturn.FAILURE
+
     @property
     def finished(self) -> bool:
         """Never: it serves until it is told to stop."""
@@ -109,6 +121,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
             self.trigger_deactivate()
         else:
             self.session.improve()
+            self.session.announce()
 
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -139,9 +152,10 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and let the frame in work end; an ERROR where the engine's device is lost."""
         assert self.session is not None
+        if self.session.worker.lost is None:
+            self.session.deactivate()  # it may be lost with the frame in work
         if self.session.worker.lost is not None:
             raise self.session.worker.lost
-        self.session.deactivate()
         return TransitionCallbackReturn.SUCCESS
 
     @_logged

@@ -34,6 +34,7 @@ class NodeParameters:
         self._node = node
         self._configured = configured
         self._known: dict[str, Parameter] = {}
+        self._declaring = False
         self._declare(PARAMETERS)
         for camera in node.get_parameter("cameras").value:
             self._declare(camera_parameters(camera))
@@ -71,6 +72,8 @@ class NodeParameters:
         return load(lookup)
 
     def _on_set(self, given: Sequence[RosParameter]) -> SetParametersResult:
+        if self._declaring:  # rclpy asks for these, too; they are checked with the change that they belong to
+            return SetParametersResult(successful=True)
         try:
             self._accept({parameter.name: parameter.value for parameter in given})
         except ConfigError as error:
@@ -89,10 +92,15 @@ class NodeParameters:
                     "cleanup` first, then set it and configure again"
                 )
         config = self._load(changes)
-        self.config = config
         if "cameras" in changes:
-            for camera in config.cameras:
-                self._declare(camera_parameters(camera.name))
+            self._declaring = True
+            try:
+                for camera in config.cameras:
+                    self._declare(camera_parameters(camera.name))
+            finally:
+                self._declaring = False
+            config = self._load(changes)  # a parameter file may name their topics
+        self.config = config
 
 
 def declare(node: Node, parameter: Parameter) -> Any:

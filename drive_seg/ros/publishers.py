@@ -24,7 +24,7 @@ from drive_seg.overlay import draw_overlay
 from drive_seg.preprocess import decode_rgb
 from drive_seg.ros.convert import ENCODING_OF, ImageBuffer, camera_info_for, detections, label_info
 from drive_seg.ros.lanes import lane_cloud
-from drive_seg.ros.qos import LATCHED, overridable, profile
+from drive_seg.ros.qos import LATCHED, overrides, profile
 from drive_seg.telemetry import STAGES
 
 _JPEG_QUALITY = 85
@@ -48,28 +48,37 @@ class CameraOutput:
         self._node = node
         self._config = config
         self._prefix = prefix
+        self._debug_prefix = debug_prefix
         self._publishers: list[Publisher] = []
         self._buffers = {kind: ImageBuffer(encoding) for kind, encoding in ENCODING_OF.items()}
+        try:
+            self._create_all(with_camera_info)
+        except BaseException:
+            self.close()
+            raise
+        self._previous: float | None = None
+        self._cycle_s: float | None = None
+        self._last_times = StageTimes()
+
+    def _create_all(self, with_camera_info: bool) -> None:
         self._images = {kind: self._create(Image, kind) for kind in ENCODING_OF}
         self._instances = self._create(Detection2DArray, "instances")
         self._lanes = self._create(PointCloud2, "lanes")
         self._jpeg = self._create(CompressedImage, "overlay/compressed")
         self._camera_info = self._create(CameraInfo, "camera_info") if with_camera_info else None
         self._latency = self._create(DiagnosticArray, "latency")
-        self._label_info = node.create_publisher(LabelInfo, f"{prefix}/label_info", LATCHED)
+        self._label_info = self._node.create_publisher(LabelInfo, f"{self._prefix}/label_info", LATCHED)
         self._publishers.append(self._label_info)
         self._debug = {
-            name: self._create(Float64, name, debug_prefix)
+            name: self._create(Float64, name, self._debug_prefix)
             for name in ("processing_time_ms", "pipeline_latency_ms", "cyclic_time_ms")
         }
-        self._previous: float | None = None
-        self._cycle_s: float | None = None
-        self._last_times = StageTimes()
 
     def _create(self, kind: Any, name: str, prefix: str | None = None) -> Publisher:
         qos = profile(self._config.output_qos, self._config.output_qos_depth)
         topic = f"{prefix or self._prefix}/{name}"
-        publisher = self._node.create_publisher(kind, topic, qos, qos_overriding_options=overridable())
+        options = overrides(self._node, topic, "publisher")
+        publisher = self._node.create_publisher(kind, topic, qos, qos_overriding_options=options)
         self._publishers.append(publisher)
         return publisher
 
@@ -79,9 +88,9 @@ class CameraOutput:
             self._node.destroy_publisher(publisher)
         self._publishers = []
 
-    def announce(self, labels: LabelSet, header: Header) -> None:
-        """Latch the class names."""
-        self._label_info.publish(label_info(labels, self._config.score_threshold, header))
+    def announce(self, labels: LabelSet, threshold: float, header: Header) -> None:
+        """Latch the class names and the least score of an instance."""
+        self._label_info.publish(label_info(labels, threshold, header))
 
     @property
     def confidence_wanted(self) -> bool:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPresetProfiles, QoSProfile, ReliabilityPolicy
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSPresetProfiles,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from drive_seg.errors import ConfigError
@@ -28,6 +36,15 @@ def profile(name: str, depth: int) -> QoSProfile:
     )
 
 
-def overridable() -> QoSOverridingOptions:
-    """Declares the read-only ``qos_overrides.<topic>.<publisher|subscription>.{history,depth,reliability}``."""
-    return QoSOverridingOptions.with_default_policies()
+def overrides(node: Node, topic: str, entity: str) -> QoSOverridingOptions:
+    """Those ``qos_overrides.<topic>.<publisher|subscription>.<policy>`` that were given at start-up.
+
+    rclpy declares them read-only with the profile that an entity has when it is created first, and forces that on all
+    later ones: declared for all, ``input_qos`` and its like could never be changed.
+
+    Args:
+        entity: ``publisher`` or ``subscription``.
+    """
+    prefix = f"qos_overrides.{node.resolve_topic_name(topic)}.{entity}."
+    given = getattr(node, "_parameter_overrides", {})
+    return QoSOverridingOptions([kind for kind in QoSPolicyKind if prefix + kind.name.lower() in given])

@@ -76,23 +76,31 @@ class Session:
             self._complaints.add,
             lambda: config().max_age_ms,
         )
-        try:
-            self.outputs = self._create_outputs()
-            self.worker.start(meanwhile)
-        except BaseException:
-            self._close_outputs()
-            raise
         self.upgrade: Upgrade | None = None
-        self._start_upgrade(frozenset())
-        header = Header(stamp=node.get_clock().now().to_msg())
-        for output in self.outputs.values():
-            output.announce(self.pipeline.labels, header)
+        self._announced: float | None = None
+        try:
+            self._create_outputs()
+            self.worker.start(meanwhile)
+            self._start_upgrade(frozenset())
+            self.announce()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def pipeline(self) -> Pipeline:
         """The one that serves."""
         assert self.worker.pipeline is not None
         return self.worker.pipeline
+
+    def announce(self) -> None:
+        """Latch the class names, again where the threshold that stands beside them has changed."""
+        threshold = self._config().score_threshold
+        if threshold != self._announced:
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+            for output in self.outputs.values():
+                output.announce(self.pipeline.labels, threshold, header)
+            self._announced = threshold
 
     def improve(self) -> None:
         """Look for a better pipeline once the cameras' image sizes are known or have changed; to be called now and
@@ -150,15 +158,13 @@ class Session:
             raise
         return pipeline
 
-    def _create_outputs(self) -> dict[str, CameraOutput]:
+    def _create_outputs(self) -> None:
         several = len(self.cameras) > 1
-        outputs = {}
         for camera in self.cameras:
             suffix = f"/{camera.name}" if several else ""
-            outputs[camera.name] = CameraOutput(
+            self.outputs[camera.name] = CameraOutput(
                 self._node, self._config(), f"segmentation{suffix}", f"~/debug{suffix}", bool(camera.camera_info_topic)
             )
-        return outputs
 
     def activate(self) -> None:
         """Accept frames and subscribe: an inactive node costs its machine nothing."""

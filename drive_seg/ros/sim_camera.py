@@ -26,7 +26,7 @@ from drive_seg.ros.lanes import cloud
 from drive_seg.ros.parameters import declare
 from drive_seg.ros.pictures import Picture, Pictures, SimulatedPictures, open_pictures
 from drive_seg.ros.process import run
-from drive_seg.ros.qos import overridable, profile
+from drive_seg.ros.qos import overrides, profile
 from drive_seg.sim import WEATHERS
 
 PARAMETERS = (
@@ -86,7 +86,8 @@ class SimCamera(Node):
 
         def publisher(kind: Any, topic: str) -> Any:
             qos = profile(given["qos"], given["qos_depth"])
-            return self.create_publisher(kind, topic, qos, qos_overriding_options=overridable())
+            options = overrides(self, topic, "publisher")
+            return self.create_publisher(kind, topic, qos, qos_overriding_options=options)
 
         self._image = publisher(Image, "camera/image_raw")
         self._info = publisher(CameraInfo, "camera/camera_info")
