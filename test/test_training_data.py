@@ -13,6 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
 
+from checkpoints import write_checkpoint
+
 from drive_seg import Pipeline
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
@@ -125,6 +127,17 @@ def test_packed_sets_come_back_in_bounded_pieces(tmp_path: Path) -> None:
     written[0].write_bytes(b"not a zip")
     with pytest.raises(ConfigError, match=r"mine-000\.zip is not a packed training set"):
         open_sets(TrainConfig(sets={"mine": 1.0}, data_root=tmp_path))
+
+
+def test_a_packed_set_is_told_from_one_whose_name_goes_on(tmp_path: Path) -> None:
+    pack("city-night", samples(3), tmp_path, chunk_bytes=1)
+    pack("city", samples(2), tmp_path, chunk_bytes=1)
+    sets = open_sets(TrainConfig(sets={"city": 0.5, "city-night": 0.5}, data_root=tmp_path))
+    assert {name: len(found) for name, found in sets.items()} == {"city": 2, "city-night": 3}
+    pack("city", samples(1), tmp_path, chunk_bytes=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "city-000.zip", "city-night-000.zip", "city-night-001.zip", "city-night-002.zip",
+    ]  # fmt: skip
 
 
 def test_frames_do_not_depend_on_how_many_processes_render_them(tmp_path: Path) -> None:
@@ -247,7 +260,7 @@ def test_a_finished_model_can_be_started_from(tmp_path: Path) -> None:
         expected = made.eval()(images[0])
         net = PanopticNet(TINY)
         fresh = filter_sizes(net)
-        model = start_from(net, str(sidecar))
+        start = start_from(net, str(sidecar))
         assert torch.allclose(filter_sizes(net), fresh)  # a step of the optimiser would be a leap for small ones
         for settled in (False, True):
             if settled:
@@ -259,7 +272,7 @@ def test_a_finished_model_can_be_started_from(tmp_path: Path) -> None:
         together = torch.cat(images)
         calm = net.eval()(together).semantic
         assert (net.train()(together).semantic - calm).norm() < 1e-3 * calm.norm()
-    assert model is not None and model.license == "for research only"
+    assert start.folded and start.terms.license == "for research only"
 
     render(tmp_path / "sim", 2, 1, 96, 64, first_seed=3)
     config = TrainConfig(
@@ -298,12 +311,12 @@ def test_a_network_may_grow_out_of_a_checkpoint(tmp_path: Path) -> None:
     for parameter in small.parameters():
         torch.nn.init.normal_(parameter, 0, 0.2)
     small(torch.randn(4, 3, 64, 64))  # norms that have seen something
-    torch.save({"average": small.state_dict()}, tmp_path / "small.pt")
+    write_checkpoint(tmp_path / "small.pt", small)
     image = torch.randn(1, 3, 64, 96)
     expected = small.eval()(image)
     for change in ({"refine": True}, {"decoder": 24}, {"head": 24, "refine": True}):
         net = PanopticNet(replace(TINY, **change))
-        assert start_from(net, str(tmp_path / "small.pt")) is None
+        assert not start_from(net, str(tmp_path / "small.pt")).folded
         found = net.eval()(image)
         for name in ("semantic", "centers", "offsets"):
             assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-4), (change, name)

@@ -15,9 +15,10 @@ import torch
 
 from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
+from drive_seg.network.checkpoint import load_checkpoint
 from drive_seg.network.deploy import INPUT_NAME, OUTPUT_NAMES, DeployedNet
 from drive_seg.network.graph import fold_padding
-from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.panoptic import PanopticNet
 from drive_seg.network.precision import calibration_images, write_int8
 from drive_seg.network.sidecar import write_sidecar
 
@@ -64,13 +65,11 @@ def export_onnx(
     """
     if not checkpoint.is_file():
         raise ModelError(f"checkpoint {checkpoint} does not exist; train one with: drive_seg train")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if not {"network", "average", "training_data", "license"} <= set(state):
-        raise ModelError(f"{checkpoint} is not a checkpoint of drive_seg train: it has {sorted(state)}")
-    net = PanopticNet(NetworkConfig(**state["network"]))
-    net.load_state_dict(state["average"])
+    found = load_checkpoint(checkpoint)
+    net = PanopticNet(found.network)
+    net.load_state_dict(found.average)
     sidecar = out_dir / f"{name}.yaml"
-    card = card or ModelCard(state["training_data"], state["license"])
+    card = card or ModelCard(found.terms.training_data, found.terms.license)
     return write_model(net, sidecar, card, DRIVING, size, precisions, calibration)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -31,7 +32,7 @@ _MIB = 1 << 20
 def pack(name: str, samples: SampleSet, folder: Path, chunk_bytes: int) -> list[Path]:
     """Write ``samples`` as zips of at most ``chunk_bytes`` each (or one image); return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{name}-*.zip"):
+    for old in _parts(name, folder):
         old.unlink()
     written: list[Path] = []
     entries: dict[str, bytes] = {}
@@ -86,7 +87,7 @@ def read_packed(name: str, root: Path) -> InMemory:
         ConfigError: a zip is damaged or not one of ours.
     """
     samples = []
-    for path in sorted(root.glob(f"{name}-*.zip")):
+    for path in _parts(name, root):
         try:
             with zipfile.ZipFile(path) as file:
                 classes = json.loads(file.read("classes.json"))
@@ -96,6 +97,12 @@ def read_packed(name: str, root: Path) -> InMemory:
                 f"{path} is not a packed training set ({error}); write it again with: python -m drive_seg.network.pack"
             ) from error
     return InMemory(samples)
+
+
+def _parts(name: str, folder: Path) -> list[Path]:
+    """The zips of the set ``name``, in their order; those of a set NAME-night are not among them."""
+    found = ((re.fullmatch(rf"{re.escape(name)}-(\d+)\.zip", path.name), path) for path in folder.iterdir())
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
 def _sample(file: zipfile.ZipFile, stem: str, classes: list[int]) -> Sample:

@@ -116,8 +116,8 @@ def _of_folder(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     )
     if not paths:
         raise ModelError(f"no calibration image ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
-    for path in paths[:: max(1, len(paths) // count)][:count]:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    for number in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int):
+        image = cv2.imread(str(paths[number]), cv2.IMREAD_COLOR)
         if image is not None:
             yield np.ascontiguousarray(image[..., ::-1], np.uint8)
 

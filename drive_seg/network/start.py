@@ -10,7 +10,8 @@ be learnt up to a hundred times too fast. So they get the size that those of a f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from drive_seg.errors import ConfigError, MissingDependency, ModelError
-from drive_seg.model import Model, load_model
-from drive_seg.network.panoptic import PanopticNet
+from drive_seg.model import load_model
+from drive_seg.network.checkpoint import Checkpoint, how_to_have, load_checkpoint
+from drive_seg.network.panoptic import NetworkConfig, PanopticNet
+from drive_seg.network.terms import Terms
 from drive_seg.resources import find_model
 
 _WIDENED = ("up16", "skip", "fuse", "detail", "refine", "semantic", "instance")
@@ -29,18 +32,25 @@ SETTLING = 8
 """Batches that norms are settled on."""
 
 
-def start_from(net: PanopticNet, spec: str) -> Model | None:
-    """Give a network the weights of ``spec``; returns the model they are of, None for a checkpoint.
+@dataclass(frozen=True)
+class Start:
+    """What a network was given. ``folded``: its norms were, so ``settle`` has to be called before training."""
 
-    What a checkpoint has not (a new head) stays as it is. It may be of a narrower ``decoder`` or ``head``: the network
-    says the same as that one until it has learnt to use the rest. After a model, ``settle`` has to be called before
-    training.
+    terms: Terms
+    folded: bool
+
+
+def start_from(net: PanopticNet, spec: str) -> Start:
+    """Give a network the weights of ``spec``; returns what those are.
+
+    What a checkpoint has not (a new head) stays as it is; what it has, the network must have, too. It may be of a
+    narrower ``decoder`` or ``head``: the network says the same as that one until it has learnt to use the rest.
 
     Args:
         spec: a checkpoint of ``drive_seg train`` (.pt), or a model with a floating-point graph: its sidecar or name.
 
     Raises:
-        ConfigError: there is no such file, or the model is of another network.
+        ConfigError: there is no such file, or it is of another network.
         MissingDependency: onnx is not installed, which reading a model takes.
     """
     if spec.endswith(".pt"):
@@ -48,8 +58,12 @@ def start_from(net: PanopticNet, spec: str) -> Model | None:
             raise ConfigError(
                 f"start: checkpoint {spec} does not exist; give another, or a model (default), or nothing for ImageNet"
             )
-        _grow(net, dict(torch.load(spec, map_location="cpu", weights_only=True)["average"]), spec)
-        return None
+        try:
+            found = load_checkpoint(Path(spec))
+        except ModelError as error:
+            raise ConfigError(f"start: {error}") from error
+        _grow(net, found, spec)
+        return Start(found.terms, folded=False)
     try:
         model = load_model(find_model(spec))
         graph = model.onnx.get("fp32") or model.onnx.get("fp16")
@@ -59,20 +73,28 @@ def start_from(net: PanopticNet, spec: str) -> Model | None:
     except ModelError as error:
         raise ConfigError(f"start: neither a checkpoint (.pt) nor a model to go on from: {error}") from error
     _fill(net, graph.path)
-    return model
+    return Start(Terms(str(model.training_data or ""), model.license), folded=True)
 
 
-def _grow(net: PanopticNet, weights: dict[str, Tensor], spec: str) -> None:
+def _grow(net: PanopticNet, start: Checkpoint, spec: str) -> None:
     """What is wider than the checkpoint's keeps its fresh filters there; its old ones do not hear the new ones yet."""
     own = net.state_dict()
-    for name, found in weights.items():
+    weights = dict(start.average)
+    strangers = sorted({name.split(".")[0] for name in set(weights) - set(own)})
+    if strangers:
+        raise ConfigError(
+            f"start: {spec} is of another network: what it has learnt in {', '.join(strangers)} would be lost; "
+            f"{how_to_have(start.network, net.config)}"
+        )
+    for name, found in start.average.items():
         if name not in own or own[name].shape == found.shape:
             continue
         wider = own[name].clone()
         if not name.startswith(_WIDENED) or any(old > new for old, new in zip(found.shape, wider.shape, strict=True)):
             raise ConfigError(
                 f"start: {spec} is of another network: {name} is {tuple(found.shape)}, expected {tuple(wider.shape)}; "
-                "decoder and head may grow, everything else has to be the same"
+                "decoder and head may grow, everything else has to be the same; "
+                f"{how_to_have(start.network, net.config)}"
             )
         outputs, *inputs = found.shape
         wider[:outputs] = 0
@@ -88,9 +110,11 @@ def _fill(net: PanopticNet, graph: Path) -> None:
     if shapes != found:
         first = next((n for n, pair in enumerate(zip(shapes, found, strict=False)) if pair[0] != pair[1]), len(found))
         there = found[first] if first < len(found) else "none"
+        described = _described(net.config, found)
         raise ConfigError(
             f"start: {graph} is of another network: it has {len(found)} convolutions, expected {len(shapes)}; "
             f"number {first + 1} is {there}, expected {shapes[first] if first < len(shapes) else 'none'}"
+            + (f"; {how_to_have(described, net.config)}" if described is not None else "")
         )
     with torch.no_grad():
         for (layer, norm), (kernel, bias) in zip(layers, weights, strict=True):
@@ -106,6 +130,23 @@ def _fill(net: PanopticNet, graph: Path) -> None:
                 norm.running_var.fill_(1.0)
                 norm.weight.copy_((1.0 + norm.eps) ** 0.5 / grown)
             layer.weight.copy_(filters)
+
+
+def _described(like: NetworkConfig, found: Sequence[tuple[int, ...]]) -> NetworkConfig | None:
+    """The network of the kernels ``found``, if only widths after the encoder and ``refine`` are not as in ``like``."""
+    for refine in (False, True):
+        net = PanopticNet(replace(like, refine=refine))
+        layers: list[nn.Module] = [layer for layer, _ in _convolutions(net)]
+        if len(layers) != len(found):
+            continue
+        context = found[layers.index(net.up16[0])][1]
+        head, decoder = found[layers.index(net.fuse8[0])][:2]
+        if context < 2:  # a depthwise kernel is where ours never has one
+            continue
+        described = replace(net.config, context=context, decoder=decoder, head=head)
+        if [tuple(layer.weight.shape) for layer, _ in _convolutions(PanopticNet(described))] == list(found):
+            return described
+    return None
 
 
 def _size(filters: Tensor) -> Tensor:

@@ -18,12 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from drive_seg.errors import ConfigError
+from drive_seg.network.checkpoint import how_to_have, network_of
 from drive_seg.network.held_out import score
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
 from drive_seg.network.mixture import Mixture
 from drive_seg.network.panoptic import SUBPIXELS, Normalise, PanopticNet
 from drive_seg.network.start import SETTLING, settle, start_from
+from drive_seg.network.terms import Terms
 from drive_seg.network.train_config import TrainConfig
 
 
@@ -47,31 +50,38 @@ REPORT_EVERY = 20
 def train(config: TrainConfig, progress: Callable[[Progress], None] | None = None) -> Path:
     """Train, or go on where ``config.out_dir/checkpoint.pt`` stopped; return the checkpoint's path.
 
+    Without that file it begins anew, and what else an earlier run left there is removed. On a CPU, a run that was
+    stopped and went on gives the weights of one that was not.
+
     The checkpoint has ``network`` (NetworkConfig fields), ``weights``, ``average`` (what is exported),
     ``optimizer``, ``step``, ``training_data`` and ``license``. Losses go to ``losses.csv`` beside it. ``steps`` may
     change between resumes. With ``held_out``, scores go to ``scores.csv`` and the best weights to ``best.pt``, whose
     path is then returned.
 
     Raises:
-        ConfigError: a data set is missing or unknown.
+        ConfigError: a data set is missing or unknown, or the checkpoint is of another network.
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     run = _Run(config)
     step = run.resume()
-    if not step and run.model is not None:
+    if not step and run.folded:
         run.settle(islice(_batches(config, 0, run.device), SETTLING))
+    batches = _batches(config, step, run.device)
     config.out_dir.mkdir(parents=True, exist_ok=True)
-    report = _Report(config, progress)
-    for batch in _batches(config, step, run.device):
+    if not step:
+        run.forget()
+    report = _Report(config, run.losses, progress)
+    for batch in batches:
         losses = run.learn(batch, step)
         step += 1
         report.add(losses, step, run.rate)
         last = step == config.steps
-        if step % config.save_every == 0 or last:
-            run.save(run.checkpoint, step)
+        # Before the checkpoint of this step: a run that is killed in between validates again.
         if config.held_out.every and (step % config.held_out.every == 0 or last):
             run.validate(step)
+        if step % config.save_every == 0 or last:
+            run.save(run.checkpoint, step)
     return run.best if run.best.is_file() else run.checkpoint
 
 
@@ -83,10 +93,17 @@ class _Run:
         self.checkpoint = config.out_dir / "checkpoint.pt"
         self.best = config.out_dir / "best.pt"
         self.scores = config.out_dir / "scores.csv"
+        self.losses = config.out_dir / "losses.csv"
         self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        # Kernels are chosen by timing, so on a GPU two runs are alike, but not equal.
         torch.backends.cudnn.benchmark = True
         net = PanopticNet(config.network)
-        self.model = start_from(net, config.start) if config.start else None
+        self.terms = Terms(config.training_data, config.license)
+        self.folded = False
+        if config.start:
+            start = start_from(net, config.start)
+            self.terms = start.terms.then(self.terms, config.states_start)
+            self.folded = start.folded
         if isinstance(net.encoder, LiteEncoder):
             if config.imagenet and not config.start:
                 net.encoder.load_imagenet()
@@ -103,10 +120,22 @@ class _Run:
         if not self.checkpoint.is_file():
             return 0
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if network_of(state) != self.config.network:
+            raise ConfigError(
+                f"{self.checkpoint} is of another network and cannot go on; delete it to begin anew, or "
+                f"{how_to_have(network_of(state), self.config.network)}"
+            )
         self.net.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
+
+    def forget(self) -> None:
+        """Remove what an earlier run left: its best weights would be taken for this one's."""
+        if self.config.start and Path(self.config.start).resolve() == self.best.resolve():
+            raise ConfigError(f"start: a run that begins anew replaces {self.best}; move it to another folder")
+        for path in (self.best, self.scores, self.losses):
+            path.unlink(missing_ok=True)
 
     def settle(self, batches: Iterable[list[Tensor]]) -> None:
         """See ``start``: weights of a model get the norms that they were exported without."""
@@ -114,12 +143,14 @@ class _Run:
         self.average.load_state_dict(self.net.state_dict())
 
     def validate(self, step: int) -> None:
-        """Score the averaged weights, write the figures down, and keep the weights if none were better before."""
+        """Score the averaged weights, keep them if none were better before, and write the figures down.
+
+        In this order: a score that is written down has its weights.
+        """
         figures = score(self.average, self.config.held_out, self.config.data_root)
-        before = _best_score(self.scores)
-        append_row(self.scores, {"step": step, **figures})
-        if figures["score"] > before:
+        if figures["score"] > _best_score(self.scores):
             self.save(self.best, step)
+        append_row(self.scores, {"step": step, **figures})
 
     def save(self, path: Path, step: int) -> None:
         """Write beside and rename, so that a killed run never leaves half a checkpoint."""
@@ -129,8 +160,8 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": step,
-            "training_data": _joined(self.model and self.model.training_data, self.config.training_data, " Then: "),
-            "license": _joined(self.model and self.model.license, self.config.license, " And: "),
+            "training_data": self.terms.training_data,
+            "license": self.terms.license,
         }
         part = path.with_suffix(".part")
         torch.save(state, part)
@@ -142,7 +173,9 @@ class _Run:
         self.rate = _rate(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["factor"]
-        chosen = torch.randperm(SUBPIXELS)[: self.config.loss.subpixels]
+        # By seed and step alone, so that a run that was stopped draws on as if it had not been.
+        drawn = np.random.default_rng((self.config.seed, step)).permutation(SUBPIXELS)
+        chosen = torch.from_numpy(drawn[: self.config.loss.subpixels])
         with torch.autocast(self.device.type, torch.bfloat16):
             maps = self.net(self.normalise(images).contiguous(memory_format=torch.channels_last), chosen)
         losses: Losses = self.loss(maps, BatchTargets(codes[:, chosen].long(), *rest))
@@ -162,11 +195,6 @@ class _Run:
                 mine.lerp_(theirs, 1 - keep)
             else:
                 mine.copy_(theirs)
-
-
-def _joined(before: object, own: str, link: str) -> str:
-    """What a run states: the terms of a model that it starts from hold for what that becomes, too."""
-    return f"{before}{link}{own}" if before and before != own else own
 
 
 def _groups(net: PanopticNet, config: TrainConfig) -> list[dict[str, Any]]:
@@ -205,10 +233,10 @@ def _batches(config: TrainConfig, first_step: int, device: torch.device) -> Iter
 class _Report:
     """Averages losses and writes them down every ``REPORT_EVERY`` steps."""
 
-    def __init__(self, config: TrainConfig, progress: Callable[[Progress], None] | None) -> None:
+    def __init__(self, config: TrainConfig, path: Path, progress: Callable[[Progress], None] | None) -> None:
         self.config = config
         self.progress = progress
-        self.path = config.out_dir / "losses.csv"
+        self.path = path
         self.rows: list[tuple[float, float, float]] = []
         self.since = time.monotonic()
 

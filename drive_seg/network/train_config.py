@@ -20,9 +20,10 @@ from drive_seg.network.panoptic import NetworkConfig
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a training run depends on; the same configuration and machine give the same weights.
+    """Everything a training run depends on; on a CPU the same one and machine give the same weights.
 
     out_dir: checkpoint.pt and losses.csv go there; a checkpoint that is there already is resumed.
+    Without one the run begins anew, and replaces what else an earlier run left there.
     data_root: folder of the public data sets. sim_folder: frames rendered by ``drive_seg.network.render``.
     folders: your own sets by name, see ``folders.FolderConfig``; their names may be used in ``sets``.
     paste_from, paste_into: sets whose things are cut out, and sets that they are pasted into; ``pasted``: share of
@@ -35,7 +36,8 @@ class TrainConfig:
     imagenet: start the ``lite0`` encoder from ImageNet; it then learns at ``encoder_rate`` times the rate, and its stem
     and first ``frozen`` stages not at all (half of the time per step).
     start: what this run begins with: a checkpoint (.pt), its averaged weights, where what it has not (a new head)
-    starts fresh; or a finished model, by its name or sidecar, whose data and license the result states before its own.
+    starts fresh; or a finished model, by its name or sidecar. The result states its data and license before its own.
+    states_start: training_data tells what ``start`` learnt from, too, so only the license of that is put before.
     taught: set name -> folder of the codes that a teacher has decided for it, see ``teach``.
     training_data, license: what the sidecar of the exported model states.
     """
@@ -64,6 +66,7 @@ class TrainConfig:
     encoder_rate: float = 0.15
     frozen: int = 3
     start: str = ""
+    states_start: bool = False
     taught: Mapping[str, str] = field(default_factory=dict)
     training_data: str = "not stated"
     license: str = "not stated"

@@ -1,0 +1,128 @@
+"""A run that was stopped goes on as if it had not been, and one that begins anew takes nothing from the one before."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
+
+from drive_seg.errors import ConfigError
+from drive_seg.network.augment import Augmentation
+from drive_seg.network.held_out import HeldOut
+from drive_seg.network.panoptic import NetworkConfig
+from drive_seg.network.render import render
+from drive_seg.network.train import REPORT_EVERY, Progress, train
+from drive_seg.network.train_config import TrainConfig
+
+TINY = NetworkConfig(encoder="plain", channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), context=16, decoder=16, head=16)
+
+
+class Killed(BaseException):
+    """No handler of errors takes it for one."""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    render(tmp_path / "sim", 2, 1, 96, 64, first_seed=3)
+    return TrainConfig(
+        out_dir=tmp_path / "run", sim_folder=tmp_path / "sim", steps=2, batch=2, workers=0, threads=1, save_every=1,
+        device="cpu", imagenet=False, network=TINY, augmentation=Augmentation(width=96, height=64),
+    )  # fmt: skip
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    """Validation gives these scores, in turn."""
+    given = iter(scores)
+    monkeypatch.setattr("drive_seg.network.train.score", lambda *_: {"score": next(given)})
+
+
+def rows(path: Path) -> list[int]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def stop(_: Progress) -> None:
+    raise Killed
+
+
+def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(config: TrainConfig) -> None:
+    config = replace(config, steps=REPORT_EVERY + 2, save_every=7, rate=5e-3, warmup=3)
+    with pytest.raises(Killed):
+        train(config, stop)
+    resumed = torch.load(train(config), weights_only=True)
+    whole = torch.load(train(replace(config, out_dir=config.out_dir / "whole")), weights_only=True)
+    assert resumed["step"] == whole["step"] == config.steps
+    for kind in ("weights", "average"):
+        assert all(torch.equal(value, resumed[kind][name]) for name, value in whole[kind].items()), kind
+
+
+def test_the_best_weights_survive_a_run_that_is_killed_as_it_writes_them(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, held_out=HeldOut(drives=1, every=2))
+    scored(monkeypatch, 0.5, 0.5)
+    save: Callable[..., Any] = torch.save
+
+    def killed(state: dict[str, Any], path: Path) -> None:
+        if path.stem == "best":
+            raise Killed
+        save(state, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", killed)
+        with pytest.raises(Killed):
+            train(config)
+    best = train(config)
+    assert best.name == "best.pt" and torch.load(best, weights_only=True)["step"] == 2
+
+
+def test_a_validation_that_was_cut_short_is_made_up_for(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(config, held_out=HeldOut(drives=1, every=2))
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("drive_seg.network.train.score", killed)
+        with pytest.raises(Killed):
+            train(config)
+    scored(monkeypatch, 0.5)
+    assert train(config).name == "best.pt"
+    assert rows(config.out_dir / "scores.csv") == [2]
+
+
+def test_a_run_that_begins_anew_forgets_the_one_before(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(config, held_out=HeldOut(drives=1, every=1))
+    scored(monkeypatch, 0.9, 0.8, 0.1, 0.2)
+    train(config)
+    (config.out_dir / "checkpoint.pt").unlink()
+    best = train(config)
+    assert torch.load(best, weights_only=True)["step"] == 2, "the best of this run, not the better one of the other"
+    assert rows(config.out_dir / "scores.csv") == [1, 2]
+    assert rows(config.out_dir / "losses.csv") == [2]
+    (config.out_dir / "checkpoint.pt").unlink()
+    assert train(replace(config, held_out=HeldOut())).name == "checkpoint.pt"
+
+
+def test_weights_that_a_run_starts_from_are_not_removed_by_it(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, held_out=HeldOut(drives=1, every=1))
+    scored(monkeypatch, 0.9, 0.8)
+    best = train(config)
+    (config.out_dir / "checkpoint.pt").unlink()
+    with pytest.raises(ConfigError, match=r"replaces .*best\.pt; move it"):
+        train(replace(config, start=str(best)))
+    assert best.is_file()
+
+
+def test_a_checkpoint_of_another_network_says_how_to_go_on(config: TrainConfig) -> None:
+    train(config)
+    with pytest.raises(ConfigError, match=r"is of another network .* set network: \{.*decoder: 16.*\}"):
+        train(replace(config, network=replace(TINY, decoder=24)))
