@@ -70,7 +70,7 @@ def plot_latency(rows: Sequence[tuple[float, StageTimes]], path: Path) -> None:
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    over_time, by_stage = figure.subplots(2, 1, height_ratios=[3, 2])
+    over_time, by_stage = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3, 2]})
     seconds = np.array([moment for moment, _ in rows])
     seconds = seconds - (seconds[0] if seconds.size else 0.0)
     stacked = [stage for stage in _STACK if _column(rows, stage).any()]
@@ -81,7 +81,7 @@ def plot_latency(rows: Sequence[tuple[float, StageTimes]], path: Path) -> None:
     over_time.axhline(1000 / 30, color="red", linestyle="--", linewidth=0.8, label="one frame at 30 Hz")
     over_time.set(xlabel="seconds", ylabel="ms", title="latency of every frame, camera stamp to published")
     over_time.margins(x=0)
-    over_time.legend(loc="upper right", ncols=3, fontsize="small")
+    over_time.legend(loc="upper right", ncol=3, fontsize="small")
     _draw_percentiles(by_stage, rows)
     figure.savefig(path, dpi=110)
 

@@ -7,7 +7,7 @@ bars of crossings, expansion joints, reflections on a bonnet, specks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from drive_seg.places import places
 
-FloatArray = NDArray[np.floating[Any]]
+FloatArray: TypeAlias = "NDArray[np.floating[Any]]"
 
 _WIDEST, _WIDEST_PAIR = 0.28, 0.5
 """Widest line and widest double line in camera heights: 0.4 m and 0.7 m under a camera at 1.4 m."""

@@ -77,7 +77,7 @@ def percentile_plot(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_yticks(rows, [_short(stage) for stage in stages])
         axes.set_ylim(-0.6, len(stages) - 0.4)
         _log_milliseconds(axes)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handletextpad=0.2, columnspacing=1.6)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=4, handletextpad=0.2, columnspacing=1.6)
         return _svg(figure, "percentiles")
 
 
@@ -172,7 +172,8 @@ class _figure:  # noqa: N801 - reads as the function it stands for
             from matplotlib.figure import Figure
         except ImportError as error:
             raise MissingDependency("matplotlib", "report.html", INSTALL) from error
-        self._style = mpl.rc_context(_STYLE)
+        # Ubuntu 22.04 has 3.5, which has no text.parse_math.
+        self._style = mpl.rc_context({key: value for key, value in _STYLE.items() if key in mpl.rcParams})
         self._style.__enter__()
         figure = Figure(figsize=self._size, layout="constrained")
         return figure, figure.subplots()

@@ -156,6 +156,10 @@ class VideoWriter:
             self._writer.release()
 
 
+_SILENT = 0
+"""OpenCV's LOG_LEVEL_SILENT."""
+
+
 def _capture(target: str | int) -> Any:
     _quiet()
     return cv2.VideoCapture(target)
@@ -164,7 +168,10 @@ def _capture(target: str | int) -> Any:
 def _quiet() -> None:
     """Keep the messages of OpenCV and FFmpeg off stderr: ours say what is wrong."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if hasattr(cv2, "setLogLevel"):  # up to 4.5, as Ubuntu 22.04 has it
+        cv2.setLogLevel(_SILENT)
+    else:
+        cv2.utils.logging.setLogLevel(_SILENT)
 
 
 def _rate(capture: Any) -> float:
