@@ -64,7 +64,9 @@ def generate_launch_description():
         [
             DeclareLaunchArgument("params_file", default_value=default_params, description="Parameter file"),
             DeclareLaunchArgument("name", default_value="drive_seg", description="Node name"),
-            DeclareLaunchArgument("namespace", default_value="", description="Of the node and its topics"),
+            DeclareLaunchArgument(
+                "namespace", default_value="", description="Of the node and its results; image_topic is absolute"
+            ),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
             DeclareLaunchArgument(
                 "dds_profile",

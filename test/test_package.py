@@ -32,11 +32,9 @@ ROSDEP_KEYS = {
     "rich": "python3-rich",
     "matplotlib": "python3-matplotlib",
     "jinja2": "python3-jinja2",
-    "rosbags": "python3-rosbags-pip",
-    "onnxruntime": "python3-onnxruntime-pip",
 }
-# Installed by pip on request: no rosdep key, or not needed to run (README.md, extras of setup.py).
-BY_PIP = {"openvino", "torch", "onnx", "onnxscript", "tensorrt", "pycuda", "ray"}
+# Installed by pip: not packaged by distributions, or not needed to run (README.md, extras of setup.py).
+BY_PIP = {"openvino", "onnxruntime", "rosbags", "torch", "onnx", "onnxscript", "tensorrt", "pycuda", "ray"}
 # Arrives with a declared dependency: rclpy's messages; what rosbags decompresses with.
 WITH_ANOTHER = {"builtin_interfaces", "lz4", "backports", "compression"}
 
@@ -91,6 +89,11 @@ class TestManifests:
             if ROSDEP_KEYS.get(name, name) not in declared
         }
         assert not undeclared, f"add to package.xml (and to setup.py): {sorted(undeclared)}"
+
+    def test_rosdep_never_runs_pip(self) -> None:
+        # As root, with --upgrade: on Ubuntu 22.04 it replaces the NumPy that the system's OpenCV is built against.
+        keys = [element.text or "" for element in manifest() if element.tag.endswith("depend")]
+        assert keys and not [key for key in keys if key.endswith("-pip")]
 
     def test_the_resource_index_marker_is_named_after_the_package(self) -> None:
         assert [path.name for path in (ROOT / "resource").iterdir()] == ["drive_seg"]

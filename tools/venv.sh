@@ -83,8 +83,10 @@ install() {
     local extras=ros,offline,dev constraints=()
     if [ "$ROS" != wheels ]; then
         extras=offline,dev
-        # The message packages of a ROS installation are compiled against the NumPy of that system.
-        "$VENV/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)' >"$VENV/constraints.txt"
+        # The message packages of a ROS installation are compiled against the NumPy of that system. A newer one of the same
+        # major version does, too, and Humble's own, 1.21.5, is too old for ONNX Runtime.
+        "$VENV/bin/python" -c 'import numpy; print("numpy<%d" % (int(numpy.__version__.partition(".")[0]) + 1))' \
+            >"$VENV/constraints.txt"
         constraints=(-c "$VENV/constraints.txt")
     fi
     step "2/4 installing drive_seg[$extras] and what it needs (about 250 MB if nothing is cached; log: $LOG)"
