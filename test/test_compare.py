@@ -258,6 +258,55 @@ class TestRefusals:
         with pytest.raises(SourceError, match=r"lane\.tolerance_px is 3 in one and 9"):
             compare_files(folders / "good", after)
 
+    def test_frames_of_another_recording_that_have_the_same_names(self, folders: Path, tmp_path: Path) -> None:
+        make_evaluation(FRAMES, flaws=2, seed=8).write(tmp_path / "elsewhere")
+        with pytest.raises(
+            SourceError, match=rf"not score the same thing: {FRAMES} of {FRAMES} .* is 000000; evaluate"
+        ):
+            compare_files(folders / "good", tmp_path / "elsewhere")
+
+    def test_one_frame_with_another_truth(self, folders: Path, tmp_path: Path) -> None:
+        after = edited(folders / "bad", tmp_path / "relabelled")
+        rows = [json.loads(line) for line in (after / "frames.jsonl").read_text().splitlines()]
+        rows[5]["confusion"][1][1] += 1
+        (after / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(SourceError, match=rf"same thing: 1 of {FRAMES} frames .*the first is 000005"):
+            compare_files(folders / "good", after)
+
+    @pytest.mark.parametrize("begin", [0, 1_700_000_000_000_000_000], ids=["counted", "of a clock"])
+    def test_stamps_of_a_clock_must_agree(self, folders: Path, tmp_path: Path, begin: int) -> None:
+        """A truth may look the same in two recordings. Stamps that count from zero depend on who counted."""
+        made = []
+        for name, shift in (("good", 0), ("bad", 40_000_000)):
+            made.append(edited(folders / name, tmp_path / name))
+            rows = [json.loads(line) for line in (made[-1] / "frames.jsonl").read_text().splitlines()]
+            rows = [{**row, "stamp_ns": begin + shift + row["stamp_ns"]} for row in rows]
+            (made[-1] / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if begin:
+            with pytest.raises(SourceError, match="not score the same thing"):
+                compare_files(*made)
+        else:
+            assert compare_files(*made).paired
+
+    def test_true_lane_boundaries_must_agree(self, folders: Path, tmp_path: Path) -> None:
+        made = []
+        for name, points in (("good", 40), ("bad", 41)):
+            made.append(edited(folders / name, tmp_path / name))
+            rows = [json.loads(line) for line in (made[-1] / "frames.jsonl").read_text().splitlines()]
+            rows[3]["lines"] = {"frames": 1, "found": 0, "predicted": 2, "true": 2, "right": 0, "points": points}
+            (made[-1] / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(SourceError, match=r"same thing: 1 of .*the first is 000003"):
+            compare_files(*made)
+
+    def test_classes_in_another_order_are_the_same_classes(self, folders: Path, tmp_path: Path) -> None:
+        labels = json.loads((folders / "bad/metrics.json").read_text())["labels"]
+        after = edited(folders / "bad", tmp_path / "turned", labels=labels[::-1])
+        rows = [json.loads(line) for line in (after / "frames.jsonl").read_text().splitlines()]
+        turned = [{**row, "confusion": row["confusion"][::-1]} for row in rows]
+        (after / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turned))
+        found, straight = compare_files(folders / "good", after), compare_files(folders / "good", folders / "bad")
+        assert found.paired and found.differences == straight.differences
+
     def test_truth_without_instances_compares_what_there_is(self, tmp_path: Path) -> None:
         for name, flaws in (("a", 1), ("b", 5)):
             make_evaluation(FRAMES, flaws=flaws, instances=False).write(tmp_path / name)

@@ -19,7 +19,7 @@ from drive_seg import cli
 from drive_seg.engines import FunctionEngine
 from drive_seg.errors import ConfigError, SourceError
 from drive_seg.frame import RawOutputs
-from drive_seg.labels import DRIVING
+from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions, evaluate_source
 from drive_seg.offline.evaluation import Evaluation, FrameScore
@@ -388,6 +388,27 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert truth.crowds == (26,) and source.instances
 
 
+def test_one_city_of_cityscapes_has_polygons_beside_its_masks(tmp_path: Path) -> None:
+    put(tmp_path / "bonn_000001_000019_gtFine_labelIds.png", [[7, 26]])
+    (tmp_path / "bonn_000001_000019_gtFine_polygons.json").write_text('{"imgHeight": 1, "imgWidth": 2, "objects": []}')
+    names, _, source = scored(tmp_path, "auto", "bonn_000001_000019_leftImg8bit")
+    assert names.tolist() == [["road_or_marking", "vehicle"]] and source.label_map == "cityscapes"
+
+
+def test_cityscapes_has_a_folder_for_each_city(tmp_path: Path, pipeline: Pipeline) -> None:
+    ids = np.where(truth_of(0) >= 1000, 26, 7)
+    for city in ("bonn", "ulm"):
+        name = f"{city}_000001_000019"
+        write_images(tmp_path / f"leftImg8bit/val/{city}", [f"{name}_leftImg8bit.png"])
+        put(tmp_path / f"gtFine/val/{city}/{name}_gtFine_labelIds.png", ids)
+    found = judge(tmp_path / "leftImg8bit/val", tmp_path / "gtFine/val", pipeline)
+    assert [frame.frame for frame in found.frames] == [
+        "bonn_000001_000019_leftImg8bit",
+        "ulm_000001_000019_leftImg8bit",
+    ]
+    assert found.metrics["semantic"]["miou"] == 1.0 and found.metrics["unmatched"] == {"predictions": 0, "truths": 0}
+
+
 def test_cityscapes_without_instances(tmp_path: Path) -> None:
     put(tmp_path / "bonn_000001_000019_gtFine_labelIds.png", [[7, 26, 0, 23]])
     names, _, source = scored(tmp_path, "cityscapes", "bonn_000001_000019_leftImg8bit")
@@ -426,6 +447,75 @@ def test_coco(tmp_path: Path) -> None:
     assert [truth.map[0, 2]] == list(truth.crowds) and len(np.unique(truth.map)) == 5 and source.instances
 
 
+def test_a_crowd_with_the_smallest_id_leaves_the_stuff(tmp_path: Path) -> None:
+    """Every pixel has a label, and the crowd is the first of the segments."""
+    from drive_seg.offline.evaluate import label_map_for
+    from drive_seg.offline.scoring import Prediction, Scorer
+
+    ids = np.full((40, 60), 500_000)
+    ids[20:], ids[10:20, 5:15] = 900_000, 7
+    segments = [(500_000, 187, 0), (900_000, 149, 0), (7, 1, 1)]
+    document = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [
+            {
+                "image_id": 1,
+                "file_name": "a.png",
+                "segments_info": [{"id": i, "category_id": c, "iscrowd": crowd} for i, c, crowd in segments],
+            }
+        ],
+        "categories": [
+            {"id": i, "name": name} for i, name in ((1, "person"), (149, "road"), (187, "sky-other-merged"))
+        ],
+    }
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    put(tmp_path / "p/a.png", np.stack([ids >> 16, ids >> 8 & 255, ids & 255], -1))
+    prediction = np.zeros((40, 60), np.uint16)
+    prediction[20:] = 1
+    prediction[10:20, 5:15] = 4001
+    source = open_folder(tmp_path, DRIVING)
+    truth = source.find("a", 0)
+    assert truth is not None
+    scorer = Scorer(label_map_for(source, DRIVING))
+    scorer.score("a", 0, truth, Prediction(prediction))
+    figures = scorer.totals.figures()["panoptic"]
+    assert figures["stuff"] == {"pq": 1.0, "sq": 1.0, "rq": 1.0, "n": 2}
+    assert figures["things"]["n"] == 0
+
+
+def test_a_crowd_that_comes_first_is_a_crowd(tmp_path: Path) -> None:
+    """BDD100K's segments are numbered by category; here a crowd of people is the lowest, before a car."""
+    from drive_seg.offline.evaluate import label_map_for
+    from drive_seg.offline.scoring import Prediction, Scorer
+
+    bgra = np.zeros((20, 20, 4), np.uint8)
+    bgra[..., 2], bgra[..., 1] = 31, 2
+    bgra[10:] = (0, 0, 35, 1)
+    put(tmp_path / "a.png", bgra)
+    source = open_folder(tmp_path, DRIVING, "bdd100k")
+    truth = source.find("a", 0)
+    assert truth is not None
+    scorer = Scorer(label_map_for(source, DRIVING))
+    scorer.score("a", 0, truth, Prediction(np.repeat(np.uint16([4001, 3001]), 10)[:, None].repeat(20, axis=1)))
+    rows = scorer.totals.figures()["panoptic"]["per_class"]
+    assert [rows["pedestrian"][key] for key in ("tp", "fp", "fn")] == [0, 0, 0] and rows["vehicle"]["tp"] == 1
+
+
+def test_coco_s_files_of_equal_names_are_refused(tmp_path: Path) -> None:
+    """Names of images and of their PNGs tell frames apart, whatever folders they are in."""
+    row = {"segments_info": [{"id": 1, "category_id": 1}]}
+    images = [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "y/b.jpg"}, {"id": 3, "file_name": "y/a.jpg"}]
+    for others, says in (
+        ({"image_id": 2, "file_name": "y/a.png"}, r"several annotations called a\.png"),
+        ({"image_id": 3, "file_name": "y/c.png"}, "several annotations of images called a"),
+    ):
+        annotations = [{"image_id": 1, "file_name": "x/a.png", **row}, {**others, **row}]
+        document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+        (tmp_path / "p.json").write_text(json.dumps(document))
+        with pytest.raises(SourceError, match=says):
+            open_truth(str(tmp_path / "p.json"), DRIVING)
+
+
 def test_bdd100k(tmp_path: Path) -> None:
     put(tmp_path / "masks/b1.png", [[0, 13, 11, 12, 18, 255, 10]])
     found, _, source = scored(tmp_path / "masks", "bdd100k", "b1")
@@ -456,9 +546,27 @@ def test_camvid_in_colours_and_in_ids(tmp_path: Path) -> None:
     put(tmp_path / "segnet/0016E5_00001.png", [[3, 8, 9, 10, 11, 0]])
     expected = ["road_or_marking", "vehicle", "pedestrian", "cyclist", "void", "background"]
     assert scored(tmp_path / "segnet", "camvid", "0016E5_00001")[0].tolist() == [expected]
+    put(tmp_path / "exported/labels/0016E5_00001.png", [[3, 8, 9, 10, 11, 0]])
+    put(tmp_path / "exported/images/0016E5_00001.png", np.zeros((1, 6, 3)))
+    assert scored(tmp_path / "exported", "camvid", "0016E5_00001")[0].tolist() == [expected]
     put(tmp_path / "bad/a.png", [[[1, 2, 3]]])
     with pytest.raises(SourceError, match=r"colours of no class, such as RGB \(3, 2, 1\)"):
         scored(tmp_path / "bad", "camvid", "a")
+
+
+def test_camvid_s_32_classes_need_not_be_in_the_first_picture(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", [[5, 2]])
+    put(tmp_path / "b.png", [[17, 5]])
+    assert scored(tmp_path, "camvid", "a")[0].tolist() == [["vehicle", "cyclist"]]
+
+
+def test_training_ids_and_those_of_the_source_lie_side_by_side(tmp_path: Path) -> None:
+    put(tmp_path / "labels/a.png", [[1, 2, 3, 255]])
+    put(tmp_path / "labels_orig/a.png", [[17, 10, 5, 30]])
+    seen = ["road", "lane_marking", "vehicle", "void"]
+    for kind, label_map in (("auto", "labels"), ("labels", "labels"), ("camvid", "camvid")):
+        names, _, source = scored(tmp_path, kind, "a")
+        assert names.tolist() == [seen] and source.label_map == label_map, kind
 
 
 def test_carla(tmp_path: Path) -> None:
@@ -482,6 +590,82 @@ def test_labels_of_training_folders(tmp_path: Path) -> None:
     names, _, source = scored(tmp_path, "auto", "a")
     assert names.tolist() == [["background", "road", "lane_marking", "vehicle", "pedestrian_or_cyclist", "void"]]
     assert not source.instances
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "pixels", "says"),
+    [
+        (
+            "labels",
+            "labels/a.png",
+            [[0, 1, 5, 7]],
+            r"class id 5, .*0 background, .* 4 people, and 255 is void; .*--format",
+        ),
+        ("cityscapes", "a_labelIds.png", [[7, 255, 34]], "class id 34, .* 34 from 0 unlabeled to 33 bicycle"),
+        ("kitti", "semantic/a.png", [[7, 255, 40]], "class id 40, "),
+        ("bdd100k", "a.png", [[0, 18, 255, 19]], "class id 19, "),
+        ("camvid", "a.png", [[17, 31, 255, 32]], "class id 32, "),
+        ("carla", "a.png", [[1, 28, 255, 29]], "class id 29, "),
+        ("drive_seg", "mask/a.png", [[0, 5, 255, 6]], "class id 6, .* 5 cyclist, and 255 is void"),
+    ],
+)
+def test_ids_that_a_format_does_not_have_are_refused(
+    tmp_path: Path, kind: str, name: str, pixels: list[list[int]], says: str
+) -> None:
+    put(tmp_path / name, pixels)
+    with pytest.raises(SourceError, match=rf"{name} has {says}"):
+        open_folder(tmp_path, DRIVING, kind).find("a", 0)
+    put(tmp_path / name, [row[:2] for row in pixels])
+    assert open_folder(tmp_path, DRIVING, kind).find("a", 0) is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(6, r"panoptic id 6, "), (255, r"panoptic id 255, "), (7001, r"panoptic id 7001 \(class 7\), ")],
+)
+def test_panoptic_ids_without_a_class_are_refused(tmp_path: Path, value: int, says: str) -> None:
+    put(tmp_path / "panoptic/a.png", [[0, 3, 3001, 5999, 65535]], np.uint16)
+    assert open_folder(tmp_path, DRIVING).find("a", 0) is not None
+    put(tmp_path / "panoptic/a.png", [[0, 3001, value, 65535]], np.uint16)
+    with pytest.raises(SourceError, match=rf"a.png has {says}.*65535 is void"):
+        open_folder(tmp_path, DRIVING).find("a", 0)
+    put(tmp_path / "city/a_instanceIds.png", [[7, 26, 26001, 34000]], np.uint16)
+    with pytest.raises(SourceError, match=r"panoptic id 34000 \(class 34\)"):
+        open_folder(tmp_path / "city", DRIVING).find("a", 0)
+    put(tmp_path / "kitti/instance/a.png", [[7 << 8, 255 << 8, 26 << 8 | 1, 34 << 8]], np.uint16)
+    with pytest.raises(SourceError, match=r"class id 34, "):
+        open_folder(tmp_path / "kitti", DRIVING, "kitti").find("a", 0)
+
+
+def test_a_truth_topic_of_other_classes_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", [0], camera=False)
+    labels = LabelSet(tuple(label for label in DRIVING if label.id < 3))
+    source = open_truth(str(tmp_path / "in"), labels)
+    with pytest.raises(SourceError, match=r"truth/panoptic of .* has panoptic id 3001 \(class 3\)"):
+        source.find("", stamp_of(0))
+    source.close()
+
+
+def test_the_real_label_files_have_ids_of_their_format_only() -> None:
+    data = os.environ.get("DRIVE_SEG_DATA")
+    if not data or not (Path(data) / "camvid32/val/labels").is_dir():
+        pytest.skip("DRIVE_SEG_DATA names no folder with camvid32/val")
+    kinds = {
+        "camvid32/val": ("auto", "camvid"),
+        "camvid11/val": ("auto", "camvid"),
+        "kitti_semantic": ("auto", "kitti"),
+        "bdd100k_sample/train": ("auto", "kitti"),
+        "carla_sample/carlascapes": ("auto", "carla"),
+        "comma10k_sample": ("auto",),
+        "tusimple_sample": ("auto",),
+        "road_only_roboflow/valid": ("auto",),
+    }
+    for folder, formats in kinds.items():
+        for kind in formats:
+            source = open_folder(Path(data) / folder, DRIVING, kind)
+            stems = [path.stem for path in sorted((Path(data) / folder / "images").iterdir())]
+            assert all(source.find(stem, 0) is not None for stem in stems[:: max(1, len(stems) // 5)]), (folder, kind)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,13 @@ def test_void_pixels_of_the_truth_shrink_unions_and_excuse_predictions() -> None
     assert not nothing.tp.any() and not nothing.fp.any() and not nothing.fn.any()
 
 
+def test_stuff_is_never_a_crowd() -> None:
+    """A data set may number its segments from zero, and a crowd be the first; stuff has no number."""
+    truth = np.ones((10, 10), np.uint16)
+    counts = matches(truth, truth.copy(), crowds=(0,))
+    assert as_table(counts)[1] == [1, 0, 0]
+
+
 def test_one_half_is_no_match() -> None:
     truth, prediction = np.zeros((1, 30), np.uint16), np.zeros((1, 30), np.uint16)
     truth[0, :20] = 3001
@@ -230,13 +237,13 @@ def test_dilation_is_by_a_disk(radius: int, kind: type) -> None:
         assert np.array_equal(grown >> kind(bit) & kind(1), near(planes >> kind(bit) & kind(1), radius))
 
 
-def edges(classes: np.ndarray, number: int) -> np.ndarray:
-    """Pixels of a class with one of the four neighbours of another class."""
+def edges(classes: np.ndarray, number: int, void: int = -1) -> np.ndarray:
+    """Pixels of a class with one of the four neighbours of another class, which ``void`` is not."""
     edge = np.zeros(classes.shape, bool)
     for y, x in np.argwhere(classes == number).tolist():
         for y2, x2 in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
             inside = 0 <= y2 < classes.shape[0] and 0 <= x2 < classes.shape[1]
-            edge[y, x] |= inside and classes[y2, x2] != number
+            edge[y, x] |= inside and classes[y2, x2] not in (number, void)
     return edge
 
 
@@ -253,23 +260,46 @@ def test_outlines_and_markings_follow_the_definition(tolerance: int, classes: in
     counts = OutlineCounts(classes, 2, tolerance)
     counts.add(truth, prediction)
     known = ~near(truth == 255, tolerance)
-    for number in range(classes):
-        true, answer = edges(truth, number) & known, edges(prediction, number) & known
+    kinds = [(edges(truth, number, 255), edges(prediction, number)) for number in range(classes)]
+    for number, (true, answer) in enumerate([*kinds, (truth == 2, prediction == 2)]):
         expected = [
-            (answer & near(true, tolerance)).sum(),
-            answer.sum(),
-            (true & near(answer, tolerance)).sum(),
-            true.sum(),
+            (answer & known & near(true, tolerance)).sum(),
+            (answer & known).sum(),
+            (true & known & near(answer, tolerance)).sum(),
+            (true & known).sum(),
         ]
         assert counts.pixels[number].tolist() == expected, number
-    true, answer = (truth == 2) & known, (prediction == 2) & known
-    expected = [
-        (answer & near(true, tolerance)).sum(),
-        answer.sum(),
-        (true & near(answer, tolerance)).sum(),
-        true.sum(),
-    ]
-    assert counts.pixels[-1].tolist() == expected
+
+
+def test_an_outline_beside_void_is_right_where_it_is_further_from_void_than_the_truth_s() -> None:
+    """Void above row 10, the true outline in rows 12 and 13: the lower side is counted, the upper one is not."""
+    truth = np.ones((60, 80), np.uint8)
+    truth[:13] = 0
+    truth[:10] = 255
+    prediction = np.ones((60, 80), np.uint8)
+    prediction[:14] = 0
+    counts = OutlineCounts(2, None, 3)
+    counts.add(truth, prediction)
+    assert counts.pixels[0].tolist() == [80, 80, 0, 0] and counts.pixels[1].tolist() == [80, 80, 80, 80]
+
+
+def test_the_edge_of_void_is_no_outline_that_a_prediction_could_hit() -> None:
+    truth = np.ones((60, 80), np.uint8)
+    truth[:10] = 255
+    prediction = np.ones((60, 80), np.uint8)
+    prediction[:13] = 0
+    counts = OutlineCounts(2, None, 3)
+    counts.add(truth, prediction)
+    assert counts.pixels[1].tolist() == [0, 80, 0, 0]
+
+
+def test_a_marking_is_right_because_of_one_too_near_to_void_to_be_counted() -> None:
+    truth, prediction = np.ones((60, 80), np.uint8), np.ones((60, 80), np.uint8)
+    truth[:10], truth[11:13] = 255, 2
+    prediction[13:15] = 2
+    counts = OutlineCounts(CLASSES, 2, 3)
+    counts.add(truth, prediction)
+    assert counts.pixels[-1].tolist() == [160, 160, 0, 0]
 
 
 def test_markings_that_fill_an_image_have_no_outline() -> None:
@@ -479,3 +509,40 @@ def test_latencies_merge_and_stay_bounded() -> None:
     for number in range(600_000):
         whole.add(StageTimes(inference=number % 10.0))
     assert len(whole.samples["inference"]) <= 2**18 and whole.highest["inference"] == 100.0
+
+
+@pytest.fixture(scope="module")
+def slow_at_the_end() -> list[StageSamples]:
+    """Eight pieces of 50 000 frames; the last two, a quarter, took twice as long."""
+    pieces = []
+    for number in range(8):
+        piece = StageSamples()
+        for _ in range(50_000):
+            piece.add(StageTimes(inference=10.0 if number < 6 else 20.0))
+        pieces.append(piece)
+    return pieces
+
+
+def test_a_long_recording_s_latencies_are_not_those_of_its_end(slow_at_the_end: list[StageSamples]) -> None:
+    whole = StageSamples()
+    for piece in slow_at_the_end:
+        whole += copy.deepcopy(piece)
+    share = np.mean(np.array(whole.samples["inference"]) > 15)
+    assert share == pytest.approx(0.25, abs=0.01)  # a fair draw deviates by 0.0005
+    assert len(whole.samples["inference"]) == 2**18
+
+
+def test_latencies_of_pieces_are_the_same_in_whatever_order_they_merge(slow_at_the_end: list[StageSamples]) -> None:
+    one_by_one, in_pairs, backwards = StageSamples(), StageSamples(), StageSamples()
+    for piece in slow_at_the_end:
+        one_by_one += pickle.loads(pickle.dumps(piece))
+    for first in range(0, 8, 2):
+        pair = copy.deepcopy(slow_at_the_end[first])
+        pair += slow_at_the_end[first + 1]
+        in_pairs += pair
+    for piece in reversed(slow_at_the_end):
+        backwards += piece
+    expected = sorted(one_by_one.samples["inference"])
+    for other in (in_pairs, backwards):
+        assert sorted(other.samples["inference"]) == expected
+        assert other.percentiles() == one_by_one.percentiles()

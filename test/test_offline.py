@@ -102,6 +102,19 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, pipeline: Pipeline)
             assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
+def test_images_in_folders_below_are_one_source(tmp_path: Path, pipeline: Pipeline) -> None:
+    for name in ("drive_10/c", "drive_2/b", "drive_2/deep/a"):
+        write_images((tmp_path / "in" / name).parent, [f"{Path(name).name}.png"])
+    go(tmp_path / "in", tmp_path / "out", pipeline)
+    assert [line["frame"] for line in lines_of(tmp_path / "out")] == ["b", "a", "c"]
+    write_images(tmp_path / "in/drive_3", ["b.jpg"])
+    with pytest.raises(SourceError, match=r"several images named 'b', drive_2/b\.png and drive_3/b\.jpg"):
+        open_source(str(tmp_path / "in"))
+    write_images(tmp_path / "in", ["top.png"])
+    go(tmp_path / "in", tmp_path / "top", pipeline)
+    assert [line["frame"] for line in lines_of(tmp_path / "top")] == ["top"]
+
+
 def test_a_single_image_is_a_folder_of_one(tmp_path: Path, pipeline: Pipeline) -> None:
     write_images(tmp_path, ["only.png", "other.png"])
     go(tmp_path / "only.png", tmp_path / "out", pipeline)

@@ -5,7 +5,7 @@ Reading order: ``sources`` (where frames come from: ``images``, ``video``, ``bag
 ``passage`` (messages that are only copied) and ``salvage`` (damaged bags) help the bags.
 
 Evaluation: ``evaluation`` (what it says), ``label_map`` (which classes count as which), ``truth`` (ground truth:
-``truth_files``, ``truth_sets``, ``truth_bags``) and ``predictions``, ``metrics`` (mergeable counts), ``scoring`` (one
-frame), ``evaluate`` (all of them), ``report`` (the page), ``compare`` (two evaluations); ``chunks`` and ``cluster``
-(many bags, over many processes).
+``truth_files``, ``truth_sets``, ``truth_bags``; ``known_ids`` refuses what is of another format) and ``predictions``,
+``metrics`` (mergeable counts), ``scoring`` (one frame), ``evaluate`` (all of them), ``report`` (the page), ``compare``
+(two evaluations); ``chunks`` and ``cluster`` (many bags, over many processes).
 """

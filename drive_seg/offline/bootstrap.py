@@ -7,7 +7,7 @@ A score is a ratio of sums over frames, so it is the sums that are drawn, never 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ class FrameCounts:
         outlines: float64 (F, C + 1, 4): hit, predicted, found, true; the last class is the lane markings.
         changed: float64 (F, 2): changed and static pixels.
         lines: float64 (F, 2): twice the lane boundaries found, and the predicted and true ones together.
+        shown: int64 (F, C): pixels of each class in the truth, whatever was predicted.
+        points: int64 (F,): points of the true lane boundaries; -1 where these were not compared.
+        stamps: int64 (F,) acquisition times, nanoseconds.
     """
 
     names: tuple[str, ...]
@@ -41,11 +44,15 @@ class FrameCounts:
     outlines: Array
     changed: Array
     lines: Array
+    shown: NDArray[np.int64]
+    points: NDArray[np.int64]
+    stamps: NDArray[np.int64]
 
     @classmethod
     def of(cls, frames: Iterable[FrameScore], classes: Sequence[str]) -> FrameCounts:
         """Tabulate frames; raises KeyError where one lacks a class."""
         names, segments, outlines, changed, lines = [], [], [], [], []
+        shown, points, stamps = [], [], []
         nothing = (0,) * len(_OUTLINE)
         for frame in frames:
             names.append(frame.frame)
@@ -55,6 +62,9 @@ class FrameCounts:
             changed.append((frame.changed, frame.static))
             line = frame.lines or LineScore()
             lines.append((2 * line.found, line.predicted + line.true))
+            shown.append([sum(row) for row in frame.confusion])
+            points.append(-1 if frame.lines is None else frame.lines.points)
+            stamps.append(frame.stamp_ns)
         count, width = len(names), len(classes)
         return cls(
             tuple(names),
@@ -62,6 +72,9 @@ class FrameCounts:
             np.array(outlines, np.float64).reshape(count, width + 1, len(_OUTLINE)),
             np.array(changed, np.float64).reshape(count, 2),
             np.array(lines, np.float64).reshape(count, 2),
+            np.array(shown, np.int64).reshape(count, width),
+            np.array(points, np.int64),
+            np.array(stamps, np.int64),
         )
 
     def __len__(self) -> int:
@@ -69,8 +82,21 @@ class FrameCounts:
 
     def take(self, order: NDArray[np.intp]) -> FrameCounts:
         """The frames in another order."""
-        names = tuple(self.names[number] for number in order)
-        return FrameCounts(names, self.segments[order], self.outlines[order], self.changed[order], self.lines[order])
+        return FrameCounts(
+            tuple(self.names[number] for number in order),
+            self.segments[order],
+            self.outlines[order],
+            self.changed[order],
+            self.lines[order],
+            self.shown[order],
+            self.points[order],
+            self.stamps[order],
+        )
+
+    def columns(self, order: Sequence[int]) -> FrameCounts:
+        """The classes in another order."""
+        outlines = self.outlines[:, [*order, -1]]
+        return replace(self, segments=self.segments[:, order], outlines=outlines, shown=self.shown[:, order])
 
     def weighted(self, weights: Array) -> tuple[Array, Array, Array, Array]:
         """Sums over frames, each taken as often as its weight says: (B, C, 6), (B, C + 1, 4), (B, 2), (B, 2).

@@ -37,6 +37,9 @@ SHORT_NAMES = {
 LEAST_BLOCKS = 10
 """Below so many blocks of frames there are no intervals: drawn from a handful, they would promise too much."""
 
+_FIRST_CLOCK = 10**17
+"""Nanoseconds, in 1973. Stamps of folders, videos and simulations count from zero and are no times of a clock."""
+
 _SAME = 1e-9
 """Scores from the frames and those of ``metrics.json`` differ by less: by rounding only."""
 
@@ -194,9 +197,13 @@ def compare_files(
     (old, old_counts), (new, new_counts) = _read(before), _read(after)
     classes = _same_classes(old, new)
     _same_tolerances(old, new)
+    theirs = [str(label["name"]) for label in new.metrics["labels"]]
+    new_counts = new_counts.columns([theirs.index(name) for name, _ in classes])
     order = _pairing(old_counts.names, new_counts.names)
-    new_counts = new_counts if order is None else new_counts.take(order)
     names, things = [name for name, _ in classes], [thing for _, thing in classes]
+    if order is not None:
+        new_counts = new_counts.take(order)
+        _same_truth(old_counts, new_counts)
     for path, evaluation, counts in ((before, old, old_counts), (after, new, new_counts)):
         _check_totals(path, evaluation, scores(counts, np.ones((1, len(counts))), names, things))
     found: dict[str, tuple[float, float] | None] = {}
@@ -293,6 +300,20 @@ def _pairing(old: Sequence[str], new: Sequence[str]) -> NDArray[np.intp] | None:
     if len(old) == len(new) == len(places) and set(old) == places.keys():
         return np.array([places[name] for name in old], np.intp)
     return None
+
+
+def _same_truth(old: FrameCounts, new: FrameCounts) -> None:
+    """Raise SourceError where frames of one name are not the same: every recording has a frame 000000."""
+    timed = (old.stamps > _FIRST_CLOCK) & (new.stamps > _FIRST_CLOCK)
+    bounded = (old.points >= 0) & (new.points >= 0)
+    differ = (old.shown != new.shown).any(axis=1)
+    differ |= (timed & (old.stamps != new.stamps)) | (bounded & (old.points != new.points))
+    if differ.any():
+        raise SourceError(
+            f"the two do not score the same thing: {int(differ.sum())} of {len(old)} frames have equal names but "
+            f"another truth or stamp, the first is {old.names[int(np.argmax(differ))]}; evaluate both on the same "
+            "recording with the same ground truth"
+        )
 
 
 def _check_totals(path: Path, evaluation: Evaluation, totals: Mapping[str, Array]) -> None:

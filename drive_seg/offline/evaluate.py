@@ -153,13 +153,16 @@ class Judge:
     def see(
         self, stem: str, stamp_ns: int, prediction: Prediction, image: Callable[[], NDArray[np.uint8] | None]
     ) -> bool:
-        """Score one frame; False where it has no truth. ``image`` is asked only where there is."""
+        """Score one frame; False where it has no truth. ``image`` is asked only where there is.
+
+        A frame without a stem is called by its stamp.
+        """
         truth = self.truth.find(stem, stamp_ns)
         if truth is None:
             self.tally.unmatched_predictions += 1
             return False
         pixels = image()
-        score = self._scorer.score(stem, stamp_ns, truth, prediction, pixels)
+        score = self._scorer.score(stem or str(stamp_ns), stamp_ns, truth, prediction, pixels)
         self.log.append(score)
         if self._observe is not None:
             self._observe(Scored(score, truth, prediction, self.label_map, pixels))
@@ -176,7 +179,8 @@ class Judge:
         if not tally.totals.frames:
             raise SourceError(
                 f"none of {tally.unmatched_predictions} frames has a truth in {self.truth.name}; "
-                "frames and truth must have equal names, or equal stamps in bags"
+                "frames and truth must have equal names, or equal stamps where one is a bag (those of a folder of "
+                "truth are in its instances.jsonl and lanes.jsonl, or its files are called by them)"
             )
         latency = {stage: percentiles_dict(value) for stage, value in tally.latency.percentiles().items()}
         truths = [count for count in tally.truths.values() if count is not None]

@@ -54,7 +54,7 @@ class FrameScore:
     """One frame: a line of ``frames.jsonl``, and what a bootstrap draws again.
 
     Attributes:
-        frame: the frame's name (image stem, or its number in six digits).
+        frame: the frame's name: image stem, or its number in six digits, or the stamp of a prediction in a bag.
         stamp_ns: acquisition time of the image.
         per_class: by class name; ``tp``, ``fp`` and ``fn`` are 0 where segments are not scored (no instances).
         confusion: pixels, a row per true class, a column per predicted class and a last one for unlabelled.

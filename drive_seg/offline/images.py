@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +21,12 @@ def is_image(path: Path) -> bool:
 
 
 class FolderSource:
-    """The images of a folder in natural order of their names (``2.png`` before ``10.png``); its ``image`` folder
-    where it has one, as ``drive_seg sim`` writes it. Stamps count from 0 at ``DEFAULT_FPS``.
+    """The images of a folder in natural order of their names (``2.png`` before ``10.png``). Where it holds none itself,
+    those of its ``image`` folder, as ``drive_seg sim`` writes it, or else of all folders below, one after another.
+    Stamps count from 0 at ``DEFAULT_FPS``.
 
     Raises:
-        SourceError: there is no image in it, or two differ only in their ending.
+        SourceError: there is no image in it, or two have one name, but for their ending and folder.
     """
 
     live = False
@@ -49,18 +49,25 @@ class FolderSource:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = sorted((file for file in folder.iterdir() if file.is_file() and is_image(file)), key=_natural)
+    found = [file for file in folder.iterdir() if file.is_file() and is_image(file)]
     if not found and (folder / "image").is_dir():
         return _images(folder / "image")
+    found = found or [file for file in folder.rglob("*") if file.is_file() and is_image(file)]
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise SourceError(f"folder {folder} has no images; expected files ending in {kinds}, or a rosbag2 folder")
-    doubled = [stem for stem, times in Counter(file.stem for file in found).items() if times > 1]
-    if doubled:
-        raise SourceError(f"folder {folder} has several images named '{doubled[0]}'; their results would share a name")
+    found.sort(key=lambda file: [_natural(part) for part in file.relative_to(folder).parts])
+    named: dict[str, Path] = {}
+    for file in found:
+        other = named.setdefault(file.stem, file)
+        if other is not file:
+            raise SourceError(
+                f"folder {folder} has several images named '{file.stem}', {other.relative_to(folder)} and "
+                f"{file.relative_to(folder)}; their results would share a name"
+            )
     return found
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", path.name)
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class ListedInstances:
         frame: its name; empty where it has none.
         stamp_ns: acquisition time; None where it is not known.
         scores: 0..1 by panoptic id.
-        tracks: by panoptic id; None where any has none.
+        tracks: by panoptic id; None where any has none, or was left out.
     """
 
     frame: str
@@ -70,4 +70,5 @@ def instances_of(message: Any, stamp_ns: int) -> ListedInstances:
         for detection in message.detections
         if len(detection.results) and all(part.isdecimal() for part in detection.id.split("/", 1))
     ]
-    return ListedInstances.of("", stamp_ns, rows)
+    listed = ListedInstances.of("", stamp_ns, rows)
+    return listed if len(rows) == len(message.detections) else replace(listed, tracks=None)

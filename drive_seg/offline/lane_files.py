@@ -45,6 +45,9 @@ class LaneWriter:
 class LaneReader:
     """Reads it, in any order: it keeps where each frame's line begins.
 
+    Attributes:
+        stamps: acquisition times by frame, nanoseconds, where the lines have them.
+
     Raises:
         SourceError: a line is not of the form above.
     """
@@ -52,11 +55,16 @@ class LaneReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._starts: dict[str, int] = {}
+        self.stamps: dict[str, int] = {}
         at = 0
         with path.open("rb") as lines:
             for line in lines:
-                self._starts[str(self._parse(line)["frame"])] = at
+                row = self._parse(line)
+                frame = str(row["frame"])
+                self._starts[frame] = at
                 at += len(line)
+                if isinstance(row.get("stamp_ns"), int):
+                    self.stamps[frame] = row["stamp_ns"]
 
     def find(self, stem: str) -> tuple[Lane, ...] | None:
         """The boundaries of a frame, None where it is not in the file.

@@ -26,7 +26,10 @@ _WAITING = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """What was predicted for one frame; ``stem`` and ``stamp_ns`` find its truth."""
+    """What was predicted for one frame; ``stem`` and ``stamp_ns`` find its truth.
+
+    ``stem`` is empty in bags, where frames have stamps only: a running number is another one as soon as one is missing.
+    """
 
     stem: str
     stamp_ns: int
@@ -126,7 +129,6 @@ class BagPredictions:
         maps: dict[int, Any] = {}
         listed: dict[int, ListedInstances] = {}
         lanes: dict[int, tuple[Lane, ...]] = {}
-        number = 0
         there = bag_topics(self._path)
         # What comes beside a map, where the bag has it.
         beside: list[Mapping[int, Any]] = [listed] if self._instances in there and self.instances else []
@@ -149,22 +151,20 @@ class BagPredictions:
             ready = [stamp for stamp in maps if all(stamp in others for others in beside)]
             ready += list(maps)[:1] if not ready and len(maps) > _WAITING else []
             for stamp in ready:
-                yield self._answer(number, stamp, maps.pop(stamp), listed.pop(stamp, None), lanes.pop(stamp, None))
-                number += 1
+                yield self._answer(stamp, maps.pop(stamp), listed.pop(stamp, None), lanes.pop(stamp, None))
             for others in (listed, lanes):
                 if len(others) > _WAITING:
                     del others[min(others)]
         for stamp in sorted(maps):
-            yield self._answer(number, stamp, maps[stamp], listed.get(stamp), lanes.get(stamp))
-            number += 1
+            yield self._answer(stamp, maps[stamp], listed.get(stamp), lanes.get(stamp))
 
     def _answer(
-        self, number: int, stamp: int, message: Any, listed: ListedInstances | None, lanes: tuple[Lane, ...] | None
+        self, stamp: int, message: Any, listed: ListedInstances | None, lanes: tuple[Lane, ...] | None
     ) -> Answer:
         rows = listed or ListedInstances("", stamp, {}, None)
         try:
             found = Prediction(pixels_of(message), rows.scores, tracks=rows.tracks, lanes=lanes)
-            return Answer(f"{number:06d}", stamp, found)
+            return Answer("", stamp, found)
         except MalformedImage as error:
             raise SourceError(f"{self._topic} of {self.name} at {stamp}: {error}") from error
 

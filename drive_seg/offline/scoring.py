@@ -48,7 +48,7 @@ class Truth:
     Attributes:
         map: (H, W), panoptic ids (uint16; class * 1000 + k for an object, else the class, 65535 void) or class ids
             (uint8; 255 void), in the truth's own classes.
-        crowds: values of ``map`` that stand for several objects.
+        crowds: values of ``map`` that stand for several objects, each above 0.
         classes: uint8 (N,) class id by value of ``map``, where the values are no panoptic ids; N is above all of them.
         tracks: by panoptic id, the number an object has in all frames of its recording; None where that is not known.
         lanes: the lane boundaries; None where the truth does not know them.

@@ -40,6 +40,9 @@ class TruthSource(Protocol):
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """The truth of a frame, None where there is none. Frames are asked for in the order of their source.
 
+        Args:
+            stem: the frame's name, empty where it has a stamp only.
+
         Raises:
             SourceError: it is there and cannot be read.
         """

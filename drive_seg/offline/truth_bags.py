@@ -13,6 +13,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.offline.bag_images import CLOUD, Topic, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import IMAGE_TYPES
 from drive_seg.offline.instance_lists import ListedInstances, instances_of
+from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.prefetch import cores_to_spare, prefetch
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth_carla import CARLA, carla_truth
@@ -56,6 +57,7 @@ class BagTruth:
         self.topic, self._carla = _choose(path, there, topic, carla)
         self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
+        self._known = KnownIds(self.classes)
         self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
         self.count = there[self.topic].count
         base = self.topic.rpartition("/")[0]
@@ -145,7 +147,8 @@ class BagTruth:
     def _decode(self, message: Any) -> Truth:
         try:
             if not self._carla:
-                return Truth(pixels_of(message))
+                where = f"ground truth {self.topic} of {self.name} at {stamp_of(message)}"
+                return self._known.check(where, Truth(pixels_of(message)))
             image = CameraImage(
                 message.encoding, message.width, message.height, message.step, message.data, bool(message.is_bigendian)
             )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
+from drive_seg.labels import UNLABELLED
 from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import TruthSource
@@ -58,8 +59,9 @@ def _bitmask(path: Path, pixels: NDArray[Any]) -> Truth:
     group = (green & _CROWD_OR_IGNORED) > 0
     key = red << 24 | np.where(thing, blue << 8 | alpha, 0) | np.where(thing & group, 1 << 16, 0)
     values, rows = np.unique(key, return_inverse=True)
-    if values.size > 1 << 16:
-        raise SourceError(f"{path} has {values.size} segments, expected at most {1 << 16}")
-    crowds = np.flatnonzero(values >> 16 & 1)
-    classes = (values >> 24).astype(np.uint8)
-    return Truth(rows.astype(np.uint16).reshape(key.shape), tuple(crowds.tolist()), classes)
+    if values.size >= 1 << 16:
+        raise SourceError(f"{path} has {values.size} segments, expected at most {(1 << 16) - 1}")
+    # Numbered from 1: a crowd is an object, and 0 is the number of stuff.
+    crowds = np.flatnonzero(values >> 16 & 1) + 1
+    classes = np.append(np.uint8(UNLABELLED), (values >> 24).astype(np.uint8))
+    return Truth((rows + 1).astype(np.uint16).reshape(key.shape), tuple(crowds.tolist()), classes)

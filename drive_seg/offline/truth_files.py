@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
-from drive_seg.offline.instance_lists import read_instances
+from drive_seg.offline.instance_lists import ListedInstances, read_instances
+from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.lane_files import LaneReader, open_lanes
 from drive_seg.offline.scoring import Truth
@@ -27,12 +29,15 @@ TRAINING_LABELS = {"background": 0, "road": 1, "lane_marking": 2, "vehicle": 3, 
 class FolderTruth:
     """One PNG per frame, found by the frame's name or, where files are called by it, its stamp in nanoseconds.
 
+    A frame without a name is found by the stamps of the lists too. The others are not: stamps of folders and videos
+    count from zero, so that those of two recordings are equal.
+
     Args:
         files: by the key that a frame's stem or stamp must equal.
         decode: turns a file's pixels into a truth.
         lanes: the lane boundaries of the frames, where the folder has them.
         suffix: endings that images have and their truth has not, such as ``_leftImg8bit``.
-        listed: ``instances.jsonl``, whose ids say which objects are the same in several frames.
+        listed: lines of ``instances.jsonl``, whose ids say which objects are the same in several frames.
         draws_lanes: ``decode`` finds lane boundaries in the files.
     """
 
@@ -46,7 +51,7 @@ class FolderTruth:
         instances: bool,
         suffix: str = "",
         lanes: LaneReader | None = None,
-        listed: Path | None = None,
+        listed: Sequence[ListedInstances] = (),
         draws_lanes: bool = False,
     ) -> None:
         self.name = name
@@ -58,18 +63,25 @@ class FolderTruth:
         self._decode = decode
         self._suffix = suffix
         self._lanes = lanes
-        rows = read_instances(listed) if listed is not None and listed.is_file() else ()
-        self._tracks = {row.frame: row.tracks for row in rows if row.tracks is not None}
-        self.tracks = bool(self._tracks)
+        self._known = KnownIds(classes)
+        tracks = {row.frame: row.tracks for row in listed if row.tracks is not None}
+        # Frames without objects fit any list; it takes an object that has a track.
+        self.tracks = instances and any(tracks.values())
+        self._tracks = tracks if self.tracks else {}
         self.lanes = lanes is not None or draws_lanes
+        stamps = {row.frame: row.stamp_ns for row in listed} | (lanes.stamps if lanes is not None else {})
+        times = Counter(stamps.values())
+        self._by_stamp = {stamp: frame for frame, stamp in stamps.items() if times[stamp] == 1 and frame in files}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``."""
-        key = next((key for key in (stem.removesuffix(self._suffix), str(stamp_ns)) if key in self._files), None)
-        if key is None:
+        key = stem.removesuffix(self._suffix) if stem else self._by_stamp.get(stamp_ns, "")
+        if key not in self._files and stamp_ns > 0:  # 0 is no time, but may well be a name
+            key = str(stamp_ns)
+        if key not in self._files:
             return None
         path = self._files[key]
-        truth = self._decode(path, read_label_image(path))
+        truth = self._known.check(str(path), self._decode(path, read_label_image(path)))
         truth = replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
         return truth if self._lanes is None else replace(truth, lanes=self._lanes.find(path.stem))
 
@@ -83,7 +95,7 @@ def open_folder(path: Path, labels: LabelSet, kind: str = "auto") -> TruthSource
         kind = _recognise(path)
     if kind == "drive_seg":
         return _own(path, labels)
-    if kind == "labels" or (kind == "camvid" and (path / "labels").is_dir()):
+    if kind == "labels":
         return _training(path)
     from drive_seg.offline.truth_sets import OPENERS
 
@@ -99,10 +111,12 @@ def _recognise(path: Path) -> str:
         return "labels"
     if (path / "lane_instances").is_dir():
         return "tusimple"
-    if path.is_file() or any(path.glob("*.json")):
+    if path.is_file():
         return "coco"
     if next(path.rglob("*_labelIds.png"), None) or next(path.rglob("*_instanceIds.png"), None):
-        return "cityscapes"
+        return "cityscapes"  # whose folders hold .json too: polygons
+    if any(path.glob("*.json")):
+        return "coco"
     raise SourceError(
         f"folder {path} is no ground truth that is recognised: expected panoptic/ or mask/ (drive_seg), labels/, "
         "*_labelIds.png (cityscapes) or a panoptic .json (coco); name another with --format"
@@ -112,11 +126,13 @@ def _recognise(path: Path) -> str:
 def _own(path: Path, labels: LabelSet) -> FolderTruth:
     classes = {label.name: label.id for label in labels}
     lanes = open_lanes(path)
+    lines = path / "instances.jsonl"
+    listed = tuple(read_instances(lines)) if lines.is_file() else ()
     if (path / "panoptic").is_dir():
         files = png_files(path / "panoptic")
-        listed = path / "instances.jsonl"
         return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, lanes=lanes, listed=listed)
-    return FolderTruth(str(path), png_files(path / "mask"), mask_truth, classes, None, instances=False, lanes=lanes)
+    files = png_files(path / "mask")
+    return FolderTruth(str(path), files, mask_truth, classes, None, instances=False, lanes=lanes, listed=listed)
 
 
 def _training(path: Path) -> FolderTruth:

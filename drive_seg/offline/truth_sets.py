@@ -109,18 +109,24 @@ def _kitti_instances(path: Path, pixels: NDArray[Any]) -> Truth:
 
 
 def open_camvid(path: Path) -> TruthSource:
-    """Colour PNGs (``*_L.png``, 32 classes), or grey ones of class ids: SegNet's 11, or 32 in alphabetical order."""
-    inner = path / "labels_orig" if (path / "labels_orig").is_dir() else path
+    """Colour PNGs (``*_L.png``, 32 classes), or grey ones of class ids: SegNet's 11, or 32 in alphabetical order; in
+    ``labels_orig/``, else ``labels/``, else the folder itself."""
+    inner = next((path / name for name in ("labels_orig", "labels") if (path / name).is_dir()), path)
     files = png_files(inner, ("_L", ""))
     first = read_label_image(next(iter(files.values())))
     if first.ndim == 3:
         palette = Palette(dict(zip(CAMVID, range(len(CAMVID)), strict=True)), CAMVID)
         return FolderTruth(str(path), files, palette.decode, palette.classes, "camvid", instances=False)
-    shown = first[first != UNLABELLED]
-    if shown.size and shown.max() >= len(CAMVID_11):
+    # One picture need not show any of the classes that only the 32 have.
+    if any(_highest(read_label_image(file)) >= len(CAMVID_11) for file in files.values()):
         classes = {name: number for number, name in enumerate(CAMVID)}
         return FolderTruth(str(path), files, mask_truth, classes, "camvid", instances=False)
     return FolderTruth(str(path), files, mask_truth, CAMVID_11, "camvid11", instances=False)
+
+
+def _highest(ids: NDArray[Any]) -> int:
+    """The highest but void's; 0 without any."""
+    return int(ids[ids != UNLABELLED].max(initial=0))
 
 
 TUSIMPLE = {"line": 0}
@@ -168,9 +174,15 @@ def open_coco(path: Path) -> TruthSource:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         classes = {row["name"]: int(row["id"]) for row in document["categories"]}
-        names = {row["id"]: Path(row["file_name"]).stem for row in document["images"]}
-        segments = {Path(row["file_name"]).name: _segments(row["segments_info"]) for row in document["annotations"]}
-        stems = {names[row["image_id"]]: Path(row["file_name"]).name for row in document["annotations"]}
+        images = {row["id"]: row["file_name"] for row in document["images"]}
+        segments: dict[str, list[CocoSegment]] = {}
+        stems: dict[str, str] = {}
+        for row in document["annotations"]:
+            name, stem = Path(row["file_name"]).name, Path(images[row["image_id"]]).stem
+            if name in segments or stem in stems:
+                what = f"annotations called {name}" if name in segments else f"annotations of images called {stem}"
+                raise SourceError(f"{file} has several {what}, in whatever folders; give each a name of its own")
+            segments[name], stems[stem] = _segments(row["segments_info"]), name
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise SourceError(f"{file} is no COCO panoptic file ({type(error).__name__}: {error})") from error
     numbers = [*classes.values(), *(segment.category for row in segments.values() for segment in row)]
@@ -209,17 +221,18 @@ def coco_truth(path: Path, pixels: NDArray[Any], segments: Sequence[CocoSegment]
         raise SourceError(f"{path} must be an 8-bit colour PNG of segment ids, got {pixels.dtype} {pixels.shape}")
     key = pixels[..., 0].astype(np.uint32) << 16 | pixels[..., 1].astype(np.uint32) << 8 | pixels[..., 2]
     ids, rows = np.unique(key, return_inverse=True)
-    if ids.size > 1 << 16:
-        raise SourceError(f"{path} has {ids.size} segments, expected at most {1 << 16}; is it a photograph?")
-    classes = np.full(ids.size, UNLABELLED, np.uint8)
+    if ids.size >= 1 << 16:
+        raise SourceError(f"{path} has {ids.size} segments, expected at most {(1 << 16) - 1}; is it a photograph?")
+    # Numbered from 1: a crowd is an object, and 0 is the number of stuff.
+    classes = np.full(ids.size + 1, UNLABELLED, np.uint8)
     crowds = []
     for segment in segments:
         row = int(np.searchsorted(ids, segment.id))
         if row < ids.size and ids[row] == segment.id:
-            classes[row] = segment.category
+            classes[row + 1] = segment.category
             if segment.crowd:
-                crowds.append(row)
-    return Truth(rows.astype(np.uint16).reshape(key.shape), tuple(crowds), classes)
+                crowds.append(row + 1)
+    return Truth((rows + 1).astype(np.uint16).reshape(key.shape), tuple(crowds), classes)
 
 
 OPENERS: dict[str, Callable[[Path], TruthSource]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.offline.metrics.overlaps import VOID, Overlaps, one_of
+from drive_seg.offline.metrics.overlaps import VOID, Overlaps
 
 THRESHOLDS = 10
 _STEPS = 1000
@@ -60,7 +60,7 @@ class PrecisionCounts:
         """
         self._open()
         truths, predictions = found.truths, found.predictions
-        crowd = one_of(truths.ids, crowds)
+        crowd = truths.crowds(crowds)
         countable = scored[truths.classes] & ~crowd
         self.truths += np.bincount(truths.classes[countable], minlength=self.classes)
         answers = np.flatnonzero(scored[predictions.classes])

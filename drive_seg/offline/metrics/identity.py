@@ -65,7 +65,7 @@ def encounter(found: Overlaps, scored: NDArray[np.bool_], crowds: Collection[int
         crowds: panoptic ids of the truth that stand for several objects.
     """
     truths, predictions = found.truths, found.predictions
-    crowd = np.isin(truths.ids, np.fromiter(crowds, np.int64))
+    crowd = truths.crowds(crowds)
     on_crowd = found.same_class.copy()
     on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
     match = found.same_class & ~on_crowd & (2 * found.areas > found.unions)
@@ -221,6 +221,7 @@ class Trajectories:
 
     def __init__(self) -> None:
         self._frames = 0
+        self._known = False
         self._common: dict[tuple[int, int], Counter[tuple[int, int]]] = defaultdict(Counter)
         self._true: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
         self._answered: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
@@ -231,6 +232,7 @@ class Trajectories:
         """See ``Identities.add``. A segment without an identity is a trajectory of its own: found or missed, and
         never the same again."""
         self._frames += 1
+        self._known |= bool(objects)
         alone = -self._frames  # below every identity, another one in each frame
 
         def who(identities: Mapping[int, int], segment: Segment) -> int:
@@ -259,10 +261,13 @@ class Trajectories:
         return switches
 
     def counts(self) -> TrackingCounts:
-        """What the recording comes to so far.
+        """What the recording comes to so far: nothing while no object of it has an identity, as frames without objects
+        look the same whether or not the truth knows them again.
 
         A size has the objects that are of it in a frame, with their matches, and the wrong segments of it.
         """
+        if not self._known:
+            return TrackingCounts()
         result = TrackingCounts(frames=self._frames)
         for group in self._true.keys() | self._answered.keys():
             common, true, answered = self._common[group], self._true[group], self._answered[group]

@@ -3,9 +3,12 @@
 Source: the lane detection challenge of the TuSimple benchmark, its description and ``evaluate/lane.py``. A boundary is
 looked at in fixed rows, every 10th of 720. A point of the truth is right where the prediction is within the
 tolerance, 20 pixels across the boundary: ``20 / cos(angle)`` along the row, with the angle of the straight line through
-the true points. A true boundary is found where at least 85 % of its points are right. Two things differ: a prediction
-finds at most one boundary (the pairs with the most right points first), and a row counts where the truth has a point,
-as the description says, while the script also counts rows in which neither has one.
+the true points. A true boundary is found where at least 85 % of its points are right. What differs from the script: a
+prediction finds at most one boundary (the pairs with the most right points first). A row counts where the truth has a
+point, as the description says; in the script also rows in which neither has one, as right. All true boundaries count;
+the script leaves out the worst of more than four. Every frame counts; in the script one with more than two predictions
+beyond the true ones, or that took over 200 ms, finds nothing. Counts are added up over frames; the script averages the
+ratios of frames.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ _RIGHT_OF_100 = 85
 _FEWEST = 2
 """A true boundary with points in fewer rows has no angle and is not counted."""
 
-FloatArray = NDArray[np.floating[Any]]
+FloatArray: TypeAlias = "NDArray[np.floating[Any]]"
 
 
 @dataclass(frozen=True)

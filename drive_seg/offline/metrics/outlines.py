@@ -1,8 +1,9 @@
 """Class outlines and lane markings, right where they lie within a few pixels of the truth's.
 
-An outline pixel of a class is one of its pixels with a neighbour (left, right, above, below) of another class. Near
-pixels without truth nobody knows where an outline runs: outline and marking pixels within the tolerance of them, in
-truth and prediction, are not counted.
+An outline pixel of a class is one of its pixels with a neighbour (left, right, above, below) of another class; truth
+without a label is none. Near pixels without truth nobody knows where an outline runs: outline and marking pixels within
+the tolerance of them, in truth and prediction, are not counted. Those further away may be right because of one that is
+not counted.
 """
 
 from __future__ import annotations
@@ -54,23 +55,25 @@ class OutlineCounts:
             unlabelled: some pixel of the truth may have no label.
         """
         truth, prediction = truth[rows], prediction[rows]
-        known = _far_from(truth == UNLABELLED, self.tolerance) if unlabelled else None
-        sides = _Side.of(truth, known, self.lane), _Side.of(prediction, known, self.lane)
+        void = truth == UNLABELLED if unlabelled else None
+        known = None if void is None else _far_from(void, self.tolerance)
+        sides = _Side.of(truth, self.lane, void), _Side.of(prediction, self.lane)
+        true, predicted = sides if known is None else (side.where(known) for side in sides)
         for first in range(0, self.classes + 1, _BITS):
             block = range(first, min(first + _BITS, self.classes + 1))
             planes = [side.planes(block, self.classes) for side in sides]
             near_truth, near_prediction = (dilate(plane, self.tolerance) for plane in planes)
             near_truth &= planes[1]
             near_prediction &= planes[0]
-            self._count(sides[1], near_truth, block, 0)
-            self._count(sides[0], near_prediction, block, 2)
+            self._count(predicted, near_truth, block, 0)
+            self._count(true, near_prediction, block, 2)
 
     def _count(self, side: _Side, right: NDArray[np.uint8], block: range, column: int) -> None:
         """Add a side's pixels, and those of them whose bits are still set in ``right``."""
         marked = right.dtype.type(0)
         if side.marking is not None and block[-1] == self.classes:
             marked = right.dtype.type(1 << (self.classes - block[0]))
-            self.pixels[-1, column] += np.count_nonzero(right & marked)
+            self.pixels[-1, column] += np.count_nonzero(right & np.multiply(side.marking, marked))
             self.pixels[-1, column + 1] += np.count_nonzero(side.marking)
         at, classes = side.within(block)
         hit = (right.reshape(-1)[at] & ~marked) != 0
@@ -113,18 +116,24 @@ class _Side:
     marking: NDArray[np.bool_] | None
 
     @classmethod
-    def of(cls, classes: NDArray[np.uint8], known: NDArray[np.bool_] | None, lane: int | None) -> _Side:
-        at = places(np.asarray(cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS), np.uint8))
+    def of(cls, classes: NDArray[np.uint8], lane: int | None, void: NDArray[np.bool_] | None = None) -> _Side:
+        """Of uint8 (H, W) class ids. ``void``: bool (H, W), pixels beside which a class has no outline."""
+        if void is None:
+            edges = cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS)
+        else:  # as unlabelled is the highest id, only the highest neighbour must be looked for without it
+            labelled = np.where(void, np.uint8(0), classes)
+            edges = cv2.subtract(cv2.dilate(labelled, _CROSS), cv2.erode(classes, _CROSS))
+        at = places(np.asarray(edges, np.uint8))
         own = classes.reshape(-1)[at]
-        counted = own != UNLABELLED
-        marking = None if lane is None else classes == lane
-        if known is not None:
-            counted &= known.reshape(-1)[at]
-            if marking is not None:
-                marking &= known
-        chosen = np.flatnonzero(counted)  # and then by index: a third of the time of a mask
+        chosen = np.flatnonzero(own != UNLABELLED)  # and then by index: a third of the time of a mask
         height, width = classes.shape
-        return cls((height, width), at[chosen], own[chosen], marking)
+        return cls((height, width), at[chosen], own[chosen], None if lane is None else classes == lane)
+
+    def where(self, known: NDArray[np.bool_]) -> _Side:
+        """What of it lies on ``known``, bool (H, W)."""
+        chosen = np.flatnonzero(known.reshape(-1)[self.at])
+        marking = None if self.marking is None else self.marking & known
+        return _Side(self.shape, self.at[chosen], self.classes[chosen], marking)
 
     def within(self, block: range) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Places and classes of the outlines of some classes."""

@@ -46,6 +46,16 @@ class Side:
         """int64 (S,) value of each segment in its map; 0 for stuff."""
         return self.codes & ((1 << _CLASS_SHIFT) - 1)
 
+    def crowds(self, values: Collection[int]) -> NDArray[np.bool_]:
+        """bool (S,): which segments are crowds; stuff never is.
+
+        Args:
+            values: of the crowds in the map; frames seldom have any.
+        """
+        if not values:
+            return np.zeros(self.codes.shape, np.bool_)
+        return (self.ids > 0) & np.isin(self.ids, np.fromiter(values, np.int64))
+
 
 @dataclass(frozen=True)
 class Overlaps:
@@ -173,11 +183,6 @@ def _segments(ids: NDArray[np.int64], classes: ClassTable, things: NDArray[np.bo
     codes += np.where(things[scored], ids, 0)
     codes[scored == UNLABELLED] = VOID
     return codes
-
-
-def one_of(ids: NDArray[np.int64], crowds: Collection[int]) -> NDArray[np.bool_]:
-    """bool (N,): which ids are crowds; frames seldom have any."""
-    return np.isin(ids, np.fromiter(crowds, np.int64)) if crowds else np.zeros(ids.shape, np.bool_)
 
 
 def _has_void(codes: NDArray[np.int64]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.offline.metrics.overlaps import VOID, Overlaps, one_of
+from drive_seg.offline.metrics.overlaps import VOID, Overlaps
 
 IOU_BITS = 52
 """IoUs are summed as whole multiples of 2**-52, the step of a double between 0.5 and 1: such sums do not depend on
@@ -45,7 +45,7 @@ class MatchCounts:
             crowds: panoptic ids of the truth that stand for several objects: neither matched nor missed.
         """
         truths, predictions = found.truths, found.predictions
-        crowd = one_of(truths.ids, crowds)
+        crowd = truths.crowds(crowds)
         on_crowd = found.same_class.copy()
         on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
         match = found.same_class & ~on_crowd & (2 * found.areas > found.unions)

@@ -1,0 +1,65 @@
+"""Label files that are of another format than was thought: they show it by ids that theirs does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive_seg.errors import SourceError
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED
+from drive_seg.offline.scoring import Truth
+
+_FEW = 12
+"""Classes that are listed in a message one by one."""
+
+
+class KnownIds:
+    """The ids that a truth may show: its classes', and void. Others would silently be void too, and be in no figure.
+
+    Args:
+        classes: class ids by name.
+    """
+
+    def __init__(self, classes: Mapping[str, int]) -> None:
+        self._classes = classes
+        known = np.zeros(1 << 16, np.bool_)
+        known[list(classes.values())] = True
+        values = np.arange(1 << 16)
+        self._masks = known[: 1 << 8].copy()
+        self._masks[UNLABELLED] = True
+        self._panoptic = known[np.where(values >= PANOPTIC_DIVISOR, values // PANOPTIC_DIVISOR, values)]
+        self._panoptic[PANOPTIC_UNLABELLED] = True
+
+    def check(self, name: str, truth: Truth) -> Truth:
+        """The truth itself; ``name`` is for the message.
+
+        Raises:
+            SourceError: it has another id; the message names the first one.
+        """
+        ids = truth.map
+        if truth.classes is not None:
+            allowed = self._masks[truth.classes]
+        else:
+            allowed = self._panoptic if ids.dtype == np.uint16 else self._masks
+        fine: NDArray[np.bool_] = np.take(allowed, ids)
+        if not fine.all():
+            raise SourceError(f"{name} has {self._describe(truth, int(ids[~fine][0]))}")
+        return truth
+
+    def _describe(self, truth: Truth, value: int) -> str:
+        void = UNLABELLED
+        if truth.classes is not None:
+            found = f"class id {int(truth.classes[value])}"
+        elif truth.map.dtype == np.uint16:
+            found, void = f"panoptic id {value}", PANOPTIC_UNLABELLED
+            found += f" (class {value // PANOPTIC_DIVISOR})" if value >= PANOPTIC_DIVISOR else ""
+        else:
+            found = f"class id {value}"
+        names = [f"{number} {name}" for name, number in sorted(self._classes.items(), key=lambda item: item[1])]
+        known = ", ".join(names) if len(names) <= _FEW else f"{len(names)} from {names[0]} to {names[-1]}"
+        return (
+            f"{found}, which is no class of its format: these are {known}, and {void} is void; "
+            "name the right format with --format, or change the ids in the files"
+        )

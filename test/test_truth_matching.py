@@ -1,0 +1,158 @@
+"""How frames find their truth in a folder: by name, or by a stamp that is a time; never by what only looks like one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from recordings import HEIGHT, WIDTH, picture, stamp_of, write_images
+from tiny_model import network
+
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import SourceError
+from drive_seg.frame import CameraImage, Frame
+from drive_seg.labels import DRIVING
+from drive_seg.offline.evaluate import evaluate_predictions
+from drive_seg.offline.evaluation import Evaluation
+from drive_seg.offline.predictions import open_predictions
+from drive_seg.offline.rendering import open_render_sink
+from drive_seg.offline.runner import run
+from drive_seg.offline.sinks import open_sink
+from drive_seg.offline.sources import Origin, open_source
+from drive_seg.offline.truth import open_truth
+from drive_seg.offline.truth_files import open_folder
+from drive_seg.pipeline import Pipeline
+from drive_seg.sim import Simulator
+
+
+@pytest.fixture
+def pipeline() -> Iterator[Pipeline]:
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
+        yield made
+
+
+class Camera:
+    """Some frames of a drive, each with the stamp of its number."""
+
+    name, fps, live = "camera", 10.0, False
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.count = len(numbers)
+        self._numbers = numbers
+
+    def __iter__(self) -> Iterator[Frame]:
+        for order, number in enumerate(self._numbers):
+            token = Origin(f"{order:06d}", "optical", stamp_of(number))
+            yield Frame(CameraImage.from_rgb(picture(number)), stamp_ns=stamp_of(number), token=token)
+
+
+def segment(numbers: Sequence[int], out: Path, pipeline: Pipeline) -> Path:
+    """The results of ``drive_seg run`` for these frames: right to the pixel."""
+    assert run(Camera(numbers), open_sink(out, DRIVING, 10.0), pipeline, "tiny").error is None
+    return out
+
+
+def judge(predictions: Path, truth: Path) -> Evaluation:
+    opened = open_predictions(str(predictions), DRIVING)
+    assert opened is not None
+    return evaluate_predictions(opened, open_truth(str(truth), DRIVING), DRIVING)
+
+
+def put(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((4, 4), value, np.uint8))
+
+
+@pytest.mark.parametrize("listed", ["instances.jsonl", "lanes.jsonl"])
+def test_predictions_of_a_bag_that_lacks_frames_find_their_own_truth(
+    tmp_path: Path, pipeline: Pipeline, listed: str
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    truth = segment(range(8), tmp_path / "truth", pipeline)
+    if listed == "lanes.jsonl":
+        rows = [json.loads(line) for line in (truth / "instances.jsonl").read_text().splitlines()]
+        lanes = [{"frame": row["frame"], "stamp_ns": row["stamp_ns"], "lanes": []} for row in rows]
+        (truth / listed).write_text("".join(json.dumps(row) + "\n" for row in lanes))
+        (truth / "instances.jsonl").unlink()
+    bag = segment([3, 5, 6], tmp_path / "some.mcap", pipeline)
+    found = judge(bag, truth)
+    assert found.metrics["semantic"]["miou"] == found.metrics["panoptic"]["all"]["pq"] == 1.0
+    assert found.metrics["frames"] == 3 and found.metrics["unmatched"] == {"predictions": 0, "truths": 5}
+    assert [frame.frame for frame in found.frames] == [str(stamp_of(number)) for number in (3, 5, 6)]
+
+
+def test_predictions_of_a_folder_find_the_results_of_a_bag_and_the_other_way_round(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    simulator = Simulator(3, WIDTH, HEIGHT)
+    for name in ("truth", "truth.mcap"):
+        sink = open_render_sink(tmp_path / name)
+        for number in range(3):
+            sink.write(number, simulator.frame(number))
+        sink.close()
+    drive = open_source(str(tmp_path / "truth.mcap"))
+    for name in ("made", "made.mcap"):
+        assert run(drive, open_sink(tmp_path / name, DRIVING, 30.0), pipeline, "tiny").error is None
+    pairs = [(made, true) for made in ("made", "made.mcap") for true in ("truth", "truth.mcap")]
+    found = [judge(tmp_path / made, tmp_path / true) for made, true in pairs]
+    for other in found:
+        assert other.metrics["frames"] == 3 and other.metrics["unmatched"] == {"predictions": 0, "truths": 0}
+        assert other.metrics == found[0].metrics and other.metrics["panoptic"]["all"]["n"] > 1
+
+
+def test_a_bag_s_running_numbers_are_no_names(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    truth = segment(range(3), tmp_path / "truth", pipeline)
+    (truth / "instances.jsonl").unlink()
+    bag = segment([1, 2], tmp_path / "some.mcap", pipeline)
+    with pytest.raises(SourceError, match=r"none of 2 frames has a truth .*in its instances\.jsonl"):
+        judge(bag, truth)
+    for number in range(3):
+        (truth / f"panoptic/{number:06d}.png").rename(truth / f"panoptic/{stamp_of(number)}.png")
+    assert judge(bag, truth).metrics["panoptic"]["all"]["pq"] == 1.0
+
+
+def test_a_truth_of_masks_has_stamps_too(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    truth = segment(range(3), tmp_path / "truth", pipeline)
+    (truth / "panoptic").rename(tmp_path / "elsewhere")
+    found = judge(segment([1, 2], tmp_path / "some.mcap", pipeline), truth)
+    assert found.metrics["semantic"]["miou"] == 1.0 and found.metrics["unmatched"]["truths"] == 1
+
+
+def test_stamps_that_two_frames_have_find_neither(tmp_path: Path) -> None:
+    for number in range(3):
+        put(tmp_path / f"mask/{number:06d}.png", number)
+    rows = [{"frame": f"{number:06d}", "stamp_ns": 5 if number else 0, "instances": []} for number in range(3)]
+    (tmp_path / "instances.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = open_folder(tmp_path, DRIVING)
+    assert source.find("", 5) is None
+    first = source.find("", 0)
+    assert first is not None and first.map[0, 0] == 0
+
+
+def test_images_of_other_names_have_no_truth_though_their_made_up_stamps_agree(tmp_path: Path) -> None:
+    """The stamps of a folder's images count from zero, as those of the simulator do."""
+    write_images(tmp_path / "in", ["x.png", "y.png"])
+    stamps = [frame.stamp_ns for frame in open_source(str(tmp_path / "in")) if isinstance(frame, Frame)]
+    for number, stamp in enumerate(stamps):
+        put(tmp_path / f"truth/mask/{number:06d}.png", 1)
+        with (tmp_path / "truth/instances.jsonl").open("a") as lines:
+            lines.write(json.dumps({"frame": f"{number:06d}", "stamp_ns": stamp, "instances": []}) + "\n")
+    source = open_folder(tmp_path / "truth", DRIVING)
+    assert [source.find(name, stamp) for name, stamp in zip("xy", stamps, strict=True)] == [None, None]
+
+
+def test_no_time_is_no_name(tmp_path: Path) -> None:
+    """``0.png`` is the truth of the image called so, not of every frame without a stamp."""
+    for number in range(3):
+        put(tmp_path / f"labels/{number}.png", number)
+    source = open_folder(tmp_path, DRIVING)
+    assert [source.find(f"{number:06d}", 0) for number in range(3)] == [None] * 3
+    found = [source.find(str(number), 0) for number in range(3)]
+    assert [int(truth.map[0, 0]) for truth in found if truth is not None] == [0, 1, 2]
