@@ -2,7 +2,8 @@
 
 What it is for is order. Work put on a stream is done only when somebody waits for something, and then in any order
 that streams and events allow, drawn at random: a missing event, or a buffer that is used again too early, gives wrong
-pixels here. Freed memory cannot be touched, nothing may be used outside its context, and what is not freed is counted.
+pixels here. Freed memory cannot be touched, nothing may be used or destroyed outside its context, and what is not freed
+is counted. Nobody may wait for the whole context while a graph is captured.
 The kernels are the real ones, compiled for the CPU (``cuda_on_cpu``).
 """
 
@@ -13,7 +14,8 @@ import random
 import sys
 import threading
 import types
-from collections import deque
+import weakref
+from collections import Counter, deque
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from typing import Any
@@ -49,28 +51,40 @@ class FakeGpu:
         fail_after: so many allocations succeed, then memory is out.
         taken: allocations asked for.
         lost: every call fails from now on.
+        during_capture: what other threads do meanwhile.
+        refuses: ``module`` (the kernels do not load) or ``runtime`` (TensorRT has none).
+        pageable: copies from memory that is not page-locked; they make the host wait.
         network: what the plan computes.
         order: seed of the order in which work is done.
     """
 
     def __init__(
-        self, network: Callable[[NDArray[np.uint8]], RawOutputs], shape: tuple[int, int], seed: int = 0
+        self,
+        network: Callable[[NDArray[np.uint8]], RawOutputs],
+        shape: tuple[int, int],
+        seed: int = 0,
+        tensorrt: str = "10.3.0",
     ) -> None:
         self.network = network
+        self.tensorrt = tensorrt
         self.width, self.height = shape
         self.random = random.Random(seed)
         self.memory: dict[int, NDArray[np.uint8]] = {}
         """By address: that of the host, so that kernels can be run on it."""
         self.pinned: dict[int, int] = {}
-        self.streams: dict[int, FakeStream] = {}
+        self.streams: weakref.WeakValueDictionary[int, FakeStream] = weakref.WeakValueDictionary()
+        self.alive: Counter[str] = Counter()
+        self.abandoned: Counter[str] = Counter()
         self.fail_after: int | None = None
         self.taken = 0
         self.lost = False
-        self.capturing: list[Callable[[], None]] | None = None
+        self.refuses = ""
+        self.pageable = 0
+        self.capturing: Capture | None = None
+        self.during_capture: Callable[[], None] = lambda: None
         self.can_capture = True
         self.launches: list[str] = []
         self.header_flags = 0
-        self.contexts = 0
         self._clock = itertools.count(1)
         self.stack = threading.local()
         self.null = FakeStream.null(self)
@@ -83,6 +97,20 @@ class FakeGpu:
         assert getattr(self.stack, "depth", 0) > 0, "no context is current on this thread"
         if self.lost:
             raise LaunchError("unspecified launch failure")
+
+    def destroyed(self, what: str) -> None:
+        """Called by finalisers. pycuda only warns where the context is not current, and the thing is there for ever."""
+        self.alive[what] -= 1
+        if not self.lost and getattr(self.stack, "depth", 0) == 0:
+            self.abandoned[what] += 1
+
+    def synchronize(self) -> None:
+        """cuCtxSynchronize. During a capture, whoever's, it is refused, and spoils the capture."""
+        self.check()
+        if self.capturing is not None:
+            self.capturing.spoiled = True
+            raise Error("cuCtxSynchronize failed: operation not permitted when stream is capturing")
+        self.run_until(lambda: self.idle)
 
     # Memory.
 
@@ -106,14 +134,14 @@ class FakeGpu:
 
     def put(self, stream: FakeStream, work: Callable[[], None]) -> None:
         self.check()
-        if self.capturing is not None:
-            self.capturing.append(work)
+        if self.capturing is not None and self.capturing.stream == stream.handle:
+            self.capturing.work.append(work)
         else:
             stream.queue.append((None, work))
 
     def step(self, only: FakeStream | None = None) -> bool:
         """Do one piece of work that may be done now; False where there is none."""
-        ready = [stream for stream in self.streams.values() if stream.ready and only in (None, stream)]
+        ready = [stream for stream in list(self.streams.values()) if stream.ready and only in (None, stream)]
         if not ready:
             return False
         _, work = self.random.choice(ready).queue.popleft()
@@ -128,7 +156,7 @@ class FakeGpu:
 
     @property
     def idle(self) -> bool:
-        return not any(stream.queue for stream in self.streams.values())
+        return not any(stream.queue for stream in list(self.streams.values()))
 
     def tick(self) -> float:
         return float(next(self._clock))
@@ -136,8 +164,18 @@ class FakeGpu:
     @property
     def leaks(self) -> str:
         """What was not freed."""
-        left = {"memory": len(self.memory), "pinned": len(self.pinned), "contexts": self.contexts}
+        left = {"memory": len(self.memory), "pinned": len(self.pinned), **self.alive}
+        left |= {f"{what} destroyed where no context was current": count for what, count in self.abandoned.items()}
         return ", ".join(f"{count} {what}" for what, count in left.items() if count)
+
+
+class Capture:
+    """Work that is recorded and not done."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.work: list[Callable[[], None]] = []
+        self.spoiled = False
 
 
 class FakeStream:
@@ -149,9 +187,11 @@ class FakeStream:
         return stream
 
     def __init__(self, gpu: FakeGpu, flags: int) -> None:
-        gpu.check()
+        gpu.take()
         assert flags == 1, "streams must not wait for the default stream"
         self.gpu = gpu
+        gpu.alive["streams"] += 1
+        weakref.finalize(self, gpu.destroyed, "streams").atexit = False
         self.handle = id(self)
         self.queue: deque[tuple[tuple[FakeEvent, int] | None, Callable[[], None] | None]] = deque()
         gpu.streams[self.handle] = self
@@ -173,8 +213,10 @@ class FakeStream:
 
 class FakeEvent:
     def __init__(self, gpu: FakeGpu, flags: int = 0) -> None:
-        gpu.check()
+        gpu.take()
         self.gpu = gpu
+        gpu.alive["events"] += 1
+        weakref.finalize(self, gpu.destroyed, "events").atexit = False
         self.recorded = self.done = 0
         self.time = 0.0
 
@@ -240,7 +282,7 @@ def driver_of(gpu: FakeGpu) -> types.ModuleType:
     class Context:
         @staticmethod
         def synchronize() -> None:
-            gpu.run_until(lambda: gpu.idle)
+            gpu.synchronize()
 
     class Device:
         def __init__(self, index: int) -> None:
@@ -249,22 +291,20 @@ def driver_of(gpu: FakeGpu) -> types.ModuleType:
         def retain_primary_context(self) -> _Context:
             return _Context(gpu)
 
-    def memset(address: int, value: int, count: int) -> None:
-        gpu.put(gpu.null, lambda: gpu.view(address, count).fill(value))
+    def memset(address: int, value: int, count: int, stream: FakeStream) -> None:
+        gpu.put(stream, lambda: gpu.view(address, count).fill(value))
 
     def up(address: int, source: Any, stream: FakeStream) -> None:
         host = _bytes(source)
-        assert any(base <= host.ctypes.data < base + size for base, size in gpu.pinned.items()), "not page-locked"
+        if not any(base <= host.ctypes.data < base + size for base, size in gpu.pinned.items()):
+            gpu.pageable += 1
+            host = host.copy()  # into memory of the driver's; the call returns when this is done
         gpu.put(stream, lambda: np.copyto(gpu.view(address, host.size), host))
 
     def down(target: Any, address: int, stream: FakeStream) -> None:
         host = _bytes(target)
         assert any(base <= host.ctypes.data < base + size for base, size in gpu.pinned.items()), "not page-locked"
         gpu.put(stream, lambda: np.copyto(host, gpu.view(address, host.size)))
-
-    def up_now(address: int, source: Any) -> None:
-        staged = _bytes(source).copy()  # the call returns when this is done, not when it has arrived
-        gpu.put(gpu.null, lambda: np.copyto(gpu.view(address, staged.size), staged))
 
     def down_now(target: Any, address: int) -> None:
         gpu.null.synchronize()
@@ -286,10 +326,9 @@ def driver_of(gpu: FakeGpu) -> types.ModuleType:
         pagelocked_empty=pagelocked_empty,
         mem_alloc=lambda nbytes: _Allocation(gpu, nbytes),
         mem_get_info=lambda: (1 << 30, 80 << 30),
-        memset_d8=memset,
+        memset_d8_async=memset,
         memcpy_htod_async=up,
         memcpy_dtoh_async=down,
-        memcpy_htod=up_now,
         memcpy_dtoh=down_now,
         module_from_buffer=lambda cubin: _Module(gpu),
     )
@@ -303,17 +342,22 @@ def _bytes(array: Any) -> NDArray[np.uint8]:
 
 class _Module:
     def __init__(self, gpu: FakeGpu) -> None:
+        gpu.check()
         self._gpu = gpu
+        gpu.alive["modules"] += 1
+        weakref.finalize(self, gpu.destroyed, "modules").atexit = False
 
     def get_function(self, name: str) -> _Function:
-        return _Function(self._gpu, name)
+        if self._gpu.refuses == "module":
+            raise Error("cuModuleGetFunction failed: no kernel image is available for execution on the device")
+        return _Function(self, self._gpu, name)
 
 
 class _Function:
     """A kernel, run on the CPU from its CUDA source."""
 
-    def __init__(self, gpu: FakeGpu, name: str) -> None:
-        self._gpu, self._name = gpu, name
+    def __init__(self, module: _Module, gpu: FakeGpu, name: str) -> None:
+        self._module, self._gpu, self._name = module, gpu, name
 
     def prepare(self, arguments: str) -> None:
         assert arguments == "P"
@@ -336,7 +380,7 @@ class _Function:
 
 
 class FakeGraph:
-    """``drive_seg.engines.cuda_graph.CudaGraph``."""
+    """``drive_seg.engines.cuda_graph.CudaGraph``; that one is tried in test_cuda_graph.py."""
 
     gpu: FakeGpu
 
@@ -346,9 +390,15 @@ class FakeGraph:
         if not self.gpu.can_capture:
             raise EngineError("CUDA graph: cannot capture this work (CUDA error 901)")
         assert not self.gpu.streams[stream].queue, "the stream must be idle"
-        self.gpu.capturing = []
-        enqueue()
-        self._work, self.gpu.capturing = self.gpu.capturing, None
+        capture = self.gpu.capturing = Capture(stream)
+        try:
+            enqueue()
+            self.gpu.during_capture()
+        finally:
+            self.gpu.capturing = None
+        if capture.spoiled:
+            raise EngineError("CUDA graph: cannot capture this work (CUDA error 901)")
+        self._work = capture.work
         self.closed = False
 
     def launch(self, stream: int) -> None:
@@ -362,8 +412,12 @@ class FakeGraph:
 
 
 def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
-    """``tensorrt``, the runtime side. Plans begin with ``FAKE``."""
+    """``tensorrt``, the runtime side. Plans begin with ``FAKE``; those of 8.6 say ``sharing`` where they were built so.
+
+    Other plans of 8.6 have their one profile for one context at a time: a second one is made, and takes no shape.
+    """
     trt = types.ModuleType("tensorrt")
+    is_old = gpu.tensorrt.startswith("8.")
 
     class ILogger:
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -373,15 +427,18 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
     names = ("image", "semantic", "confidence", "centers", "offsets")
 
     class ExecutionContext:
-        def __init__(self) -> None:
-            gpu.contexts += 1
+        def __init__(self, logger: Any, has_profile: bool) -> None:
+            gpu.alive["contexts"] += 1
+            weakref.finalize(self, gpu.destroyed, "contexts").atexit = False
+            self._logger = logger
+            self.has_profile = has_profile
             self._shape: tuple[int, ...] = ()
             self._addresses: dict[str, int] = {}
 
-        def __del__(self) -> None:
-            gpu.contexts -= 1
-
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            if not self.has_profile:
+                self._logger.log(ILogger.ERROR, "IExecutionContext::setInputShape: no optimization profile is set")
+                return False
             self._shape = shape
             return name == "image" and shape[1:] == (gpu.height, gpu.width, 3)
 
@@ -418,8 +475,10 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
         def get_tensor_dtype(self, name: str) -> str:
             return "float32" if name in ("centers", "offsets") else "uint8"
 
-        def __init__(self, logger: Any) -> None:
+        def __init__(self, logger: Any, plan: bytes) -> None:
             self._logger = logger
+            self._shares = not is_old or b"sharing" in plan
+            self._contexts: weakref.WeakSet[ExecutionContext] = weakref.WeakSet()
 
         def create_execution_context(self) -> Any:
             try:
@@ -427,16 +486,22 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
             except OutOfMemory:
                 self._logger.log(ILogger.ERROR, "defaultAllocator: out of memory")
                 return None
-            return ExecutionContext()
+            is_free = self._shares or not any(context.has_profile for context in self._contexts)
+            context = ExecutionContext(self._logger, is_free)
+            self._contexts.add(context)
+            return context
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
             gpu.check()
+            if gpu.refuses == "runtime":
+                logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
             if plan.startswith(b"FAKE"):
-                return Engine(self._logger)
+                return Engine(self._logger, plan)
             self._logger.log(ILogger.ERROR, "magic tag does not match")
             return None
 
@@ -445,12 +510,12 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
 
     trt.__spec__ = ModuleSpec("tensorrt", None)
     trt.__dict__.update(
-        __version__="10.3.0",
+        __version__=gpu.tensorrt,
         ILogger=ILogger,
         Runtime=Runtime,
         IExecutionContext=IExecutionContext,
         nptype=np.dtype,
-        NetworkDefinitionCreationFlag=types.SimpleNamespace(STRONGLY_TYPED=1),
+        NetworkDefinitionCreationFlag=types.SimpleNamespace(**{"EXPLICIT_BATCH" if is_old else "STRONGLY_TYPED": 0}),
         BuilderFlag=types.SimpleNamespace(FP16=0),
     )
     return trt

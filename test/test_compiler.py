@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from typing import Any
 
@@ -21,6 +22,7 @@ class Release:
 
     def __init__(self, major: int, fails: str = "") -> None:
         self.asked: dict[str, Any] = {"flags": set(), "cleared": set()}
+        self.asked["preview"] = {"sharing"} if major == 10 else set()  # what is on by default
         asked = self.asked
         creation = {8: {"EXPLICIT_BATCH": 0}, 10: {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 11: {"STRONGLY_TYPED": 1}}
         builder_flags = {"TF32": 7} if major == 11 else {"TF32": 7, "FP16": 0, "INT8": 1}
@@ -31,8 +33,16 @@ class Release:
 
             def __init__(self) -> None: ...
 
+        class TimingCache:
+            def __init__(self, content: bytes) -> None:
+                self.content = content
+
+            def serialize(self) -> bytes:
+                return b"new times"
+
         class Config:
             progress_monitor: Any = None
+            timing: TimingCache | None = None
 
             def set_memory_pool_limit(self, pool: str, size: int) -> None:
                 asked["workspace"] = (pool, size)
@@ -49,14 +59,25 @@ class Release:
             def add_optimization_profile(self, profile: Any) -> None:
                 asked["profile"] = profile.shapes
 
-            def create_timing_cache(self, content: bytes) -> bytes:
-                return content
+            def get_preview_feature(self, feature: str) -> bool:
+                return feature in asked["preview"]
 
-            def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> None:
-                asked["timing"] = (cache, ignore_mismatch)
+            def set_preview_feature(self, feature: str, on: bool) -> None:
+                assert on and major < 10, "deprecated where it is on anyway"
+                asked["preview"].add(feature)
 
-            def get_timing_cache(self) -> Any:
-                return types.SimpleNamespace(serialize=lambda: b"new times")
+            def create_timing_cache(self, content: bytes) -> TimingCache | None:
+                return None if content.startswith(b"damaged") or fails == "timing" else TimingCache(content)
+
+            def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
+                if cache.content.startswith(b"of another driver"):
+                    return False
+                asked["timing"] = (cache.content, ignore_mismatch)
+                self.timing = cache
+                return True
+
+            def get_timing_cache(self) -> TimingCache | None:
+                return self.timing
 
         class Profile:
             def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
@@ -91,7 +112,7 @@ class Release:
                             return None
                         asked["steps"] = step + 1
                     monitor.phase_finish("Tactics")
-                return b"plan"
+                return b"FAKE plan" + (b", sharing" if "sharing" in asked["preview"] else b"")
 
         class OnnxParser:
             num_errors = 1
@@ -115,6 +136,8 @@ class Release:
             NetworkDefinitionCreationFlag=types.SimpleNamespace(**creation[major]),
             BuilderFlag=types.SimpleNamespace(**builder_flags),
         )
+        if major < 11:
+            module.PreviewFeature = types.SimpleNamespace(PROFILE_SHARING_0806="sharing")
         if major >= 10:
             module.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
         self.module = module
@@ -133,7 +156,8 @@ def test_networks_are_typed_where_they_can_be_and_explicit_where_they_must_be(
     major: int, creation: int, typed: bool
 ) -> None:
     release = Release(major)
-    assert release.compile() == (b"plan", b"new times")
+    plan, timing = release.compile()
+    assert plan.startswith(b"FAKE plan") and timing == b"new times"
     assert release.asked["creation"] == creation and strongly_typed(release.module) is typed
 
 
@@ -165,6 +189,28 @@ def test_shapes_workspace_timing_and_sources_are_asked_for(major: int) -> None:
     assert release.asked["timing"] == (b"old times", False)
     assert release.asked["sources"] == (1 << 3) | (1 << 4), "no cuDNN, no cuBLAS"
     assert release.asked["graph"] == b"graph"
+
+
+@pytest.mark.parametrize(("major", "shared"), [(8, True), (10, True), (11, False)])
+def test_contexts_may_share_the_one_profile(major: int, shared: bool) -> None:
+    """8.6 must be asked for it, 10 has it on, 11 knows nothing else."""
+    plan, _ = Release(major).compile()
+    assert (b"sharing" in plan) is shared
+
+
+@pytest.mark.parametrize("major", [8, 10, 11])
+@pytest.mark.parametrize("former", [b"damaged", b"of another driver"])
+def test_times_that_are_refused_do_not_cost_the_build(major: int, former: bytes) -> None:
+    release = Release(major)
+    plan, timing = release.compile(dataclasses.replace(ORDER, timing=former))
+    assert plan.startswith(b"FAKE plan") and timing == b"new times", "and are replaced"
+    assert release.asked["timing"] == (b"", False)
+
+
+@pytest.mark.parametrize("major", [8, 10, 11])
+def test_a_plan_is_a_plan_without_any_times(major: int) -> None:
+    plan, timing = Release(major, "timing").compile()
+    assert plan.startswith(b"FAKE plan") and timing == b""
 
 
 def test_progress_is_told_where_tensorrt_tells_it() -> None:

@@ -87,14 +87,15 @@ def test_what_cannot_be_captured_leaves_nothing(failure: str, code: int, message
 
 
 @pytest.mark.parametrize("invalidated", [0, 901])
-def test_a_failure_in_the_middle_ends_the_capture(invalidated: int, driver: Path) -> None:
+@pytest.mark.parametrize("failure", [EngineError, RuntimeError, KeyboardInterrupt])
+def test_a_failure_in_the_middle_ends_the_capture(failure: type[BaseException], invalidated: int, driver: Path) -> None:
     state = State(driver)
     state["fail_end"] = invalidated
 
     def enqueue() -> None:
-        raise EngineError("TensorRT could not start a batch of 1")
+        raise failure("TensorRT could not start a batch of 1")
 
-    with pytest.raises(EngineError, match="could not start"):
+    with pytest.raises(failure, match="could not start"):
         CudaGraph(STREAM, enqueue, str(driver))
     assert (state["graphs"], state["capturing"]) == (0, 0)
 

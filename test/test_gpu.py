@@ -10,9 +10,11 @@ import gc
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -322,26 +324,44 @@ class TestEnds:
         on_a_thread(made["pipeline"].close)
         assert made["result"].mask.shape == (720, 1280)
 
+    def test_nothing_is_left_where_the_thread_that_opened_the_gpu_is_gone(self) -> None:
+        """pycuda cannot destroy a stream there unless the context is current, and says so in a warning."""
+        ended = in_a_process("""
+            import gc, threading
+            made = {}
+            def on_a_thread(step):
+                thread = threading.Thread(target=step)
+                thread.start()
+                thread.join()
+            on_a_thread(lambda: made.update(pipeline=Pipeline(engine_of(model, "fp16", batch=2), model.labels)))
+            on_a_thread(lambda: made.update(result=made["pipeline"](frame)))
+            on_a_thread(made["pipeline"].close)
+            print(made["result"].mask.shape)
+            made.clear()
+            gc.collect()
+        """)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        assert "(720, 1280)" in ended.stdout
+        assert "could not be cleaned up" not in ended.stderr
+
+    def test_one_may_be_opened_while_another_captures_its_graph(self, model: Model) -> None:
+        """Which graph call meets which set-up call is chance: ten times."""
+        engine_of(model, "fp16").close()  # built
+
+        def captured(_: int) -> bool:
+            with Pipeline(engine_of(model, "fp16"), model.labels) as pipeline:
+                pipeline(Frame(CameraImage.from_rgb(street(1))))
+                return pipeline.engine.slots[0]._graph is not None
+
+        with ThreadPoolExecutor(2) as pool:
+            graphs = list(pool.map(captured, range(20)))
+        print(f"{sum(graphs)} of {len(graphs)} engines have a CUDA graph; TensorRT's own set-up may spoil a capture")
+
     def test_a_process_that_forgets_to_close_ends_in_order(self) -> None:
-        program = (
-            "from test_gpu import engine_of, street\n"
-            "from drive_seg.frame import CameraImage, Frame\n"
-            "from drive_seg.model import load_model\n"
-            "from drive_seg.pipeline import Pipeline\n"
-            "from drive_seg.resources import find_model\n"
-            "model = load_model(find_model('default'))\n"
-            "pipeline = Pipeline(engine_of(model, 'fp16'), model.labels)\n"
-            "print(pipeline(Frame(CameraImage.from_rgb(street(1)))).mask.shape)\n"
-        )
-        folder = Path(__file__).parent
-        paths = os.pathsep.join([str(folder), str(folder.parent), os.environ.get("PYTHONPATH", "")])
-        ended = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        ended = in_a_process("""
+            pipeline = Pipeline(engine_of(model, "fp16"), model.labels)
+            print(pipeline(frame).mask.shape)
+        """)
         assert ended.returncode == 0, ended.stderr[-2000:]
         assert "(720, 1280)" in ended.stdout
 
@@ -354,6 +374,28 @@ class TestEnds:
             pipeline(Frame(CameraImage.from_rgb(street(1))))
             assert int((before + torch.ones(10, device="cuda", dtype=torch.int64)).sum()) == 55
         assert int(before.sum()) == 45
+
+
+def in_a_process(program: str) -> subprocess.CompletedProcess[str]:
+    """Run ``program``, which finds a ``model`` and a ``frame``, in a Python of its own with every warning shown."""
+    preface = """
+        from test_gpu import engine_of, street
+        from drive_seg.frame import CameraImage, Frame
+        from drive_seg.model import load_model
+        from drive_seg.pipeline import Pipeline
+        from drive_seg.resources import find_model
+        model = load_model(find_model("default"))
+        frame = Frame(CameraImage.from_rgb(street(1)))
+    """
+    folder = Path(__file__).parent
+    paths = os.pathsep.join([str(folder), str(folder.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-W", "always", "-c", textwrap.dedent(preface) + textwrap.dedent(program)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_a_plan_of_another_gpu_or_a_damaged_one_is_not_loaded(model: Model, tmp_path: Path) -> None:

@@ -128,6 +128,38 @@ class TestRun:
         assert "torch was not (fully) measured: /bin/false ended with code 1" in page
         assert json.loads((tmp_path / "out" / "t.json").read_text()) == results
 
+    def test_where_the_cpu_does_the_stages_it_is_measured_without_their_times(
+        self, gpu: FakeGpu, tmp_path: Path
+    ) -> None:
+        gpu.refuses = "module"
+        self.run(tmp_path, [])
+        self.put_peaks(tmp_path)
+        results = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
+        case = results["cases"]["160x96 fp32 x1"]
+        assert "the CPU does letterbox and fusion" in case["note"] and case["ours"]["p50"] > 0
+        assert case["gpu_ms"] == {} and "roofline_share" not in case and "pcie_share" not in case
+        assert "| 160x96 | fp32 | 1 |" in markdown(results)
+
+    def test_a_case_that_breaks_costs_no_other(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases._throughput", lambda *_: {}["fps"])
+        wanted = [Case(SIZE, "fp32", 1), Case(SIZE, "fp32", 2)]
+        results = self.run(tmp_path, wanted)
+        assert [results["cases"][case.name] for case in wanted] == [{"error": "KeyError: 'fps'"}] * 2
+
+    def put_peaks(self, tmp_path: Path) -> None:
+        file = tmp_path / "out" / "t.json"
+        results = json.loads(file.read_text())
+        peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
+        results["torch"] = {
+            "asked": [list(SIZE)],
+            "torch": "2",
+            "peaks": peaks,
+            "eager 160x96": {"p50": 3.0, "p99": 4.0},
+        }
+        file.write_text(json.dumps(results))
+
     def test_a_run_that_was_cut_goes_on_where_it_was(self, gpu: FakeGpu, tmp_path: Path) -> None:
         first = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
         gpu.launches.clear()
@@ -137,16 +169,8 @@ class TestRun:
             self.run(tmp_path, [Case(SIZE, "fp32", 1)], frames=5)
 
     def test_shares_of_the_peaks_need_peaks(self, gpu: FakeGpu, tmp_path: Path) -> None:
-        file = tmp_path / "out" / "t.json"
-        results = self.run(tmp_path, [])
-        peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
-        results["torch"] = {
-            "asked": [list(SIZE)],
-            "torch": "2",
-            "peaks": peaks,
-            "eager 160x96": {"p50": 3.0, "p99": 4.0},
-        }
-        file.write_text(json.dumps(results))
+        self.run(tmp_path, [])
+        self.put_peaks(tmp_path)
         case = self.run(tmp_path, [Case(SIZE, "fp32", 1)])["cases"]["160x96 fp32 x1"]
         assert case["roofline_ms"] == pytest.approx(1.0)
         assert case["roofline_share"] == pytest.approx(1.0 / case["gpu_ms"]["gpu_inference"], rel=1e-3)

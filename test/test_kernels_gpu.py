@@ -6,6 +6,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed")
+
 from cuda_on_gpu import Device, GpuMemory
 from hypothesis import given, settings
 from hypothesis import strategies as st

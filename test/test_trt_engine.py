@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 from fake_gpu import GPU, FakeGpu, install
 from roads import FlatRoad
+from test_compiler import Release
 from tiny_model import RED_PER_CLASS, network, paint, red_of, write_tiny_model
 
 from drive_seg.config import defaults
 from drive_seg.engines import EngineInfo, EngineOptions, FunctionEngine, availability, builder, open_engine, planned
 from drive_seg.engines.build import Job, Made, judge
+from drive_seg.engines.cuda import Arena
 from drive_seg.engines.plan_cache import Plan, PlanCache
 from drive_seg.engines.planned import key_here
+from drive_seg.engines.reference import Reference
 from drive_seg.engines.trt import SLOTS, TrtEngine
 from drive_seg.errors import EngineError, EngineLost, MissingDependency
 from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
@@ -137,7 +140,8 @@ class TestOrder:
             in_flight(pipeline, [[frame] for frame in frames(3)])  # every slot has its graph
             gpu.launches.clear()
             pending = [pipeline.submit([frame]) for frame in frames(3)]
-            _, upload, compute, download = gpu.streams.values()
+            network = pipeline.engine.network
+            upload, compute, download = network.upload, network.compute, network.download
             while gpu.step(upload):
                 pass
             assert not upload.queue and not gpu.launches
@@ -235,6 +239,14 @@ class TestLimitsOfTheKernels:
             assert "neither nvcc nor NVRTC" in pipeline.engine.info.reason
         assert "letterbox" not in gpu.launches
 
+    def test_kernels_that_do_not_load_leave_the_rest_to_the_cpu_too(self, gpu: FakeGpu, model: Model) -> None:
+        gpu.refuses = "module"
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            frame = frames(1)[0]
+            assert_same(pipeline(frame), on_cpu([[frame]])[0])
+            assert "cannot load the kernels: cuModuleGetFunction failed" in pipeline.engine.info.reason
+        assert "letterbox" not in gpu.launches and not gpu.leaks
+
 
 class TestMemory:
     def test_it_is_constant_once_every_camera_was_seen(self, gpu: FakeGpu, model: Model) -> None:
@@ -243,10 +255,10 @@ class TestMemory:
             in_flight(pipeline, batches)
             in_flight(pipeline, batches[1:])
             in_flight(pipeline, batches[2:])
-            before = dict.fromkeys(gpu.memory), dict(gpu.pinned), gpu.contexts
+            before = dict.fromkeys(gpu.memory), dict(gpu.pinned), dict(gpu.alive), gpu.pageable
             for _ in range(2):
                 in_flight(pipeline, batches)
-            assert before == (dict.fromkeys(gpu.memory), dict(gpu.pinned), gpu.contexts)
+            assert before == (dict.fromkeys(gpu.memory), dict(gpu.pinned), dict(gpu.alive), gpu.pageable)
 
     def test_a_folder_of_photographs_does_not_fill_the_gpu(self, gpu: FakeGpu, model: Model) -> None:
         with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
@@ -315,8 +327,63 @@ class TestEnds:
         on_a_thread(lambda: made.update(pipeline=Pipeline(engine_of(model), DRIVING, OPTIONS)))
         on_a_thread(lambda: made.update(result=made["pipeline"](frame)))
         assert_same(made["result"], on_cpu([[frame]])[0])
+        assert gpu.alive["streams"] == 4 and gpu.alive["events"] == 8 * SLOTS and gpu.alive["modules"] == 1
         on_a_thread(made["pipeline"].close)
+        assert not gpu.leaks, "streams, events and the module go with the engine, not with the last reference to it"
+
+    def test_an_exception_that_is_kept_keeps_nothing_on_the_gpu(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its traceback has every frame that it came through, with the streams they were working on."""
+        pipeline = Pipeline(engine_of(model), DRIVING, OPTIONS)
+
+        def refuse(target: Any, address: int, stream: Any) -> None:
+            raise gpu_error("cuMemcpyDtoHAsync failed: invalid argument")
+
+        gpu_error = pipeline.engine.network.arena.driver.Error
+        monkeypatch.setattr(pipeline.engine.network.arena.driver, "memcpy_dtoh_async", refuse)
+        with pytest.raises(EngineError, match="invalid argument") as kept:
+            pipeline(frames(1)[0])
+        pipeline.close()
+        assert not gpu.leaks and kept.value.__traceback__ is not None
+
+    def test_one_engine_may_be_opened_while_another_captures_its_graph(self, gpu: FakeGpu, model: Model) -> None:
+        """As when the node changes over: nothing may wait for the whole context meanwhile."""
+        opened: list[Any] = []
+
+        def elsewhere() -> None:
+            gpu.during_capture = lambda: None
+            thread = threading.Thread(target=lambda: opened.append(Pipeline(engine_of(model), DRIVING, OPTIONS)))
+            thread.start()
+            thread.join()
+
+        gpu.during_capture = elsewhere
+        frame = frames(1)[0]
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            assert_same(pipeline(frame), on_cpu([[frame]])[0])
+            assert gpu.launches.count("graph") == 1, "the capture was spoiled"
+        assert len(opened) == 1
+        with opened[0] as pipeline:
+            assert_same(pipeline(frame), on_cpu([[frame]])[0])
         assert not gpu.leaks
+
+    def test_a_failed_call_while_another_engine_captures_does_not_mean_that_the_gpu_is_lost(
+        self, gpu: FakeGpu, model: Model
+    ) -> None:
+        told: list[BaseException] = []
+
+        def elsewhere() -> None:
+            gpu.during_capture = lambda: None
+            try:
+                with other.network.arena.active("try something"):
+                    raise other.network.arena.driver.Error("cuSomething failed: invalid argument")
+            except EngineError as error:
+                told.append(error)
+
+        with engine_of(model) as other, Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            gpu.during_capture = elsewhere
+            pipeline(frames(1)[0])
+        assert [type(error) for error in told] == [EngineError]
 
     def test_a_lost_gpu_is_told_from_a_failed_frame(self, gpu: FakeGpu, model: Model) -> None:
         pipeline = Pipeline(engine_of(model), DRIVING, OPTIONS)
@@ -337,6 +404,19 @@ class TestOpening:
     def test_a_plan_that_does_not_load_says_why(self, gpu: FakeGpu, model: Model) -> None:
         with pytest.raises(EngineError, match="magic tag does not match"):
             engine_of(model, content=b"garbage")
+        assert not gpu.leaks
+
+    def test_a_runtime_that_cannot_be_made_is_an_error_that_auto_survives(
+        self, gpu: FakeGpu, model: Model, tmp_path: Path
+    ) -> None:
+        gpu.refuses = "runtime"
+        with pytest.raises(EngineError, match="cannot make a runtime: CUDA initialization failure"):
+            engine_of(model)
+        options = EngineOptions(cache_dir=tmp_path)
+        key = key_here(model, options)
+        PlanCache(tmp_path / "tensorrt").store(Plan(key, b"FAKE", {}))
+        with open_engine(model, "auto", options) as engine:
+            assert engine.info.backend != "tensorrt" and "cannot make a runtime" in engine.info.reason
         assert not gpu.leaks
 
     def test_a_plan_of_another_network_is_refused(self, gpu: FakeGpu, model: Model) -> None:
@@ -380,6 +460,43 @@ class TestOpening:
             TrtEngine(Plan(key, b"FAKE", {}), model, EngineOptions())
 
 
+class TestOldTensorRT:
+    """8.6, where contexts share a profile only if the plan was built for that."""
+
+    @pytest.fixture
+    def gpu(self, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+        gpu = FakeGpu(network, SIZE, tensorrt="8.6.0")
+        install(gpu, monkeypatch)
+        return gpu
+
+    def test_every_slot_takes_full_and_odd_batches_of_what_the_compiler_asks_for(
+        self, gpu: FakeGpu, model: Model
+    ) -> None:
+        plan, _ = Release(8).compile()
+        batches = [frames(size, 10 * number) for number, size in enumerate([4, 1, 4, 4, 2, 4])]
+        with Pipeline(engine_of(model, batch=4, content=plan), DRIVING, OPTIONS) as pipeline:
+            for one, other in zip(in_flight(pipeline, batches), on_cpu(batches), strict=True):
+                assert_same(one, other)
+        assert not gpu.leaks
+
+    @pytest.mark.parametrize("batch", [1, 4])
+    def test_the_gate_refuses_a_plan_of_which_only_one_context_works(
+        self, batch: int, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(builder, "compile_plan", lambda *_: (b"FAKE", b""))
+        monkeypatch.setattr(builder, "compute", lambda *_: reference_of_fake())
+        job = Job(model, key_here(model, EngineOptions(precision="fp32", max_batch=batch)), 0)
+        with pytest.raises(EngineError, match=f"refuses a batch of {batch}: .*no optimization profile"):
+            builder.make(job, lambda *_: None)
+        assert not gpu.leaks
+
+
+def reference_of_fake() -> Reference:
+    """What the fake's network says on three frames."""
+    images = [picture(seed, SIZE) for seed in range(3)]
+    return Reference(images, [network(image[None]) for image in images], "")
+
+
 class TestBuilding:
     """The builder's process from inside, and the node's way to a better engine; only TensorRT's builder is replaced."""
 
@@ -398,11 +515,44 @@ class TestBuilding:
         assert (made.plan, made.timing, made.agreement.frames) == (b"FAKE plan", b"times", 8)
         judge(job.key, made.agreement)
         assert said == ["comparing with the fp32 network"] and not gpu.leaks
+        assert gpu.launches.count("graph") == SLOTS * 8 / 2, "the gate runs full batches in every slot"
         right = gpu.network
         gpu.network = lambda batch: right(batch[:, ::-1].copy())
         with pytest.raises(EngineError, match="disagrees with the fp32 network on 8 frames"):
             judge(job.key, builder.make(job, lambda *_: None).agreement)
         assert not gpu.leaks
+
+    def test_one_bad_image_of_a_full_batch_is_enough_to_be_refused(self, gpu: FakeGpu, model: Model) -> None:
+        job = Job(model, key_here(model, EngineOptions(max_batch=4)), 0)
+        right = gpu.network
+
+        def wrong_in_the_last_place(batch: Any) -> RawOutputs:
+            batch = batch.copy()
+            batch[3:] = batch[3:, ::-1]
+            return right(batch)
+
+        gpu.network = wrong_in_the_last_place
+        with pytest.raises(EngineError, match="disagrees with the fp32 network"):
+            judge(job.key, builder.make(job, lambda *_: None).agreement)
+
+    def test_it_is_compiled_on_the_gpu_that_was_asked_for(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened: list[int] = []
+        current: list[bool] = []
+
+        def watched(arena: Arena, gpu_id: int, make: Any = Arena.__init__) -> None:
+            opened.append(gpu_id)
+            make(arena, 0)  # the fake has but one
+
+        def compile_plan(*_: object) -> tuple[bytes, bytes]:
+            current.append(opened == [1] and getattr(gpu.stack, "depth", 0) == 1)
+            return b"FAKE plan", b"times"
+
+        monkeypatch.setattr(Arena, "__init__", watched)
+        monkeypatch.setattr(builder, "compile_plan", compile_plan)
+        builder.make(Job(model, key_here(model, EngineOptions(gpu_id=1)), 1), lambda *_: None)
+        assert current == [True], "its context must be current while TensorRT compiles"
 
     def test_auto_is_led_to_tensorrt_by_the_node(
         self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -2,16 +2,21 @@
 # Everything that needs an NVIDIA GPU, in one command: engines, parity, memory, teardown, and the table of benchmarks.
 #
 #   tools/gpu_check.sh                      all of it, results in out/gpu
-#   tools/gpu_check.sh tests                only the tests
+#   tools/gpu_check.sh tests [ARGUMENTS]    only the tests; ARGUMENTS are pytest's
 #   tools/gpu_check.sh benchmark            only the table; goes on where a former run was cut
 #
+# In parts, where a command may not take long. Each adds to what the former ones left in out/gpu:
+#   tools/gpu_check.sh tests -k Parity
+#   SIZES=640x384 PRECISIONS=fp32,fp16 tools/gpu_check.sh benchmark
+#
 # TensorRT and torch or ONNX Runtime need not live in the same Python:
-#   PYTHON             has tensorrt, pycuda, numpy, cv2, yaml, pytest; typer, rich and onnx for the table and int8
-#                                                                       (default: python3)
+#   PYTHON             has tensorrt, pycuda, numpy, cv2, yaml, pytest; typer, rich and onnx for the table and int8;
+#                      hypothesis for the kernels' tests, which are left out without it     (default: python3)
 #   REFERENCE_PYTHON   has onnxruntime: what the fp32 network says      (default: PYTHON)
 #   TORCH_PYTHON       has torch with CUDA and onnxruntime, for the table (default: REFERENCE_PYTHON)
 #   DRIVE_SEG_DATA     folder with camvid32/val/images: real frames; simulated ones without it
-#   FRAMES=100 SIZES=960x544 PRECISIONS=fp16 OUT=out/gpu               smaller or elsewhere
+#   FRAMES=100 SIZES=960x544 PRECISIONS=fp16                               smaller
+#   OUT=FOLDER         results elsewhere (from the root of the sources, or absolute); out/gpu is kept up to date too
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,16 +25,36 @@ REFERENCE_PYTHON=${REFERENCE_PYTHON:-$PYTHON}
 TORCH_PYTHON=${TORCH_PYTHON:-$REFERENCE_PYTHON}
 OTHER=$TORCH_PYTHON
 if [ "$OTHER" = "$PYTHON" ]; then OTHER=; fi
-OUT=${OUT:-out/gpu}
 FRAMES=${FRAMES:-100}
 WHAT=${1:-all}
+shift $(($# > 0))
 ROOT=$PWD
-mkdir -p "$OUT"
+KEPT=$ROOT/out/gpu
+OUT=${OUT:-$KEPT}
+case "$OUT" in /*) ;; *) OUT=$ROOT/$OUT ;; esac
+mkdir -p "$OUT" "$KEPT"
 
 step() { printf '==> %s\n' "$*"; }
 # Each Python with the paths that are its own: those of another release would break it.
 ours() { env TRT_ADD="$ROOT:$ROOT/test" PYTHONPATH="$ROOT:$ROOT/test${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" "$@"; }
 reference() { env -u PYTHONHOME PYTHONPATH="$ROOT" "$REFERENCE_PYTHON" "$@"; }
+results() {
+    for file in tests.log benchmark.log tensorrt.json tensorrt.md; do
+        if [ -f "$1/$file" ]; then printf '%s\n' "$file"; fi
+    done
+}
+
+for file in $(results "$KEPT"); do
+    if [ ! -f "$OUT/$file" ]; then cp -p "$KEPT/$file" "$OUT/$file"; fi
+done
+keep() {
+    for file in $(results "$OUT"); do
+        if [ ! "$OUT/$file" -ef "$KEPT/$file" ]; then cp -p "$OUT/$file" "$KEPT/$file"; fi
+    done
+}
+trap keep EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
 
 step "the GPU, as $PYTHON sees it"
 ours -c '
@@ -41,25 +66,31 @@ sys.exit(not row.available)' || exit 1
 
 status=0
 if [ "$WHAT" != benchmark ]; then
-    export DRIVE_SEG_GPU_REFERENCE=$ROOT/$OUT/reference_default.npz
     images=()
+    kind=simulated
     if [ -n "${DRIVE_SEG_DATA:-}" ] && [ -d "$DRIVE_SEG_DATA/camvid32/val/images" ]; then
         images=(--frames "$DRIVE_SEG_DATA/camvid32/val/images")
+        kind=camvid
     fi
+    # 150 MB that are of no use to who wants the results.
+    answers=${TMPDIR:-/tmp}/drive_seg-$UID/$kind-$FRAMES-$(cat models/*.yaml | cksum | cut -d' ' -f1)
+    mkdir -p "$answers"
+    export DRIVE_SEG_GPU_REFERENCE=$answers/reference_default.npz
     if [ ! -f "$DRIVE_SEG_GPU_REFERENCE" ]; then
         step "what the fp32 network says on $FRAMES frames, by $REFERENCE_PYTHON"
         reference -m drive_seg.engines.reference "${images[@]}" --count "$FRAMES" --out "$DRIVE_SEG_GPU_REFERENCE" || exit 1
     fi
-    if [ ! -f "$OUT/reference_simulator.npz" ]; then
-        reference -m drive_seg.engines.reference --model simulator --count 4 --out "$OUT/reference_simulator.npz" || exit 1
+    if [ ! -f "$answers/reference_simulator.npz" ]; then
+        reference -m drive_seg.engines.reference --model simulator --count 4 --out "$answers/reference_simulator.npz" || exit 1
     fi
     step 'tests'
-    ours -m pytest -m gpu -rA -q -p no:cacheprovider test/test_gpu.py 2>&1 | tee "$OUT/tests.log" || status=1
+    ours -m pytest -m gpu -rA -q -p no:cacheprovider "$@" test/test_gpu.py test/test_kernels_gpu.py 2>&1 |
+        tee -a "$OUT/tests.log" || status=1
 fi
 if [ "$WHAT" != tests ]; then
     step 'benchmark'
     ours -m drive_seg benchmark --backend tensorrt --full --frames "${BENCHMARK_FRAMES:-500}" --torch-python "$OTHER" \
-        --sizes "${SIZES:-}" --precisions "${PRECISIONS:-}" --out "$OUT" 2>&1 | tee "$OUT/benchmark.log" || status=1
+        --sizes "${SIZES:-}" --precisions "${PRECISIONS:-}" --out "$OUT" 2>&1 | tee -a "$OUT/benchmark.log" || status=1
 fi
 step "results in $OUT"
 exit $status

@@ -12,13 +12,12 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from drive_seg.engines.build import Job, Made, never
 from drive_seg.engines.compiler import BuildProgress, Order, compile_plan, graph_of
-from drive_seg.engines.gate import compare
+from drive_seg.engines.gate import compare_engine
 from drive_seg.engines.plan_cache import Plan, PlanKey
 from drive_seg.engines.protocol import EngineOptions
 from drive_seg.engines.reference import Reference, compute, simulated_frames
@@ -33,6 +32,7 @@ def make(job: Job, progress: BuildProgress) -> Made:
     Raises:
         DriveSegError: it cannot be built or run.
     """
+    from drive_seg.engines.cuda import Arena
     from drive_seg.engines.trt import TrtEngine
 
     trt, _ = load_tensorrt(job.gpu_id)
@@ -48,19 +48,12 @@ def make(job: Job, progress: BuildProgress) -> Made:
         key.workspace_mb,
         job.timing,
     )
-    plan, timing = compile_plan(trt, order, progress, never)
+    with Arena(job.gpu_id).active("compile the engine"):  # TensorRT compiles for, and measures on, the current GPU
+        plan, timing = compile_plan(trt, order, progress, never)
     progress("comparing with the fp32 network", 0, 0)
     reference = Reference.load(job.reference, model) if job.reference else compute(model, simulated_frames(model))
-    with TrtEngine(Plan(key, plan, {}), model, EngineOptions(gpu_id=job.gpu_id, slots=1)) as engine:
-        slot = engine.slots[0]
-
-        def network(batch: Any) -> Any:
-            slot.input[: len(batch)] = batch
-            slot.submit(len(batch))
-            return slot.wait()
-
-        things = [label.id for label in model.labels.things]
-        return Made(plan, timing, compare(network, reference, things))
+    with TrtEngine(Plan(key, plan, {}), model, EngineOptions(gpu_id=job.gpu_id)) as engine:
+        return Made(plan, timing, compare_engine(engine, reference, [label.id for label in model.labels.things]))
 
 
 def write_request(path: Path, job: Job) -> None:

@@ -84,7 +84,7 @@ def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Cal
     image = (order.height, order.width, 3)
     profile.set_shape(order.input_name, (1, *image), (order.batch, *image), (order.batch, *image))
     config.add_optimization_profile(profile)
-    config.set_timing_cache(config.create_timing_cache(order.timing), False)
+    timing = _timing_cache(config, order.timing)
     if hasattr(trt, "IProgressMonitor"):
         monitor = _monitor(trt, progress, cancelled)
         config.progress_monitor = monitor  # the config does not keep it alive: the name does, until the end
@@ -95,7 +95,20 @@ def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Cal
         if cancelled():
             raise EngineError("the engine build was cancelled")
         raise EngineError(f"TensorRT {trt.__version__} cannot build this engine: {logger.reason()}")
-    return bytes(plan), bytes(config.get_timing_cache().serialize())
+    timing = config.get_timing_cache() or timing
+    return bytes(plan), b"" if timing is None else bytes(timing.serialize())
+
+
+def _timing_cache(config: Any, content: bytes) -> Any:
+    """Former times, or none where TensorRT does not take them (another driver's, a damaged file); None: not even that.
+
+    Whoever called keeps it alive until the engine is built.
+    """
+    for former in (content, b""):
+        cache = config.create_timing_cache(former)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
 
 
 def _network_flags(trt: Any) -> int:
@@ -112,6 +125,10 @@ def _configure(trt: Any, config: Any, order: Order) -> None:
     # TensorRT's own kernels only: cuDNN and cuBLAS need not be there, and one machine's plan does not depend on them.
     sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
     config.set_tactic_sources(sum(1 << int(source) for source in sources))
+    # All slots use the one profile. Until 8.6 a second context gets none, and refuses its first batch, without this.
+    sharing = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+    if sharing is not None and not config.get_preview_feature(sharing):
+        config.set_preview_feature(sharing, True)
     if order.precision == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no more exact than fp16
     if not strongly_typed(trt):

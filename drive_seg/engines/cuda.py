@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import clear_frames
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,10 @@ def load_pycuda(gpu_id: int) -> tuple[Any, Any]:
 class Arena:
     """Everything an engine has on one GPU: made through this, freed by ``close``, in any state of the device.
 
+    pycuda destroys a stream, an event or a module with its last reference, and only where the context is current: on
+    any other thread than the one that opened the GPU it warns and leaks. So whoever keeps one forgets it while the GPU
+    is current, before ``close`` or by ``on_close``.
+
     Args:
         gpu_id: CUDA device number.
     """
@@ -64,8 +69,9 @@ class Arena:
         self._gpu_id = gpu_id
         self._memory: dict[int, Any] = {}
         self._pinned: list[NDArray[np.uint8]] = []
-        self._objects: list[Any] = []
+        self._forget: list[Callable[[], None]] = []
         self._sizes: dict[int, int] = {}
+        self._own: Any = None
         self.closed = False
 
     @property
@@ -89,7 +95,8 @@ class Arena:
         except self.driver.Error as error:
             raise EngineLost(self._lost(doing, error)) from error
         try:
-            yield
+            with _frames_cleared():
+                yield
         except self.driver.MemoryError as error:
             raise EngineError(f"cannot {doing}: GPU {self._gpu_id} is out of memory ({self._room()}): {error}") from (
                 error
@@ -108,9 +115,12 @@ class Arena:
             _log.warning("GPU %d: cannot leave its context: %s", self._gpu_id, error)
 
     def _works(self) -> bool:
-        """Whether the context still does; errors that break it come back from every later call."""
+        """Whether the context still does; errors that break it come back from every later call.
+
+        One stream is asked: waiting for the whole context is an error while any thread captures a graph in it.
+        """
         try:
-            self.driver.Context.synchronize()
+            self._set_up().synchronize()
         except self.driver.Error:
             return False
         return True
@@ -128,18 +138,31 @@ class Arena:
             return "free memory unknown"
         return f"{free >> 20} of {total >> 20} MiB free, {self.allocated >> 20} of them ours"
 
+    def _set_up(self) -> Any:
+        """The stream of what is done before and between frames."""
+        if self._own is None:
+            self._own = self.stream()
+        return self._own
+
+    def on_close(self, forget: Callable[[], None]) -> None:
+        """``close`` calls ``forget``, with the GPU current, before anything is freed.
+
+        It must not know the arena: what nobody closes could not go with its last reference.
+        """
+        self._forget.append(forget)
+
     def stream(self) -> Any:
         """A stream that waits for no other by itself."""
-        return self._keep(self.driver.Stream(_NON_BLOCKING_STREAM))
+        return self.driver.Stream(_NON_BLOCKING_STREAM)
 
     def event(self, wait_asleep: bool = False) -> Any:
         """An event with a time; ``wait_asleep``: whoever waits for it on the host sleeps instead of spinning."""
         flags = self.driver.event_flags
-        return self._keep(self.driver.Event(flags.BLOCKING_SYNC if wait_asleep else flags.DEFAULT))
+        return self.driver.Event(flags.BLOCKING_SYNC if wait_asleep else flags.DEFAULT)
 
     def module(self, cubin: bytes) -> Any:
         """Compiled kernels."""
-        return self._keep(self.driver.module_from_buffer(cubin))
+        return self.driver.module_from_buffer(cubin)
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
         """Page-locked host memory, uint8 (nbytes,): the only kind that is copied while the host goes on."""
@@ -156,15 +179,16 @@ class Arena:
         return address
 
     def clear(self, address: int, nbytes: int) -> None:
-        """Zero device memory; it is done when this returns. For set-up: it waits for all that is under way."""
-        self.driver.memset_d8(address, 0, nbytes)
-        self.driver.Context.synchronize()  # our streams do not wait for the default one, on which this runs
+        """Zero device memory; it is done when this returns. For set-up: the host waits."""
+        stream = self._set_up()
+        self.driver.memset_d8_async(address, 0, nbytes, stream)
+        stream.synchronize()
 
     def upload(self, array: NDArray[np.uint8]) -> int:
         """A copy of ``array`` in new device memory; it is there when this returns. For set-up, as ``clear``."""
-        address = self.memory(array.size)
-        self.driver.memcpy_htod(address, array)
-        self.driver.Context.synchronize()
+        address, stream = self.memory(array.size), self._set_up()
+        self.driver.memcpy_htod_async(address, array, stream)
+        stream.synchronize()
         return address
 
     def free(self, address: int) -> None:
@@ -175,10 +199,6 @@ class Arena:
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
         """Give page-locked memory back before ``close``; ``array`` as ``pinned`` gave it."""
         self._pinned = [kept for kept in self._pinned if not _release_if(kept, array)]
-
-    def _keep(self, made: Any) -> Any:
-        self._objects.append(made)
-        return made
 
     def close(self) -> None:
         """Free everything; also when the device is lost. A second call does nothing."""
@@ -192,7 +212,9 @@ class Arena:
             _log.warning("%s", error)  # there is nothing left to free on a lost device
 
     def _free_all(self) -> None:
-        self._objects.clear()
+        while self._forget:
+            self._forget.pop()()  # what was made last may need what was made first
+        self._own = None
         for array in self._pinned:
             array.base.free()  # type: ignore[union-attr] # pycuda's allocation
         self._pinned.clear()
@@ -200,6 +222,16 @@ class Arena:
             address, allocation = self._memory.popitem()
             del self._sizes[address]
             allocation.free()
+
+
+@contextmanager
+def _frames_cleared() -> Iterator[None]:
+    """An exception keeps the frames that it came through, and they what they were working with: streams, contexts."""
+    try:
+        yield
+    except BaseException as error:
+        clear_frames(error.__traceback__)
+        raise
 
 
 def _release_if(kept: NDArray[np.uint8], array: NDArray[np.uint8]) -> bool:

@@ -28,16 +28,14 @@ class CudaGraph:
         self._executable = ctypes.c_void_p()
         graph = ctypes.c_void_p()
         self._check(self._cuda.cuStreamBeginCapture_v2(ctypes.c_void_p(stream), _THREAD_LOCAL), "begin a capture")
-        failure: EngineError | None = None
         try:
             enqueue()
-        except EngineError as error:
-            failure = error
-        code = self._cuda.cuStreamEndCapture(ctypes.c_void_p(stream), ctypes.byref(graph))
-        if failure is not None:
+        except BaseException:  # also Ctrl-C: a stream that goes on capturing is of no use to anyone
+            self._cuda.cuStreamEndCapture(ctypes.c_void_p(stream), ctypes.byref(graph))
             if graph:
                 self._cuda.cuGraphDestroy(graph)
-            raise failure
+            raise
+        code = self._cuda.cuStreamEndCapture(ctypes.c_void_p(stream), ctypes.byref(graph))
         self._check(code, "capture this work")
         try:
             executable = ctypes.byref(self._executable)

@@ -84,14 +84,33 @@ class Fused:
     times: GpuTimes | None
 
 
+def load_kernels(arena: Arena, cubin: bytes) -> Mapping[str, Any]:
+    """The functions of compiled kernels, by name; none are left once the arena is closed.
+
+    Raises:
+        EngineError: they do not load on this GPU.
+    """
+    functions: dict[str, Any] = {}
+    arena.on_close(functions.clear)  # each of them keeps the module
+    with arena.active("load the kernels"):
+        _load(arena.module(cubin), functions)
+    return functions
+
+
+def _load(module: Any, functions: dict[str, Any]) -> None:
+    for kernel in kernels.FRAME_KERNELS:
+        functions[kernel.name] = module.get_function(kernel.name)
+        functions[kernel.name].prepare("P")
+
+
 class DeviceStages:
     """The stages of one pipeline on a TensorRT engine. Owned by the engine, whose arena holds its memory.
 
     Args:
-        cubin: the compiled kernels.
+        functions: the kernels, see ``load_kernels``.
 
     Raises:
-        EngineError: the kernels do not load, memory is short, or the network is larger than the kernels take.
+        EngineError: memory is short, or the network is larger than the kernels take.
     """
 
     def __init__(
@@ -101,11 +120,11 @@ class DeviceStages:
         labels: LabelSet,
         options: FusionOptions,
         allocate: Allocator,
-        cubin: bytes,
+        functions: Mapping[str, Any],
     ) -> None:
         self.options = options
         self._network, self._arena = network, network.arena
-        self._labels, self._allocate = labels, allocate
+        self._labels, self._allocate, self._functions = labels, allocate, functions
         image, semantic, _, centers, _ = network.tensors
         size = image.shape[2], image.shape[1]
         channels, cell_h, cell_w = centers.shape[1:]
@@ -117,10 +136,6 @@ class DeviceStages:
         self._on_host = PostProcessor(labels, size, options, allocate)
         self._tables: OrderedDict[tuple[Geometry, str], tuple[dict[str, int], Mapping[str, float], int]] = OrderedDict()
         with self._arena.active("prepare the kernels"):
-            module = self._arena.module(cubin)
-            self._functions = {kernel.name: module.get_function(kernel.name) for kernel in kernels.FRAME_KERNELS}
-            for function in self._functions.values():
-                function.prepare("P")
             shared = kernels.label_tables(labels)
             self._labels_at = shared.layout.addresses(self._arena.upload(shared.blob))
             self._label_numbers = shared.numbers

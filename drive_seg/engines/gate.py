@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.engines.reference import Network, Reference
+from drive_seg.engines.protocol import Engine, Slot
+from drive_seg.engines.reference import GATE_FRAMES, Network, Reference
 from drive_seg.errors import EngineError
+from drive_seg.frame import RawOutputs
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,56 @@ class Agreement:
                 found.append(f"mean {name} difference {value:.4g} > {limit:g}")
         return found
 
+    def or_worse(self, other: Agreement) -> Agreement:
+        """The worse of the two in every figure; NaN is the worst. ``frames`` are those of this one."""
+        return Agreement(
+            self.frames,
+            float(np.minimum(self.labels_equal, other.labels_equal)),
+            float(np.maximum(self.confidence, other.confidence)),
+            float(np.maximum(self.heat, other.heat)),
+            float(np.maximum(self.offsets, other.offsets)),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For notes and JSON."""
         return asdict(self)
+
+
+def compare_engine(engine: Engine, reference: Reference, things: Sequence[int]) -> Agreement:
+    """Every frame of the reference alone, then some of them in full batches, in every slot; the worst of it.
+
+    A full batch runs other kernels than a single image, each slot has a context of its own: any may be at fault.
+    They are as many as are enough for the first comparison: of fewer, a good engine might miss a mean.
+
+    Raises:
+        EngineError: as ``compare``.
+    """
+    first = engine.slots[0]
+
+    def alone(batch: NDArray[np.uint8]) -> RawOutputs:
+        first.input[: len(batch)] = batch
+        first.submit(len(batch))
+        return first.wait()
+
+    agreement = compare(alone, reference, things)
+    batch = len(first.input)
+    count = batch * -(-GATE_FRAMES // batch)
+    frames = list(islice(cycle(reference.frames), count))
+    full = Reference(frames, list(islice(cycle(reference.answers), count)), reference.onnx_sha256)
+    for slot in engine.slots:
+        agreement = agreement.or_worse(_agreement(_in_full_batches(slot, frames), full, things))
+    return agreement
+
+
+def _in_full_batches(slot: Slot, frames: Sequence[NDArray[np.uint8]]) -> Iterator[RawOutputs]:
+    """The maps of each frame, a batch of one that is valid until the next is asked for."""
+    batch = len(slot.input)
+    for start in range(0, len(frames), batch):
+        slot.input[:] = np.stack(frames[start : start + batch])
+        slot.submit(batch)
+        maps = slot.wait()
+        for one in (slice(index, index + 1) for index in range(batch)):
+            yield RawOutputs(maps.semantic[one], maps.confidence[one], maps.centers[one], maps.offsets[one])
 
 
 def compare(engine: Network, reference: Reference, things: Sequence[int]) -> Agreement:
@@ -73,10 +123,13 @@ def compare(engine: Network, reference: Reference, things: Sequence[int]) -> Agr
     Raises:
         EngineError: it failed, or its maps do not have the shapes of the reference.
     """
+    return _agreement((engine(frame[np.newaxis]) for frame in reference.frames), reference, things)
+
+
+def _agreement(said: Iterable[RawOutputs], reference: Reference, things: Sequence[int]) -> Agreement:
     equal = confidence = 0.0
     heat_sum = heat_count = offset_sum = offset_count = 0.0
-    for frame, want in zip(reference.frames, reference.answers, strict=True):
-        got = engine(frame[np.newaxis])
+    for got, want in zip(said, reference.answers, strict=True):
         for name in ("semantic", "confidence", "centers", "offsets"):
             ours, theirs = getattr(got, name).shape, getattr(want, name).shape
             if ours != theirs:

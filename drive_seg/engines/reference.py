@@ -60,7 +60,10 @@ class Reference:
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(path, frames=np.stack(self.frames), onnx_sha256=np.array(self.onnx_sha256), **maps)
+            part = path.with_name(f".{path.name}.part")  # whoever is cut off leaves no half file under the name
+            with part.open("wb") as file:
+                np.savez(file, frames=np.stack(self.frames), onnx_sha256=np.array(self.onnx_sha256), **maps)
+            part.replace(path)
         except OSError as error:
             raise EngineError(f"cannot write {path}: {error}") from error
 

@@ -21,7 +21,7 @@ from drive_seg.engines.cuda_graph import CudaGraph
 from drive_seg.engines.plan_cache import Plan
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.trt_network import Network
-from drive_seg.errors import EngineError
+from drive_seg.errors import EngineError, EngineLost
 from drive_seg.frame import GpuTimes, RawOutputs
 from drive_seg.labels import LabelSet
 from drive_seg.model import Model
@@ -41,6 +41,7 @@ class Marks:
     """The events of one batch, in the order of their recording; what lies between them is its times."""
 
     def __init__(self, arena: Arena) -> None:
+        arena.on_close(vars(self).clear)
         self.up, self.uploaded = arena.event(), arena.event()
         self.begin, self.prepared, self.inferred, self.fused = (arena.event() for _ in range(4))
         self.down, self.done = arena.event(), arena.event(wait_asleep=True)
@@ -182,10 +183,11 @@ class TrtSlot:
         return self.maps(self.finish())
 
     def close(self) -> None:
-        """Drop graph and context."""
+        """Drop graph and context, and what was submitted."""
         if self._graph is not None:
             self._graph.close()
         self._graph = self._context = None
+        self._count = 0
 
 
 class TrtEngine:
@@ -201,45 +203,42 @@ class TrtEngine:
     def __init__(self, plan: Plan, model: Model, options: EngineOptions, graphs: bool = True) -> None:
         self.network = Network(plan, model, options.gpu_id)
         self.slots: Sequence[TrtSlot] = ()
-        made: list[TrtSlot] = []
         try:
             with self.network.arena.active("allocate the engine's buffers"):
-                for _ in range(max(options.slots, SLOTS)):
-                    made.append(TrtSlot(self.network, graphs))  # noqa: PERF401 - closed if the next fails
+                self.slots = [TrtSlot(self.network, graphs) for _ in range(max(options.slots, SLOTS))]
         except BaseException:
-            self._close(made)
+            self.close()
             raise
-        self.slots = made
         key, gpu = plan.key, self.network.gpu
         device = f"{gpu.name} ({gpu.architecture})"
         self.info = EngineInfo("tensorrt", key.precision, device, key.tensorrt, key=key.text)
         self._cache_dir = options.cache_dir
 
     def stages(self, labels: LabelSet, options: FusionOptions, allocate: Allocator) -> Stages[Any, Any]:
-        """Letterbox and fusion on the GPU; on the CPU where the kernels cannot be compiled, and ``info`` says why.
+        """Letterbox and fusion on the GPU; on the CPU where the kernels cannot be had, and ``info`` says why.
 
         Raises:
             EngineError: memory is short.
         """
         from drive_seg.engines import kernels
-        from drive_seg.engines.device_stages import DeviceStages
+        from drive_seg.engines.device_stages import DeviceStages, load_kernels
 
         image = self.network.tensors[0].shape
         try:
             cubin = kernels.cubin(self.network.gpu.capability, self._cache_dir)
+            functions = load_kernels(self.network.arena, cubin)
+        except EngineLost:
+            raise
         except EngineError as error:
             why = f"the CPU does letterbox and fusion: {error}"
             _log.warning("%s", why)
             self.info = replace(self.info, reason="; ".join(filter(None, (self.info.reason, why))))
             return HostStages(labels, (image[2], image[1]), options, allocate)
-        return DeviceStages(self.network, self.slots, labels, options, allocate, cubin)
+        return DeviceStages(self.network, self.slots, labels, options, allocate, functions)
 
     def close(self) -> None:
         """Let running batches end, then free everything; a second call does nothing."""
         slots, self.slots = self.slots, ()
-        self._close(slots)
-
-    def _close(self, slots: Sequence[TrtSlot]) -> None:
         if self.network.arena.closed:
             return
         try:

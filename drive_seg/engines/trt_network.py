@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,12 @@ class Network:
         self._runtime: Any = None
         self._engine: Any = None
         self._loose: Any = None
+        self.upload: Any = None
+        self.compute: Any = None
+        self.download: Any = None
         try:
             with self.arena.active("load the engine"):
-                self._runtime = self.trt.Runtime(self.logger)
+                self._runtime = self._new_runtime()
                 self._engine = self._runtime.deserialize_cuda_engine(plan.data)
                 if self._engine is None:
                     raise EngineError(f"TensorRT cannot load the plan of {plan.key.text}: {self.logger.reason()}")
@@ -71,6 +75,12 @@ class Network:
         """semantic, confidence, centers, offsets."""
         return self.tensors[1:]
 
+    def _new_runtime(self) -> Any:
+        try:
+            return self.trt.Runtime(self.logger)
+        except TypeError as error:  # what the binding makes of a null pointer
+            raise EngineError(f"TensorRT cannot make a runtime: {self.logger.reason()}") from error
+
     def _checked_tensors(self, plan: Plan) -> tuple[Tensor, ...]:
         names = self.model.outputs
         expected = {
@@ -80,21 +90,27 @@ class Network:
             names.centers: np.float32,
             names.offsets: np.float32,
         }
-        engine = self._engine
-        there = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        there = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         if set(there) != set(expected):
             raise EngineError(f"the plan of {plan.key.text} has tensors {sorted(there)}, expected {sorted(expected)}")
-        shaper = self.context()
         image = (self.max_batch, plan.key.height, plan.key.width, 3)
-        if not shaper.set_input_shape(self.model.input_name, image):
+        shapes = self._shapes(image, list(expected))
+        if shapes is None:
             raise EngineError(f"the plan of {plan.key.text} does not take {image}: {self.logger.reason()}")
         tensors = []
         for name, dtype in expected.items():
-            got = np.dtype(self.trt.nptype(engine.get_tensor_dtype(name)))
+            got = np.dtype(self.trt.nptype(self._engine.get_tensor_dtype(name)))
             if got != dtype:
                 raise EngineError(f"{name} of the plan of {plan.key.text} is {got}, expected {np.dtype(dtype)}")
-            tensors.append(Tensor(name, tuple(int(side) for side in shaper.get_tensor_shape(name)), got))
+            tensors.append(Tensor(name, shapes[name], got))
         return tuple(tensors)
+
+    def _shapes(self, image: tuple[int, ...], names: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
+        """Of the tensors ``names`` where the input has the shape ``image``; None where the plan does not take it."""
+        shaper = self.context()
+        if not shaper.set_input_shape(self.model.input_name, image):
+            return None
+        return {name: tuple(int(side) for side in shaper.get_tensor_shape(name)) for name in names}
 
     def context(self) -> Any:
         """An execution context; it has scratch memory of its own."""
@@ -117,11 +133,12 @@ class Network:
 
     def drain(self) -> None:
         """Wait until nothing of ours runs."""
-        for stream in (self.upload, self.compute, self.download):
-            stream.synchronize()
+        self.upload.synchronize()
+        self.compute.synchronize()
+        self.download.synchronize()
 
     def close(self) -> None:
-        """Drop context, engine, runtime, then the memory they worked on."""
+        """Drop context, engine, runtime and streams, then the memory they worked on."""
         if self.arena.closed:
             return
         try:
@@ -129,6 +146,7 @@ class Network:
                 self._loose = None
                 self._engine = None
                 self._runtime = None
+                self.upload = self.compute = self.download = None
         except EngineError as error:
             _log.warning("%s", error)
         self.arena.close()

@@ -20,6 +20,7 @@ from drive_seg.decode import decode_rgb
 from drive_seg.engines.driver import find_gpu
 from drive_seg.engines.planned import plan_for
 from drive_seg.engines.protocol import EngineOptions
+from drive_seg.engines.reference import yardstick
 from drive_seg.engines.trt import TrtEngine
 from drive_seg.errors import DriveSegError, EngineError, MissingDependency
 from drive_seg.frame import CameraImage, Frame
@@ -104,10 +105,12 @@ def measure(
         if "error" in results["cases"].get(case.name, {"error": ""}):
             try:
                 sized = replace(model, width=case.size[0], height=case.size[1])
-                reference = reference_of(sized, torch_python, file.parent)
+                reference = reference_of(sized, torch_python, options.cache_dir or file.parent)
                 results["cases"][case.name] = measure_case(case, sized, images, frames, options, torch, reference)
             except DriveSegError as error:  # one engine that cannot be had must not cost the others
                 results["cases"][case.name] = {"error": str(error)}
+            except Exception as error:  # noqa: BLE001 - nor must a bug of ours
+                results["cases"][case.name] = {"error": f"{type(error).__name__}: {error}"}
             _write(file, results)
     return results
 
@@ -161,7 +164,7 @@ def reference_of(model: Model, python: str, folder: Path) -> Path | None:
     """
     if any(importlib.util.find_spec(name) for name in ("onnxruntime", "openvino")):
         return None
-    path = folder / f"reference-{model.width}x{model.height}.npz"
+    path = folder / f"reference-{model.onnx[yardstick(model)].sha256[:12]}-{model.width}x{model.height}.npz"
     if not path.is_file():
         size = f"{model.width}x{model.height}"
         command = ["-m", "drive_seg.engines.reference", "--model", str(model.path), "--size", size, "--out", str(path)]
@@ -174,7 +177,11 @@ def reference_of(model: Model, python: str, folder: Path) -> Path | None:
 def shares(
     model: Model, case: Case, gpu_ms: dict[str, float], up_bytes: int, torch_figures: dict[str, Any]
 ) -> dict[str, Any]:
-    """How near to what the machine can do at best; empty where its peaks were not measured."""
+    """How near to what the machine can do at best, where its peaks were measured.
+
+    Args:
+        gpu_ms: by stage; empty where the CPU does letterbox and fusion, because events are read by the GPU's stages.
+    """
     graph = model.onnx["int8" if case.precision == "int8" else model.precisions[0]].path.read_bytes()
     work = count(graph, case.batch, case.size)
     found: dict[str, Any] = {
@@ -185,8 +192,9 @@ def shares(
         peaks = Peaks(**torch_figures["peaks"])
         least_ms = 1e3 * work.least_seconds(case.precision, peaks)
         found["roofline_ms"] = round(least_ms, 4)
-        found["roofline_share"] = round(least_ms / gpu_ms["gpu_inference"], 4)
-        found["pcie_share"] = round(up_bytes / peaks.h2d * 1e3 / gpu_ms["gpu_h2d"], 4)
+        if gpu_ms:
+            found["roofline_share"] = round(least_ms / gpu_ms["gpu_inference"], 4)
+            found["pcie_share"] = round(up_bytes / peaks.h2d * 1e3 / gpu_ms["gpu_h2d"], 4)
     return found
 
 

@@ -5,6 +5,8 @@ What the other columns of the table are compared with; letterbox and fusion are 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,15 +22,18 @@ class SampleEngine(FunctionEngine):
     def __init__(self, engine: TrtEngine) -> None:
         network = engine.network
         arena, image = network.arena, network.tensors[0]
+        contexts: list[Any] = []
+        arena.on_close(contexts.clear)
         with arena.active("set the sample up"):
-            context = network.context()
+            contexts.append(network.context())
             addresses = {tensor.name: arena.memory(tensor.nbytes) for tensor in network.tensors}
 
         def run(batch: NDArray[np.uint8]) -> RawOutputs:
             with arena.active("run the sample"):
-                arena.driver.memcpy_htod(addresses[image.name], np.ascontiguousarray(batch))
-                arena.driver.Context.synchronize()
-                network.enqueue(context, addresses, len(batch))
+                pageable = np.ascontiguousarray(batch)
+                arena.driver.memcpy_htod_async(addresses[image.name], pageable, network.compute)
+                network.compute.synchronize()
+                network.enqueue(contexts[0], addresses, len(batch))
                 network.compute.synchronize()
                 maps = []
                 for tensor in network.outputs:

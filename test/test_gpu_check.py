@@ -1,0 +1,96 @@
+"""``tools/gpu_check.sh`` without a GPU: where it puts what, with Pythons that only write down what they were asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "tools" / "gpu_check.sh"
+PYTHON = """#!/bin/bash
+echo "$*" >> "$ASKED"
+all=$*
+out=
+while [ $# -gt 0 ]; do
+    if [ "$1" = --out ]; then out=$2; fi
+    shift
+done
+case $out in
+    *.npz) echo arrays > "$out" ;;
+    ?*) echo "a case" >> "$out/tensorrt.json" ;;
+esac
+echo "said"
+if [[ -n ${BREAKS:-} && $all == *benchmark* ]]; then exit 1; fi
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A tree with nothing but the script and the models' sidecars."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
+    root = tmp_path / "root"
+    (root / "tools").mkdir(parents=True)
+    (root / "models").mkdir()
+    (root / "models" / "default.yaml").write_text("name: default\n")
+    shutil.copy(SCRIPT, root / "tools")
+    python = root / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    (root / "tmp").mkdir()
+    return root
+
+
+def check(root: Path, *arguments: str, out: str = "", **variables: str) -> str:
+    """Run it; what the Pythons were asked."""
+    asked = root / "asked"
+    asked.unlink(missing_ok=True)
+    paths = {"PYTHON": str(root / "python"), "ASKED": str(asked), "TMPDIR": str(root / "tmp")}
+    own = {"REFERENCE_PYTHON": "", "TORCH_PYTHON": "", "DRIVE_SEG_DATA": "", "OUT": out}
+    ended = subprocess.run(
+        [str(root / "tools" / "gpu_check.sh"), *arguments],
+        env={**os.environ, **own, **paths, **variables},
+        cwd=root.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert not ended.stderr
+    return asked.read_text()
+
+
+@pytest.mark.parametrize("out", ["", "results/here", "{}/absolute"])
+def test_results_go_where_they_are_wanted_and_arrays_do_not(out: str, root: Path, tmp_path: Path) -> None:
+    asked = check(root, out=out.format(tmp_path))
+    folder = root / (out.format(tmp_path) or "out/gpu")
+    assert {path.name for path in folder.iterdir()} == {"tests.log", "benchmark.log", "tensorrt.json"}
+    assert f"--out {folder}" in asked
+    assert "test/test_gpu.py test/test_kernels_gpu.py" in asked
+    arrays = list(root.parent.rglob("*.npz"))
+    assert sorted(path.name for path in arrays) == ["reference_default.npz", "reference_simulator.npz"]
+    assert all(path.is_relative_to(root / "tmp") for path in arrays)
+
+
+def test_parts_add_up_even_where_each_has_a_folder_of_its_own(root: Path, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    asked = check(root, "tests", "-k", "Parity", out=str(first))
+    assert "-k Parity test/test_gpu.py" in asked and "benchmark" not in asked
+    asked = check(root, "benchmark", out=str(second), SIZES="640x384", PRECISIONS="fp16")
+    assert "--sizes 640x384 --precisions fp16" in asked
+    assert "-m pytest" not in asked and "engines.reference" not in asked
+    check(root, "benchmark", out=str(third))
+    assert (third / "tensorrt.json").read_text() == "a case\n" * 2
+    assert (third / "tests.log").read_text() == "said\n" and (third / "benchmark.log").read_text() == "said\n" * 2
+    check(root, "tests")
+    assert (root / "out" / "gpu" / "tests.log").read_text() == "said\n" * 2
+    assert (root / "out" / "gpu" / "tensorrt.json").read_text() == "a case\n" * 2
+
+
+def test_what_was_measured_before_a_failure_is_kept(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="results in"):
+        check(root, out=str(tmp_path / "first"), BREAKS="1")
+    for folder in (tmp_path / "first", root / "out" / "gpu"):
+        assert {path.name for path in folder.iterdir()} == {"tests.log", "benchmark.log", "tensorrt.json"}
