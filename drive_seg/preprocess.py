@@ -12,8 +12,9 @@ from drive_seg.letterbox import Geometry
 
 __all__ = ["Geometry", "Preprocessor", "decode_compressed", "decode_rgb"]
 
-PADDING = 0
-"""Grey value around the content."""
+PADDING = 114
+"""Grey value around the content: one that pictures have inside, too, and that training pads with. Black bars, which no
+view of the training had, cost PQ .003."""
 
 
 class Preprocessor:

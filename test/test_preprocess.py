@@ -16,7 +16,7 @@ from drive_seg.encodings import ENCODINGS
 from drive_seg.errors import MalformedImage
 from drive_seg.frame import MAX_PIXELS, CameraImage, CompressedImage
 from drive_seg.letterbox import Geometry
-from drive_seg.preprocess import Preprocessor
+from drive_seg.preprocess import PADDING, Preprocessor
 
 NETWORK = (320, 192)
 GREY = ("mono8", "mono16")
@@ -127,7 +127,7 @@ def test_every_encoding_preprocesses_to_the_same_input(encoding: str, size: tupl
 
 @pytest.mark.parametrize("size", [(640, 360), (320, 192), (160, 120), (401, 603), (962, 542), (1300, 780), (4, 450)])
 def test_content_lies_where_the_geometry_says(size: tuple[int, int]):
-    """Each network pixel shows the scene at the place that the geometry maps it to, and black outside."""
+    """Each network pixel shows the scene at the place that the geometry maps it to, and grey outside."""
     rgb = scene(*size)
     out = np.full((NETWORK[1], NETWORK[0], 3), 99, np.uint8)
     geometry = Preprocessor(NETWORK)(CameraImage.from_rgb(rgb), out)
@@ -135,7 +135,7 @@ def test_content_lies_where_the_geometry_says(size: tuple[int, int]):
     x, y = geometry.x0, geometry.y0
     inside = np.zeros(out.shape[:2], bool)
     inside[y : y + geometry.content_height, x : x + geometry.content_width] = True
-    assert np.all(out[~inside] == 0)
+    assert np.all(out[~inside] == PADDING)
     seen = out[geometry.rows][:, geometry.columns].astype(int)
     steepest = max(int(np.abs(np.diff(rgb.astype(int), axis=axis)).max()) for axis in (0, 1))
     cell = max(1, round(size[0] / geometry.content_width), round(size[1] / geometry.content_height))

@@ -12,9 +12,7 @@ from drive_seg.network.bonnet import with_bonnet
 from drive_seg.network.codes import VOID
 from drive_seg.network.samples import Sample
 from drive_seg.network.weather import under_weather
-
-PAD_GREY = 114
-"""Value of pixels outside of the image, as the letterbox of inference draws them."""
+from drive_seg.preprocess import PADDING
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,12 @@ class Augmentation:
 
 
 def view(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:
-    """A random view of ``sample`` of ``how``'s size; where the image ends the view is grey and ``VOID``."""
+    """A random view of ``sample`` of ``how``'s size; beyond the image ``PADDING``, as in a letterbox, and ``VOID``."""
     if how.bonnet and rng.random() < how.bonnet:
         sample = with_bonnet(sample, rng)
     matrix = _placement(sample.image.shape[1], sample.image.shape[0], how, rng)
     size = (how.width, how.height)
-    image = cv2.warpAffine(
-        sample.image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(PAD_GREY, PAD_GREY, PAD_GREY)
-    )
+    image = cv2.warpAffine(sample.image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(PADDING, PADDING, PADDING))
     codes = cv2.warpAffine(sample.codes, matrix, size, flags=cv2.INTER_NEAREST, borderValue=VOID)
     instances = cv2.warpAffine(sample.instances, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
     return replace(

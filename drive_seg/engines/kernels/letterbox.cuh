@@ -3,6 +3,8 @@
 #pragma once
 #include "camera.cuh"
 
+constexpr uint32_t PADDING = 114 | 114 << 10 | 114 << 20;  // grey, as preprocess.PADDING
+
 __device__ inline float weight(const Tap& tap, int at) {
     return at == tap.first ? tap.w_first : at == tap.last ? tap.w_last : tap.w_between;
 }
@@ -50,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) letterbox(const Frame* fram
     for (int i = 0; i < 4; ++i) {
         const int column = x + i - f.x0, row = y - f.y0;
         const bool inside = column >= 0 && column < f.content_w && row >= 0 && row < f.content_h;
-        const uint32_t pixel = inside ? content_pixel(f, column, row) : 0;
+        const uint32_t pixel = inside ? content_pixel(f, column, row) : PADDING;
         const uint32_t rgb = channel_of(pixel, 0) | channel_of(pixel, 1) << 8 | channel_of(pixel, 2) << 16;
         words[0] = words[0] >> 24 | words[1] << 8;
         words[1] = words[1] >> 24 | words[2] << 8;
