@@ -35,6 +35,7 @@ from drive_seg.network.losses import (
 )
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet, RawMaps
 from drive_seg.network.paste import cut_out, paste
+from drive_seg.network.precision import calibration_images
 from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, sample_of_panoptic
 from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train import train
@@ -473,6 +474,14 @@ def test_lower_precisions_say_the_same(tmp_path: Path) -> None:
     assert (masks["int8"] == masks["fp32"]).mean() > 0.97
 
 
+def test_calibration_images_are_taken_from_all_of_a_folder(tmp_path: Path) -> None:
+    for number in range(47):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), np.full((64, 96, 3), 5 * number, np.uint8))
+    taken = [int(image[32, 48, 0]) // 5 for image in calibration_images([tmp_path], (96, 64))]
+    assert len(taken) == 24 and (taken[0], taken[-1]) == (0, 46)
+    assert set(np.diff(taken)) <= {1, 2}
+
+
 def test_int8_says_what_it_needs(tmp_path: Path) -> None:
     net = PanopticNet(TINY)
     with pytest.raises(ModelError, match="--calibration"):
@@ -582,4 +591,7 @@ def test_shipped_training_configurations_load(path: Path) -> None:
     assert config.steps == 7
     assert (set(config.sets) == {"sim"}) == (config.license == "Apache-2.0")
     assert set(config.taught) <= set(config.sets)
-    assert config.network == NetworkConfig()
+    # The last part of the shipped model, and what goes on from it, have its network; earlier parts and `simulator` one
+    # that grows into it.
+    grown = path.stem in ("driving_wide", "driving_gpu", "finetune")
+    assert config.network == (NetworkConfig() if grown else NetworkConfig(decoder=96, refine=False))

@@ -45,8 +45,15 @@ say 'near teaches for the last time'
 teach driving_near out/taught_last
 say 'paint'
 $python -m drive_seg train config/train/driving_paint.yaml --data "$data"
+if [ ! -f out/sim_frames_other/panoptic.npy ]; then
+    say 'rendering 3500 other frames of the simulator'
+    $python -m drive_seg.network.render out/sim_frames_other --drives 1750 --frames 2 --first-seed 50000 --size 960x544 \
+        --workers "$(nproc)"
+fi
+say 'wide'
+$python -m drive_seg train config/train/driving_wide.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving_paint/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_wide/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write

@@ -48,9 +48,9 @@ class NetworkConfig:
     channels: tuple[int, int, int, int, int] = (32, 64, 96, 160, 256)
     blocks: tuple[int, int, int] = (1, 2, 1)
     context: int = 256
-    decoder: int = 96
+    decoder: int = 128
     head: int = 64
-    refine: bool = False
+    refine: bool = True
     classes: int = 6
     things: tuple[int, ...] = (3, 4, 5)
 
