@@ -9,6 +9,7 @@ not counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,9 +56,8 @@ class OutlineCounts:
             unlabelled: some pixel of the truth may have no label.
         """
         truth, prediction = truth[rows], prediction[rows]
-        void = truth == UNLABELLED if unlabelled else None
-        known = None if void is None else _far_from(void, self.tolerance)
-        sides = _Side.of(truth, self.lane, void), _Side.of(prediction, self.lane)
+        known = _far_from(truth == UNLABELLED, self.tolerance) if unlabelled else None
+        sides = _Side.of(truth, self.lane, unlabelled), _Side.of(prediction, self.lane)
         true, predicted = sides if known is None else (side.where(known) for side in sides)
         for first in range(0, self.classes + 1, _BITS):
             block = range(first, min(first + _BITS, self.classes + 1))
@@ -73,7 +73,9 @@ class OutlineCounts:
         marked = right.dtype.type(0)
         if side.marking is not None and block[-1] == self.classes:
             marked = right.dtype.type(1 << (self.classes - block[0]))
-            self.pixels[-1, column] += np.count_nonzero(right & np.multiply(side.marking, marked))
+            bit: Any = int(marked)  # a scalar, which OpenCV's stubs do not know of
+            found = cv2.bitwise_and(right, bit, mask=side.marking.view(np.uint8))
+            self.pixels[-1, column] += cv2.countNonZero(found)
             self.pixels[-1, column + 1] += np.count_nonzero(side.marking)
         at, classes = side.within(block)
         hit = (right.reshape(-1)[at] & ~marked) != 0
@@ -116,12 +118,12 @@ class _Side:
     marking: NDArray[np.bool_] | None
 
     @classmethod
-    def of(cls, classes: NDArray[np.uint8], lane: int | None, void: NDArray[np.bool_] | None = None) -> _Side:
-        """Of uint8 (H, W) class ids. ``void``: bool (H, W), pixels beside which a class has no outline."""
-        if void is None:
+    def of(cls, classes: NDArray[np.uint8], lane: int | None, voids: bool = False) -> _Side:
+        """Of uint8 (H, W) class ids. ``voids``: some may be unlabelled, and beside those a class has no outline."""
+        if not voids:
             edges = cv2.morphologyEx(classes, cv2.MORPH_GRADIENT, _CROSS)
         else:  # as unlabelled is the highest id, only the highest neighbour must be looked for without it
-            labelled = np.where(void, np.uint8(0), classes)
+            _, labelled = cv2.threshold(classes, UNLABELLED - 1, 0, cv2.THRESH_TOZERO_INV)
             edges = cv2.subtract(cv2.dilate(labelled, _CROSS), cv2.erode(classes, _CROSS))
         at = places(np.asarray(edges, np.uint8))
         own = classes.reshape(-1)[at]
