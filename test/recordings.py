@@ -52,6 +52,7 @@ def write_bag(
     broken: int | None = None,
     others: tuple[str, ...] = (),
     packed: str = "none",
+    first: int = 0,
 ) -> Path:
     """A rosbag2 folder of the pictures; returns its storage file.
 
@@ -61,6 +62,7 @@ def write_bag(
         broken: this frame's data is one byte short.
         others: further image topics with the same content.
         packed: what zstd compresses: ``none``, ``file``, ``message``, or ``storage`` (the chunks of MCAP).
+        first: number of the first picture; those before it are missing.
     """
     from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
@@ -72,7 +74,7 @@ def write_bag(
     writer.set_compression(CompressionMode[packed.upper()], CompressionFormat.ZSTD)
     with writer:
         connections = [writer.add_connection(name, kind, typestore=store) for name in (topic, *others)]
-        for number in range(count):
+        for number in range(first, first + count):
             message = image_message(store, kind, number, cut=number == broken)
             for connection in connections:
                 writer.write(connection, stamp_of(number) + 5_000_000, store.serialize_cdr(message, kind))

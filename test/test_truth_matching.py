@@ -9,14 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from recordings import HEIGHT, WIDTH, picture, stamp_of, write_images
+from recordings import HEIGHT, WIDTH, picture, stamp_of, write_bag, write_images
 from tiny_model import network
 
 from drive_seg.engines import FunctionEngine
 from drive_seg.errors import SourceError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.labels import DRIVING
-from drive_seg.offline.evaluate import evaluate_predictions
+from drive_seg.offline.evaluate import evaluate_predictions, evaluate_source
 from drive_seg.offline.evaluation import Evaluation
 from drive_seg.offline.predictions import open_predictions
 from drive_seg.offline.rendering import open_render_sink
@@ -83,6 +83,19 @@ def test_predictions_of_a_bag_that_lacks_frames_find_their_own_truth(
     assert found.metrics["semantic"]["miou"] == found.metrics["panoptic"]["all"]["pq"] == 1.0
     assert found.metrics["frames"] == 3 and found.metrics["unmatched"] == {"predictions": 0, "truths": 5}
     assert [frame.frame for frame in found.frames] == [str(stamp_of(number)) for number in (3, 5, 6)]
+
+
+@pytest.mark.parametrize("knows", ["times", "numbers"])
+def test_images_of_a_cut_bag_find_their_own_truth(tmp_path: Path, pipeline: Pipeline, knows: str) -> None:
+    """Their running numbers are others than in the whole; they are asked only where the truth knows no times."""
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    truth = segment(range(8), tmp_path / "truth", pipeline)
+    if knows == "numbers":
+        (truth / "instances.jsonl").unlink()
+    cut = open_source(str(write_bag(tmp_path / "cut", 3, first=4)))
+    found = evaluate_source(cut, open_truth(str(truth), DRIVING), pipeline, "tiny").evaluation
+    assert found.metrics["frames"] == 3 and [frame.frame for frame in found.frames] == ["000000", "000001", "000002"]
+    assert (found.metrics["semantic"]["miou"] == 1.0) is (knows == "times")
 
 
 def test_predictions_of_a_folder_find_the_results_of_a_bag_and_the_other_way_round(

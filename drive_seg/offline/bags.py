@@ -241,5 +241,5 @@ def _entry(number: int, item: _Image) -> Frame | Unreadable:
             )
         except MalformedImage as error:
             return Unreadable(stem, error)
-    origin = Origin(stem, message.header.frame_id, item.recorded_ns)
+    origin = Origin(stem, message.header.frame_id, item.recorded_ns, numbered=True)
     return Frame(image, stamp_ns=stamp, received_ns=time.monotonic_ns(), token=origin)

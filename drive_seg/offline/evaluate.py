@@ -142,7 +142,9 @@ class Judge:
         if self._witness is not None:
             self._witness.look(result)
             prediction = replace(prediction, tracks={})
-        scored = self.see(origin_of(result.frame).stem, result.frame.stamp_ns, prediction, image)
+        origin = origin_of(result.frame)
+        by_stamp = origin.numbered and self.truth.timed
+        scored = self.see(origin.stem, result.frame.stamp_ns, prediction, image, by_stamp)
         if scored and self._witness is not None:
             self._witness.mark()
 
@@ -151,13 +153,18 @@ class Judge:
         self.tally.totals.tracking += self._scorer.trajectories.counts()
 
     def see(
-        self, stem: str, stamp_ns: int, prediction: Prediction, image: Callable[[], NDArray[np.uint8] | None]
+        self,
+        stem: str,
+        stamp_ns: int,
+        prediction: Prediction,
+        image: Callable[[], NDArray[np.uint8] | None],
+        by_stamp: bool = False,
     ) -> bool:
         """Score one frame; False where it has no truth. ``image`` is asked only where there is.
 
-        A frame without a stem is called by its stamp.
+        A frame without a stem is called by its stamp. ``by_stamp``: the stem is no name, the stamp finds the truth.
         """
-        truth = self.truth.find(stem, stamp_ns)
+        truth = self.truth.find("" if by_stamp else stem, stamp_ns)
         if truth is None:
             self.tally.unmatched_predictions += 1
             return False

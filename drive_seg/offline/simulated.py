@@ -43,6 +43,7 @@ class TruthfulSim:
     fps = 30.0
     instances = True
     tracks = lanes = True
+    timed = False  # frames are asked for by the names they were given
     label_map: str | None = None
 
     def __init__(self, frames: int, seed: int = 0, weather: str | None = None, size: tuple[int, int] = (1280, 720)):

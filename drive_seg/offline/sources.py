@@ -29,11 +29,13 @@ class Origin:
         stem: what its output files are called: the image's own name, or the frame number in six digits.
         frame_id: the coordinate frame of the header; empty outside bags.
         recorded_ns: when a bag recorded it; else the stamp.
+        numbered: the stem only counts the images of a bag; its stamp says which one it is, in a cut bag too.
     """
 
     stem: str
     frame_id: str = ""
     recorded_ns: int = 0
+    numbered: bool = False
 
 
 @dataclass(frozen=True)

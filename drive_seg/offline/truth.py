@@ -27,6 +27,7 @@ class TruthSource(Protocol):
         count: number of frames it has, None where that is unknown or endless.
         tracks: it says of some frames which objects are the same as in others.
         lanes: it has the lane boundaries of some frames.
+        timed: its stamps are times, by which the images of a bag are found rather than by their running numbers.
     """
 
     name: str
@@ -36,6 +37,7 @@ class TruthSource(Protocol):
     count: int | None
     tracks: bool
     lanes: bool
+    timed: bool
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """The truth of a frame, None where there is none. Frames are asked for in the order of their source.

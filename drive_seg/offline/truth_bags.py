@@ -43,6 +43,8 @@ class BagTruth:
         MissingDependency: rosbags is not installed.
     """
 
+    timed = True
+
     def __init__(
         self,
         path: Path,

@@ -72,6 +72,7 @@ class FolderTruth:
         stamps = {row.frame: row.stamp_ns for row in listed} | (lanes.stamps if lanes is not None else {})
         times = Counter(stamps.values())
         self._by_stamp = {stamp: frame for frame, stamp in stamps.items() if times[stamp] == 1 and frame in files}
+        self.timed = bool(self._by_stamp) and 0 not in times
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``."""
