@@ -45,6 +45,7 @@ def generate_launch_description():
     rviz = Node(
         package="rviz2",
         executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),  # of the node: the results in drive_seg.rviz have relative names
         arguments=["-d", PathJoinSubstitution([share, "config", "drive_seg.rviz"])],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )

@@ -439,7 +439,17 @@ class TestViews:
         view = yaml.safe_load((ROOT / "config" / "drive_seg.rviz").read_text())
         displays = view["Visualization Manager"]["Displays"]
         topics = {display["Topic"]["Value"] for display in displays}
-        assert {"/segmentation/overlay", "/segmentation/mask"} <= topics <= self.TOPICS
+        assert {"segmentation/overlay", "segmentation/mask"} <= topics
+        assert {name if name.startswith("/") else f"/{name}" for name in topics} <= self.TOPICS
+
+    @pytest.mark.usefixtures("launch_modules")
+    def test_rviz_looks_where_the_node_of_the_demo_publishes(self) -> None:
+        """Only the results follow the namespace; the camera of the demo has none."""
+        rviz = describe("demo.launch.py")[-1]
+        assert rviz.kwargs["executable"] == "rviz2" and rviz.kwargs["namespace"].args == ("namespace",)
+        view = yaml.safe_load((ROOT / "config" / "drive_seg.rviz").read_text())
+        names = [display["Topic"]["Value"] for display in view["Visualization Manager"]["Displays"]]
+        assert all(name.startswith("segmentation/") or name == "/camera/image_raw" for name in names)
 
     def test_foxglove_layout_shows_the_segmentation_topics(self) -> None:
         text = (ROOT / "config" / "foxglove_layout.json").read_text()
