@@ -1,8 +1,9 @@
 """Panoptic fusion: semantic map + centres + offsets -> panoptic ids and instances in native pixels.
 
 The grouping is that of Panoptic-DeepLab (Cheng et al., CVPR 2020, section 3.2), class by class: a thing pixel
-votes for the place its cell's offset points to and joins the nearest centre of its own class. A class that has
-pixels but no centre falls back to connected components, which score as the lowest centre there could be.
+votes for the place its cell's offset points to and joins the nearest centre of its own class. A connected component
+none of whose cells votes near a centre, as where its class has none, is a segment of its own and scores as the lowest
+centre there could be: a few wrong pixels far away would otherwise become part of an object and stretch its box to them.
 
 All sums run over *runs* (maximal horizontal stretches of one segment) with the number of native pixels each
 network pixel stands for as weight: areas and boxes are exact in native pixels without touching the native maps.
@@ -32,6 +33,9 @@ from drive_seg.places import places
 from drive_seg.preprocess import Geometry
 
 _NO_SEGMENT = 0
+NEAR_PX, NEAR_SHARE = 16.0, 0.5
+"""A vote is near a centre within so many network pixels, or where the object is large within so much of the offset's
+length: root of the sum of the squares."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class FusionOptions:
             * mean confidence of the segment's pixels) ** 0.75, 0..1: where it is 0.3, objects begin to be right.
         min_instance_area: instances with fewer native pixels become unlabelled.
         output_resolution: ``native`` (camera pixels) or ``network`` (network pixels without the letterbox bars).
-        center_threshold: peaks below it are no centres; a connected component without a centre scores as this heat.
+        center_threshold: peaks below it are no centres; a connected component far from any scores as this heat.
         max_centers: at most so many of the strongest peaks are used.
         confidence: whether results carry the confidence map.
         lanes: whether results carry the lane boundaries.
@@ -104,7 +108,7 @@ def group(
     middle_x: NDArray[np.float32],
     options: FusionOptions,
 ) -> Segments:
-    """Assign every needed (class, cell) to the nearest centre of that class.
+    """Assign every needed (class, cell) to the nearest centre of that class, or to its component where none is near.
 
     Args:
         needed: (T, h * w) cells in which a pixel of the class lies.
@@ -129,19 +133,30 @@ def group(
         if not cells.size:
             continue
         peaks = np.flatnonzero(peak_channel == channel)
+        near = np.zeros(cells.size, np.bool_)
         if peaks.size:
-            vote_y = middle_y[cells] + offset_y[cells]
-            vote_x = middle_x[cells] + offset_x[cells]
-            dy = vote_y[:, None] - middle_y[peak_cell[peaks]]
-            dx = vote_x[:, None] - middle_x[peak_cell[peaks]]
-            grid[channel, cells] = 1 + peaks[np.argmin(dy * dy + dx * dx, axis=1)]
-            continue
+            to_y, to_x = offset_y[cells], offset_x[cells]
+            dy = (middle_y[cells] + to_y)[:, None] - middle_y[peak_cell[peaks]]
+            dx = (middle_x[cells] + to_x)[:, None] - middle_x[peak_cell[peaks]]
+            away = dy * dy + dx * dx
+            nearest = np.argmin(away, axis=1)
+            grid[channel, cells] = 1 + peaks[nearest]
+            reach = np.float32(NEAR_PX**2) + np.float32(NEAR_SHARE**2) * (to_y * to_y + to_x * to_x)
+            near = away[np.arange(cells.size), nearest] <= reach
+            if near.all():
+                continue
         image = needed[channel].reshape(height, width).view(np.uint8)
         found, components = cv2.connectedComponents(image, connectivity=8, ltype=cv2.CV_32S)
-        grid[channel, cells] = components.reshape(-1)[cells] + (count - 1)
-        segment_channel.append(np.full(found - 1, channel, np.intp))
-        segment_heat.append(np.full(found - 1, options.center_threshold, np.float32))
-        count += found - 1
+        component = components.reshape(-1)[cells]
+        alone = np.ones(found, np.bool_)
+        alone[0] = False
+        alone[component[near]] = False
+        left = alone[component]
+        grid[channel, cells[left]] = (np.cumsum(alone) + (count - 1))[component[left]]
+        new = int(np.count_nonzero(alone))
+        segment_channel.append(np.full(new, channel, np.intp))
+        segment_heat.append(np.full(new, options.center_threshold, np.float32))
+        count += new
     return Segments(grid.reshape(-1), np.concatenate(segment_channel), np.concatenate(segment_heat))
 
 

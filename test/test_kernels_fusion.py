@@ -191,7 +191,8 @@ def test_too_much_is_reported_and_the_next_frame_is_right() -> None:
     options = FusionOptions(0.0, 0)
     for raw, flags in (
         (one_cell_per_pixel(lone, full), layout.TOO_MANY_SEGMENTS),
-        (one_cell_per_pixel(lone, full, heat=0.5), layout.TOO_MANY_CANDIDATES),
+        # Of all these peaks max_centers are taken, which leaves most components without one.
+        (one_cell_per_pixel(lone, full, heat=0.5), layout.TOO_MANY_CANDIDATES | layout.TOO_MANY_SEGMENTS),
     ):
         (answer,) = slot.run([image], raw, options, Order(3, 2, 50))
         assert answer.outcome.flags == flags
@@ -203,7 +204,7 @@ def test_too_much_is_reported_and_the_next_frame_is_right() -> None:
         check(answer.outcome, expected(image, good, 0, options, DRIVING, network))
 
 
-def test_offsets_that_are_no_numbers_join_the_first_centre_as_on_the_cpu() -> None:
+def test_offsets_that_are_no_numbers_do_what_they_do_on_the_cpu() -> None:
     raw = random_outputs(11, 12)
     raw.offsets[0, :, ::2] = np.nan
     raw.offsets[0, 0, :, ::3] = np.inf

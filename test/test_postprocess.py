@@ -83,27 +83,33 @@ def brute_force(
         pixels = sorted(p for p in content if semantic[p] == class_id)
         needed = sorted({(y // per_cell, x // per_cell) for y, x in pixels})
         peaks = [tuple(p) for p in np.argwhere(raw.centers[0, channel] >= options.center_threshold)]
+        closest: dict[tuple[int, int], int] = {}
+        near: set[tuple[int, int]] = set()
+        for cell in needed if peaks else []:
+            offset = [raw.offsets[0, axis][cell] for axis in (0, 1)]
+            vote = [np.float32(c * STRIDE + 1.5) + offset[axis] for axis, c in enumerate(cell)]
+            distance = [
+                (vote[0] - np.float32(y * STRIDE + 1.5)) ** 2 + (vote[1] - np.float32(x * STRIDE + 1.5)) ** 2
+                for y, x in peaks
+            ]
+            closest[cell] = int(np.argmin(distance))
+            if min(distance) <= 256 + (offset[0] ** 2 + offset[1] ** 2) / 4:
+                near.add(cell)
+        heat = [float(raw.centers[0, channel][p]) for p in peaks]
         cell_owner: dict[tuple[int, int], int] = {}
-        if peaks:
-            for cell in needed:
-                vote = [np.float32(c * STRIDE + 1.5) + raw.offsets[0, axis][cell] for axis, c in enumerate(cell)]
-                distance = [
-                    (vote[0] - np.float32(y * STRIDE + 1.5)) ** 2 + (vote[1] - np.float32(x * STRIDE + 1.5)) ** 2
-                    for y, x in peaks
-                ]
-                cell_owner[cell] = int(np.argmin(distance))
-            heat = [float(raw.centers[0, channel][p]) for p in peaks]
-        else:
-            heat = []
-            for cell in needed:
-                if cell in cell_owner:
-                    continue
-                stack = [cell]
-                while stack:
-                    y, x = stack.pop()
-                    if (y, x) in needed and (y, x) not in cell_owner:
-                        cell_owner[y, x] = len(heat)
-                        stack += [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        for cell in needed:
+            if cell in cell_owner:
+                continue
+            component, stack = set(), [cell]
+            while stack:
+                y, x = stack.pop()
+                if (y, x) in needed and (y, x) not in component:
+                    component.add((y, x))
+                    stack += [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+            if component & near:
+                cell_owner |= {member: closest[member] for member in component}
+            else:
+                cell_owner |= dict.fromkeys(component, len(heat))
                 heat.append(options.center_threshold)
         for y, x in pixels:
             owner[y, x] = (class_id, cell_owner[y // per_cell, x // per_cell])
@@ -193,6 +199,21 @@ def one_vehicle() -> RawOutputs:
     raw.offsets[:] = 0
     raw.centers[0, 0, 7, 3] = raw.centers[0, 0, 7, 10] = 0.8
     return raw
+
+
+def test_pixels_far_from_every_centre_do_not_stretch_an_object() -> None:
+    raw = one_vehicle()
+    raw.semantic[0, 20:40, 28:48] = 1
+    raw.centers[0, 0, 7, 10] = 0
+    raw.semantic[0, 28:32, 80:88] = 3  # 16 pixels that nobody voted for a vehicle with
+    geometry = Geometry.letterbox(NETWORK, NETWORK)
+    alone = FusionOptions(min_instance_area=0)
+    (vehicle, stray) = processor(alone)(frame(NETWORK), raw, 0, geometry).instances
+    assert (vehicle.box, vehicle.area) == (Box(8, 20, 20, 20), 400)
+    assert (stray.box, stray.area) == (Box(80, 28, 8, 4), 32) and stray.score == pytest.approx(0.3**0.75)
+    raw.offsets[0, 1, 7, 20:22] = -60  # behind a post, it points at the vehicle: a part of it
+    (vehicle,) = processor(alone)(frame(NETWORK), raw, 0, geometry).instances
+    assert (vehicle.box, vehicle.area) == (Box(8, 20, 80, 20), 432)
 
 
 def test_offsets_split_touching_vehicles() -> None:

@@ -102,8 +102,10 @@ struct Frame {
     Segment* segments;               // (SEGMENTS)
     float* peak_x;                   // (SEGMENTS)
     float* peak_y;                   // (SEGMENTS)
-    int32_t* grid;                   // (channels, cell_h, cell_w): segment, 0 none, -1 part of a component
+    int32_t* grid;                   // (channels, cell_h, cell_w): segment, 0 none, below 0 part of a component:
+                                     // -1, or -1 - the segment that is nearest and too far
     int32_t* parent;                 // (channels, cell_h, cell_w): union-find of the components
+    uint8_t* claimed;                // (channels, cell_h, cell_w): at roots, whether a cell is near a centre
     uint32_t* order;                 // (SEGMENTS) segments that are kept
     // Results.
     uint8_t* mask;            // (out_h, out_w)

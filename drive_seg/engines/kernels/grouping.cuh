@@ -1,7 +1,10 @@
 // Cells of thing classes -> segments (postprocess.group): each joins the nearest centre of its class by its offset, or,
-// where the class has no centre, its connected component.
+// where no cell of its connected component votes near a centre, that component.
 #pragma once
 #include "blocks.cuh"
+
+// A vote is near a centre if its distance squared is at most this, and this share of the offset's length squared.
+constexpr float NEAR_SQUARED = 16.0f * 16.0f, NEAR_SHARE_SQUARED = 0.5f * 0.5f;
 
 constexpr int NEAR = 256;  // candidates, and instances, that the block which sorts them holds in shared memory
 
@@ -87,6 +90,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) find_centers(const Frame* f
     if (at < cells * f.channels) {
         const int channel = at / cells;
         f.parent[at] = at;
+        f.claimed[at] = 0;
         f.grid[at] = is_needed(f, channel, at - channel * cells) ? -1 : 0;
         const float heat = __ldg(f.centers + at);
         if (heat >= f.center_threshold) {
@@ -124,8 +128,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) assign_cells(const Frame* f
     const int channel = at / cells, cell = at - channel * cells, row = cell / f.cell_w, column = cell - row * f.cell_w;
     const int begin = int(f.state->first_peak[channel]), end = int(f.state->first_peak[channel + 1]);
     if (begin < end) {
-        const float y = __fadd_rn(f.middle_y[row], __ldg(f.offsets + cell));
-        const float x = __fadd_rn(f.middle_x[column], __ldg(f.offsets + cells + cell));
+        const float to_y = __ldg(f.offsets + cell), to_x = __ldg(f.offsets + cells + cell);
+        const float y = __fadd_rn(f.middle_y[row], to_y), x = __fadd_rn(f.middle_x[column], to_x);
         int nearest = begin;
         float least = 0.0f;
         for (int peak = begin; peak < end; ++peak) {
@@ -136,8 +140,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) assign_cells(const Frame* f
                 least = distance;
             }
         }
-        f.grid[at] = nearest;
-        return;
+        const float length = __fadd_rn(__fmul_rn(to_y, to_y), __fmul_rn(to_x, to_x));
+        const bool near = least <= __fadd_rn(NEAR_SQUARED, __fmul_rn(NEAR_SHARE_SQUARED, length));
+        f.grid[at] = near ? nearest : -1 - nearest;
     }
     if (column > 0 && f.grid[at - 1] != 0) unite(f.parent, at, at - 1);
     if (row == 0) return;
@@ -147,14 +152,26 @@ extern "C" __global__ void __launch_bounds__(256, 2) assign_cells(const Frame* f
     }
 }
 
-// One thread per thing class and cell: the components become segments, behind those of the centres. In what order does
-// not matter, since instances are numbered by score and place.
+// One thread per thing class and cell: a cell that votes near a centre claims its whole component for the centres.
+extern "C" __global__ void __launch_bounds__(256, 2) claim_components(const Frame* frames) {
+    const Frame f = frames[blockIdx.z];
+    const int cells = f.cell_w * f.cell_h, at = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (at < cells * f.channels && f.grid[at] > 0) f.claimed[root_of(f.parent, at)] = 1;
+}
+
+// One thread per thing class and cell: cells of claimed components join their nearest centres, the other components
+// become segments, behind those of the centres. In what order does not matter, since instances are numbered by score
+// and place.
 extern "C" __global__ void __launch_bounds__(256, 2) number_components(const Frame* frames) {
     const Frame f = frames[blockIdx.z];
     const int cells = f.cell_w * f.cell_h, at = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (at >= cells * f.channels || f.grid[at] >= 0) return;
     const int root = root_of(f.parent, at);
     f.parent[at] = root;
+    if (f.claimed[root]) {
+        f.grid[at] = -1 - f.grid[at];
+        return;
+    }
     if (root != at) return;
     const uint32_t segment = atomicAdd(&f.state->segments, 1u);
     if (segment < SEGMENTS) {

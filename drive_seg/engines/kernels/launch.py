@@ -77,6 +77,7 @@ LETTERBOX = Kernel("letterbox", (32, 8, 1), lambda e: _image(*e.sizes.network, e
 FUSION = (
     Kernel("find_centers", (256, 1, 1), _cells),
     Kernel("assign_cells", (256, 1, 1), _cells),
+    Kernel("claim_components", (256, 1, 1), _cells),
     Kernel("number_components", (256, 1, 1), _cells),
     Kernel("measure", (256, 1, 1), _strips),
     Kernel("write_maps", (32, 8, 1), lambda e: _image(*e.out, e.batch, (32, 8, 1), 4)),

@@ -56,7 +56,7 @@ _ADDRESSES = (
     *("raw", "input", "taps_x", "taps_y", "semantic", "confidence", "centers", "offsets"),
     *("x_starts", "y_starts", "column_cell", "row_cell", "cell_columns", "cell_rows", "middle_x", "middle_y"),
     *("out_columns", "out_rows", "view_columns", "view_rows", "class_channel", "channel_class", "colors", "shades"),
-    *("state", "candidates", "segments", "peak_x", "peak_y", "grid", "parent", "order"),
+    *("state", "candidates", "segments", "peak_x", "peak_y", "grid", "parent", "claimed", "order"),
     *("mask", "panoptic", "out_confidence", "header", "instances", "overlay"),
 )
 _NUMBERS = (
@@ -145,6 +145,7 @@ def workspace(sizes: Sizes) -> Layout:
             "peak_y": SEGMENTS * 4,
             "grid": cells * 4,
             "parent": cells * 4,
+            "claimed": cells,
             "order": SEGMENTS * 4,
         }
     )
