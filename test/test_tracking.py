@@ -164,6 +164,16 @@ def test_a_part_that_breaks_off_does_not_take_the_number() -> None:
     assert tracker.update(sight(11, [whole])) == [1]
 
 
+def test_an_object_seen_in_two_parts_for_a_while_goes_on_under_its_own_number() -> None:
+    whole = (100, 300, 100, 60)
+    tracker = Tracker()
+    assert follow(still(60, (whole,)), tracker) == [[1]] * 60
+    grown = [min(t, 10) for t in range(23)]
+    parts: list[Sequence[Row]] = [((100, 300, 65 - t, 60), (150 - t, 300, 50 + t, 60)) for t in grown]
+    assert follow(parts, tracker, 60) == [[1, 2]] * 23
+    assert follow(still(5, (whole,)), tracker, 83) == [[1]] * 5, "the other part is more like the whole"
+
+
 def test_time_that_runs_back_a_long_gap_and_another_size_begin_anew() -> None:
     box = still(1)[0]
     for changed in (sight(3, box), sight(9 + 61, box), sight(10, box, size=(640, 360))):
