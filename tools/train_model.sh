@@ -52,8 +52,15 @@ if [ ! -f out/sim_frames_other/panoptic.npy ]; then
 fi
 say 'wide'
 $python -m drive_seg train config/train/driving_wide.yaml --data "$data"
+if [ ! -f out/sim_frames_more/panoptic.npy ]; then
+    say 'rendering 4500 more frames of the simulator'
+    $python -m drive_seg.network.render out/sim_frames_more --drives 4500 --frames 1 --first-seed 80000 --size 960x544 \
+        --workers "$(nproc)"
+fi
+say 'more'
+$python -m drive_seg train config/train/driving_more.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving_wide/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_more/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write
