@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -21,7 +22,9 @@ EXPORT_EXAMPLES = """[bold]Examples[/bold]
 drive_seg export out/train/driving/checkpoint.pt --name mine -o models
 
 drive_seg export out/train/driving/checkpoint.pt --name mine --precision fp16 --precision int8 \\
-    --calibration FOLDER --calibration sim"""
+    --calibration FOLDER --calibration sim
+
+drive_seg export out/train/driving/checkpoint.pt --name mine --adjust vehicle=0.4 --adjust-centers vehicle=-0.4"""
 
 INSTALL = "pip install 'drive_seg[train]'"
 
@@ -77,6 +80,16 @@ def export(
             help="Images that int8 takes its scales from, or the simulator; may be repeated.",
         ),
     ] = None,
+    adjust: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--adjust", metavar="CLASS=LOGITS", help="Say a class more readily (0.4) or less; may be repeated."
+        ),
+    ] = None,
+    adjust_centers: Annotated[
+        Optional[list[str]],
+        typer.Option("--adjust-centers", metavar="CLASS=LOGITS", help="The same of its objects; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -90,10 +103,33 @@ def export(
         raise typer.BadParameter(f"--precision must be one of {', '.join(PRECISIONS)}, got {', '.join(unknown)}")
     from drive_seg.commands.terminal import report
 
+    logits = [_logits("--adjust", adjust), _logits("--adjust-centers", adjust_centers)]
     try:
+        from drive_seg.network.adjustment import LogitAdjustment
         from drive_seg.network.export import export_onnx
     except ImportError as error:
         raise MissingDependency("torch", "export", INSTALL) from error
-    chosen = tuple(precision or ("fp32",))
-    sidecar = export_onnx(checkpoint, out, name, size=(width, height), precisions=chosen, calibration=calibration or ())
+    sidecar = export_onnx(
+        checkpoint,
+        out,
+        name,
+        size=(width, height),
+        precisions=tuple(precision or ("fp32",)),
+        calibration=calibration or (),
+        adjustment=LogitAdjustment(*logits) if any(logits) else None,
+    )
     report(as_json, {"model": str(sidecar)}, f"model {sidecar}; try it with: drive_seg demo --model {sidecar}")
+
+
+def _logits(option: str, given: Sequence[str] | None) -> dict[str, float]:
+    """``NAME=NUMBER`` of a repeated option."""
+    logits = {}
+    for one in given or ():
+        name, _, number = one.partition("=")
+        try:
+            logits[name] = float(number)
+        except ValueError:
+            raise typer.BadParameter(f"{option} takes CLASS=LOGITS as vehicle=0.4, got '{one}'") from None
+        if not abs(logits[name]) <= 10:
+            raise typer.BadParameter(f"{option} takes logits between -10 and 10, got '{one}'")
+    return logits

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
+from drive_seg.network.adjustment import LogitAdjustment
 from drive_seg.network.checkpoint import load_checkpoint
 from drive_seg.network.deploy import INPUT_NAME, OUTPUT_NAMES, DeployedNet
 from drive_seg.network.graph import fold_padding
@@ -34,6 +35,7 @@ class ModelCard:
     training_data: str = "none: random weights, for tests of speed and plumbing only"
     license: str = "Apache-2.0"
     metrics: dict[str, Any] = field(default_factory=dict)
+    logit_adjustment: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def export_onnx(
@@ -44,6 +46,7 @@ def export_onnx(
     size: tuple[int, int] = DEFAULT_SIZE,
     precisions: Sequence[str] = ("fp32",),
     calibration: Sequence[str | Path] = (),
+    adjustment: LogitAdjustment | None = None,
 ) -> Path:
     """Write ``out_dir/name.onnx`` (opset 17, dynamic N, H, W) and its sidecar ``out_dir/name.yaml``.
 
@@ -56,6 +59,7 @@ def export_onnx(
         size: width and height the sidecar proposes.
         precisions: ``fp32`` (always written), ``fp16``, ``int8``.
         calibration: what the scales of int8 are taken from: folders of images, or ``sim`` for the simulator.
+        adjustment: logits to add to the heads; the sidecar states them.
 
     Returns:
         Path of the sidecar.
@@ -70,6 +74,9 @@ def export_onnx(
     net.load_state_dict(found.average)
     sidecar = out_dir / f"{name}.yaml"
     card = card or ModelCard(found.terms.training_data, found.terms.license)
+    if adjustment is not None:
+        adjustment.add_to(net)
+        card = replace(card, logit_adjustment=adjustment.document())
     return write_model(net, sidecar, card, DRIVING, size, precisions, calibration)
 
 
@@ -157,6 +164,7 @@ def _document(
         "labels": [
             {"id": label.id, "name": label.name, "thing": label.thing, "color": list(label.color)} for label in labels
         ],
+        **({"logit_adjustment": card.logit_adjustment} if card.logit_adjustment else {}),
         "metrics": card.metrics,
         "training_data": card.training_data,
         "license": card.license,

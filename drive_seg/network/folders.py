@@ -123,15 +123,16 @@ def _class_ids(truth: Truth) -> NDArray[np.uint8]:
 
 def _with_instances(image: NDArray[np.uint8], truth: Truth, table: NDArray[np.uint8]) -> Sample:
     """Objects whose class is one of our things are instances; crowds and objects of an uncertain class are unknown."""
-    values, rows = np.unique(truth.map, return_inverse=True)
-    codes = table[_class_ids(truth)[values]]
-    instance = np.zeros(values.size, np.uint16)
+    code_of_value = np.zeros(1 << 16, np.uint8)
+    instance_of_value = np.zeros(1 << 16, np.uint16)
+    values = np.flatnonzero(np.bincount(truth.map.reshape(-1)))
+    code_of_value[values] = table[_class_ids(truth)[values]]
     classes = [0]
-    for row, value in enumerate(values.tolist()):
-        if codes[row] in _THING_IDS and value not in truth.crowds:
-            instance[row] = len(classes)
-            classes.append(int(codes[row]))
-        elif is_thing(int(codes[row])):
-            instance[row] = UNKNOWN_INSTANCE
-    rows = rows.reshape(truth.map.shape)
-    return Sample(image, codes[rows], instance[rows], np.array(classes, np.uint8))
+    for value in values.tolist():
+        code = int(code_of_value[value])
+        if code in _THING_IDS and value not in truth.crowds:
+            instance_of_value[value] = len(classes)
+            classes.append(code)
+        elif is_thing(code):
+            instance_of_value[value] = UNKNOWN_INSTANCE
+    return Sample(image, code_of_value[truth.map], instance_of_value[truth.map], np.array(classes, np.uint8))

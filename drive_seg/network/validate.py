@@ -61,12 +61,19 @@ def folder_camera(folder: Path) -> tuple[int, int]:
 
 def validate_folder(pipeline: Pipeline, folder: Path, skip: int = 0) -> dict[str, Any]:
     """IoU on a labelled folder whose people include riders: pedestrian and cyclist count as one class."""
+    return validate_labelled(pipeline, labelled_folder(folder, skip))
+
+
+def validate_labelled(
+    pipeline: Pipeline, frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+) -> dict[str, Any]:
+    """The same of images (RGB) with their labels."""
     confusion = Confusion(len(pipeline.labels))
-    frames = 0
-    for image, label in labelled_folder(folder, skip):
+    count = 0
+    for image, label in frames:
         confusion.add_masks(label, pipeline(image).mask)
-        frames += 1
-    return {"frames": frames, **_engine(pipeline), "iou": _joint_ious(confusion, pipeline.labels)}
+        count += 1
+    return {"frames": count, **_engine(pipeline), "iou": _joint_ious(confusion, pipeline.labels)}
 
 
 def _engine(pipeline: Pipeline) -> dict[str, str]:
@@ -91,17 +98,28 @@ def _joint_ious(confusion: Confusion, labels: LabelSet) -> dict[str, float]:
 
 def validate_simulator(pipeline: Pipeline, drives: Iterable[int], width: int, height: int) -> dict[str, Any]:
     """IoU and PQ on one frame of every drive of the simulator given by its seed."""
+    return validate_shots(pipeline, drive_shots(drives, width, height))
+
+
+def drive_shots(
+    drives: Iterable[int], width: int, height: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16]]]:
+    """Image (RGB) and panoptic truth of one frame of every drive."""
+    for seed in drives:
+        shot = Simulator(seed, width, height).frame(HELD_OUT_FRAME)
+        yield shot.image, shot.panoptic
+
+
+def validate_shots(pipeline: Pipeline, shots: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint16]]]) -> dict[str, Any]:
+    """IoU and PQ on images (RGB) with their panoptic truth, in the pipeline's own labels."""
     labels = pipeline.labels
     confusion = Confusion(len(labels))
     counts = MatchCounts(len(labels))
     same = LabelMap.identity(labels)
     frames = 0
-    for seed in drives:
-        shot = Simulator(seed, width, height).frame(HELD_OUT_FRAME)
-        result = pipeline(shot.image)
-        found = overlaps(
-            Runs.of(shot.panoptic, result.panoptic), labels.is_thing, same.truth_table, same.predicted_table
-        )
+    for image, panoptic in shots:
+        runs = Runs.of(panoptic, pipeline(image).panoptic)
+        found = overlaps(runs, labels.is_thing, same.truth_table, same.predicted_table)
         confusion.add(found)
         counts.add(found)
         frames += 1
