@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from checkpoints import write_checkpoint
 from drive_seg import Pipeline
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
+from drive_seg.network import teach as teach_module
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.bonnet import with_bonnet
 from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
@@ -32,7 +34,7 @@ from drive_seg.network.start import settle, start_from
 from drive_seg.network.taught import Taught
 from drive_seg.network.teach import Teacher, decide, teach
 from drive_seg.network.train import train
-from drive_seg.network.train_config import TrainConfig
+from drive_seg.network.train_config import TrainConfig, load_train_config
 from drive_seg.network.weather import under_weather
 
 TINY = NetworkConfig(encoder="plain", channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), context=16, decoder=16, head=16)
@@ -100,6 +102,35 @@ def test_a_real_model_teaches_markings_it_sees_and_mirrors_nothing(tmp_path: Pat
     sure = np.isin(decided, (1, 2))
     assert sure.sum() > 0.7 * np.isin(truth, (1, 2)).sum()
     assert (decided[sure] == truth[sure]).mean() > 0.97
+
+
+def test_a_folder_of_a_configuration_is_taught_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    render(tmp_path / "sim", 1, 1, 640, 384, first_seed=5)
+    panoptic = np.load(tmp_path / "sim" / "panoptic.npy")[0]
+    for folder, name, pixels in (
+        ("leftImg8bit/train/ulm", "ulm_000001_leftImg8bit.png", np.load(tmp_path / "sim" / "images.npy")[0][..., ::-1]),
+        ("gtFine/train/ulm", "ulm_000001_gtFine_instanceIds.png", np.where(np.isin(panoptic, (1, 2)), 7, 11)),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / name), pixels.astype(np.uint8 if pixels.ndim == 3 else np.uint16))
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "folders: {city: {images: leftImg8bit/train, truth: gtFine/train, format: cityscapes}}\nsets: {city: 1}\n"
+    )
+    given = ["--set", "city", "--config", str(config), "--data", str(tmp_path), "-o", str(tmp_path / "taught")]
+    monkeypatch.setattr(sys, "argv", ["teach", *given])
+    teach_module.main()
+    taught = open_sets(
+        TrainConfig(
+            sets={"city": 1.0},
+            folders=load_train_config(config).folders,
+            taught={"city": str(tmp_path / "taught/city")},
+            data_root=tmp_path,
+        )
+    )["city"][0]
+    sure = np.isin(taught.codes, (1, 2))
+    assert sure.sum() > 0.7 * np.isin(panoptic, (1, 2)).sum()
+    assert (taught.codes[sure] == panoptic[sure]).mean() > 0.97
 
 
 def test_taught_codes_take_the_place_of_the_sets_own(tmp_path: Path) -> None:

@@ -59,8 +59,19 @@ if [ ! -f out/sim_frames_more/panoptic.npy ]; then
 fi
 say 'more'
 $python -m drive_seg train config/train/driving_more.yaml --data "$data"
+if [ ! -f out/sim_frames_city/panoptic.npy ]; then
+    say 'rendering 6000 more frames of the simulator'
+    $python -m drive_seg.network.render out/sim_frames_city --drives 6000 --frames 1 --first-seed 90000 --size 960x544 \
+        --workers "$(nproc)"
+fi
+say 'more teaches the markings of Cityscapes'
+$python -m drive_seg export out/train/driving_more/checkpoint.pt --name teacher -o out/train/driving_more
+$python -m drive_seg.network.teach --model out/train/driving_more/teacher.yaml --set cityscapes \
+    --config config/train/driving_city.yaml --data "$data" -o out/taught_city
+say 'city'
+$python -m drive_seg train config/train/driving_city.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving_more/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_city/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.model import load_model
 from drive_seg.network.codes import SETS, VOID
 from drive_seg.network.datasets import load_set
+from drive_seg.network.folders import FolderConfig
 from drive_seg.network.samples import SampleSet
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
@@ -127,13 +128,21 @@ def main() -> None:
     parser.add_argument("--model", default="default", help="name of a shipped model or path of a sidecar")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--set", dest="sets", action="append", required=True, help="set by name; may be repeated")
+    parser.add_argument(
+        "--config", type=Path, help="training configuration in whose `folders:` a set may be; needs torch"
+    )
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("-o", "--out", type=Path, default=Path("out/taught"))
     arguments = parser.parse_args()
+    folders: Mapping[str, FolderConfig] = {}
+    if arguments.config is not None:
+        from drive_seg.network.train_config import load_train_config
+
+        folders = load_train_config(arguments.config).folders
     teacher = Teacher(arguments.model, arguments.backend)
     try:
         for name in arguments.sets:
-            samples = load_set(name, arguments.data)
+            samples = load_set(name, arguments.data, folders)
             decided = teach(teacher, samples, arguments.out / name)
             sys.stderr.write(f"{name}: {len(samples)} images, {decided} pixels decided\n")
     finally:
