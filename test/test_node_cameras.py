@@ -18,10 +18,13 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 from peer import Peer, by_second, node_command, pixels_of
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
 
 from drive_seg.labels import DRIVING
+from drive_seg.ros.calibration import camera_info_for
+from drive_seg.ros.lanes import rays
 
 SIDES = {"left": "/left/image_raw", "right": "/right/image_raw"}
 
@@ -202,6 +205,38 @@ def test_calibration_comes_with_every_mask_at_its_size(
         assert info.p[3] == pytest.approx(-70 * scale)
         assert info.distortion_model == sent.distortion_model
         assert (list(info.d), list(info.r)) == (list(sent.d), list(sent.r))
+
+
+def shown_at(info: CameraInfo, matrix: np.ndarray, point: tuple[float, float, float]) -> np.ndarray:
+    """Where the image of a calibration shows a point, by the definitions of CameraInfo.msg."""
+    x, y, z = matrix.reshape(3, -1) @ np.append(point, 1.0)[: matrix.size // 3]
+    pixel = np.array([x / z - info.roi.x_offset, y / z - info.roi.y_offset])
+    return pixel / (max(1, info.binning_x), max(1, info.binning_y))
+
+
+@pytest.mark.parametrize("binning", [0, 2])
+@pytest.mark.parametrize("roi", [None, RegionOfInterest(x_offset=320, y_offset=120, width=640, height=480)])
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_a_window_of_the_sensor_and_binned_pixels_are_not_reckoned_twice(
+    binning: int, roi: RegionOfInterest | None, scale: float
+) -> None:
+    info = CameraInfo(width=1280, height=960, binning_x=binning, binning_y=binning, roi=roi or RegionOfInterest())
+    info.k = [900.0, 0.0, 630.0, 0.0, 910.0, 470.0, 0.0, 0.0, 1.0]
+    info.p = [900.0, 0.0, 630.0, -70.0, 0.0, 910.0, 470.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    width, height = ((640, 480) if roi else (1280, 960)) if not binning else ((320, 240) if roi else (640, 480))
+    size = round(width * scale), round(height * scale)
+    out = camera_info_for(info, Header(frame_id="front"), size)
+    assert out.header.frame_id == "front"
+    if scale == 1.0:
+        out.header = info.header
+        assert out == info, "the camera's own"
+    for point in ((0.3, -0.2, 2.0), (-0.1, 0.4, 5.0)):
+        for before, after in ((info.k, out.k), (info.p, out.p)):
+            np.testing.assert_allclose(shown_at(out, after, point), scale * shown_at(info, before, point))
+    through = rays(info, (width, height))
+    assert through is not None
+    pixel = np.float32([shown_at(info, info.k, (0.3, -0.2, 2.0))])
+    np.testing.assert_allclose(through(pixel), [[0.15, -0.1]], atol=1e-4)
 
 
 def resident_mb(peer: Peer) -> float:

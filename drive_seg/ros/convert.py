@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import array
-import copy
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
 
@@ -112,24 +111,3 @@ def label_info(labels: LabelSet, threshold: float, header: Header) -> LabelInfo:
     """Every class by id and name, and the score below which instances are left out."""
     classes = [VisionClass(class_id=label.id, class_name=label.name) for label in labels]
     return LabelInfo(header=header, class_map=classes, threshold=threshold)
-
-
-def camera_info_for(info: CameraInfo, header: Header, size: tuple[int, int]) -> CameraInfo:
-    """The camera's calibration for a map of ``size`` = (width, height), under the frame's header.
-
-    A map in network pixels is the whole image at another scale: K and P scale with it as in image_proc's resize.
-    """
-    out = copy.copy(info)
-    out.header = header
-    if not info.width or not info.height or size == (info.width, info.height):
-        return out
-    scale_x, scale_y = size[0] / info.width, size[1] / info.height
-    out.width, out.height = size
-    out.k = _scaled(info.k, (scale_x, scale_y, 1.0), 3)
-    out.p = _scaled(info.p, (scale_x, scale_y, 1.0), 4)
-    return out
-
-
-def _scaled(values: Sequence[float], rows: tuple[float, float, float], columns: int) -> NDArray[np.float64]:
-    matrix = np.asarray(values, np.float64).reshape(3, columns) * np.asarray(rows)[:, None]
-    return matrix.reshape(-1)

@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 
 from drive_seg.frame import Lane, PanopticResult
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, Rays, from_records, parse_records, to_records
+from drive_seg.ros.calibration import camera_matrix, image_size
 
 _PINHOLE = ("", "plumb_bob", "rational_polynomial")
 
@@ -48,8 +49,10 @@ def lanes_of(message: PointCloud2) -> tuple[Lane, ...]:
 def rays(info: CameraInfo, size: tuple[int, int]) -> Rays | None:
     """Pixels to the plane one metre in front of the camera; None where the calibration does not fit ``size`` =
     (width, height), is empty or has lenses that are neither pinhole nor fisheye (equidistant)."""
-    matrix = np.asarray(info.k, np.float64).reshape(3, 3)
-    if (info.width, info.height) != size or not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
+    if not info.width or not info.height or image_size(info) != size:
+        return None
+    matrix = camera_matrix(info, size)
+    if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
         return None
     lens = np.asarray(info.d, np.float64)
     model = info.distortion_model

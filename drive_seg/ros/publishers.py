@@ -22,7 +22,8 @@ from drive_seg.frame import CameraImage, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
 from drive_seg.overlay import draw_overlay
 from drive_seg.preprocess import decode_rgb
-from drive_seg.ros.convert import ENCODING_OF, ImageBuffer, camera_info_for, detections, label_info
+from drive_seg.ros.calibration import camera_info_for
+from drive_seg.ros.convert import ENCODING_OF, ImageBuffer, detections, label_info
 from drive_seg.ros.lanes import lane_cloud
 from drive_seg.ros.qos import LATCHED, overrides, profile
 from drive_seg.telemetry import STAGES
