@@ -114,6 +114,7 @@ class Pipeline:
             engine.close()
             raise
         self._track: Tracking | None = None
+        self._tracked: Tracking | None = None
         self.tracking = tracking
 
     @property
@@ -127,21 +128,24 @@ class Pipeline:
 
     @property
     def tracking(self) -> TrackingOptions | None:
-        """How instances of the frames submitted from now on are followed; another value begins with no tracks."""
+        """How instances of the frames submitted from now on are followed; another value begins with no tracks, and with
+        numbers that were not used before."""
         return None if self._track is None else self._track.options
 
     @tracking.setter
     def tracking(self, options: TrackingOptions | None) -> None:
         if options != self.tracking:
-            self._track = None if options is None else Tracking(options)
+            self._tracked = self._track or self._tracked
+            self._track = None if options is None else Tracking(options, self._tracked)
 
     def forget_tracks(self) -> None:
         """Another recording begins: nothing that was seen before goes on in it."""
         self._track = None if self._track is None else Tracking(self._track.options)
+        self._tracked = None
 
     def continue_tracks(self, other: Pipeline) -> None:
         """Go on with the tracks of a pipeline that this one takes the place of."""
-        self._track = other._track
+        self._track, self._tracked = other._track, other._tracked
 
     def submit(self, frames: Sequence[Frame]) -> Pending:
         """Preprocess a batch into a free slot and start the engine on it.

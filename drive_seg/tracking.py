@@ -172,12 +172,15 @@ class Tracker:
 
     It begins anew, with numbers that were not used before, where time runs backwards (a bag that loops), where two
     frames are further apart than ``max_age_s``, and where the image changes its size.
+
+    Args:
+        first: the first number it gives.
     """
 
-    def __init__(self, options: TrackingOptions = TrackingOptions()) -> None:
+    def __init__(self, options: TrackingOptions = TrackingOptions(), first: int = 1) -> None:
         self._solve = _assignment()
         self.options = options
-        self._next = 1
+        self._next = first
         self._last: tuple[int, tuple[int, int]] | None = None
         self._tracks = self._none()
 
@@ -185,6 +188,11 @@ class Tracker:
     def known(self) -> int:
         """How many tracks there are, seen and lost."""
         return len(self._tracks)
+
+    @property
+    def next(self) -> int:
+        """The number that the next new object gets."""
+        return self._next
 
     @staticmethod
     def _none() -> _Tracks:
@@ -263,11 +271,17 @@ class Tracker:
 
 
 class Tracking:
-    """A tracker for every camera; gives results their tracks."""
+    """A tracker for every camera; gives results their tracks.
 
-    def __init__(self, options: TrackingOptions) -> None:
+    Args:
+        former: what gave tracks before; none of its numbers is given again.
+    """
+
+    def __init__(self, options: TrackingOptions, former: Tracking | None = None) -> None:
         self.options = options
         self._trackers: dict[str, Tracker] = {}
+        if former is not None:
+            self._trackers = {camera: Tracker(options, one.next) for camera, one in former._trackers.items()}
         _assignment()
 
     def __call__(self, result: PanopticResult) -> PanopticResult:

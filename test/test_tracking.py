@@ -321,6 +321,25 @@ def test_tracking_can_be_turned_off_and_on_and_begins_anew() -> None:
         assert vehicles(pipeline(frame_of(3))) == [None]
 
 
+def test_no_setting_gives_a_number_twice() -> None:
+    with (
+        Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING, tracking=TrackingOptions()) as pipeline,
+        Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as better,
+    ):
+        assert vehicles(pipeline(frame_of(0))) == [1]
+        pipeline.tracking = TrackingOptions(3.0)
+        assert vehicles(pipeline(frame_of(1))) == [2]
+        assert vehicles(pipeline(frame_of(1, "rear"))) == [1], "cameras count for themselves"
+        pipeline.tracking = None
+        pipeline.tracking = None
+        better.continue_tracks(pipeline)
+        for one in (pipeline, better):
+            one.tracking = TrackingOptions()
+            assert vehicles(one(frame_of(2))) == [3]
+        pipeline.forget_tracks()
+        assert vehicles(pipeline(frame_of(3))) == [1], "another recording"
+
+
 def test_a_pipeline_that_takes_anothers_place_goes_on_with_its_tracks() -> None:
     with (
         Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING, tracking=TrackingOptions()) as former,
