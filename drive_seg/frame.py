@@ -107,7 +107,7 @@ class Frame:
     Attributes:
         image: the pixels, still in the camera's encoding.
         camera: the camera's name.
-        stamp_ns: acquisition time of the header, nanoseconds; carried, never replaced.
+        stamp_ns: acquisition time of the header, nanoseconds; ``received_ns`` where a live camera gives none.
         received_ns: ``time.monotonic_ns()`` when we got it; durations are counted from here.
         transport_ms: receive minus stamp on the node's clock, or None where the clocks do not compare.
         queue_ms: how long it waited for the worker, once it was picked up.

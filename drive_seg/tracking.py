@@ -212,7 +212,7 @@ class Tracker:
         self._next += len(born)
         tracks = tracks + born
         numbers: list[int] = tracks.numbers[given].tolist()
-        self._tracks = _newest(tracks)
+        self._tracks = _newest(tracks, given)
         return numbers
 
     def _advance(self, sighting: Sighting) -> _Tracks:
@@ -295,14 +295,15 @@ class Tracking:
         return dataclasses.replace(result, instances=tracked)
 
 
-def _newest(tracks: _Tracks) -> _Tracks:
-    """The tracks without those lost longest, where they are too many; those of the newest frame all stay."""
+def _newest(tracks: _Tracks, shown: NDArray[np.intp]) -> _Tracks:
+    """The tracks without those lost longest, where they are too many; those that the newest frame showed all stay."""
     if len(tracks) <= MAX_TRACKS:
         return tracks
-    unseen = tracks.seen_ns.max() - tracks.seen_ns
+    seen = tracks.seen_ns.copy()
+    seen[shown] = np.iinfo(np.int64).max  # stamps may stand still: they alone do not tell what it showed
     kept = np.zeros(len(tracks), np.bool_)
-    kept[np.argsort(unseen, kind="stable")[:MAX_TRACKS]] = True
-    return tracks.where(kept | (unseen == 0))
+    kept[np.argsort(-seen, kind="stable")[: max(MAX_TRACKS, shown.size)]] = True
+    return tracks.where(kept)
 
 
 def _areas(boxes: Floats) -> Floats:

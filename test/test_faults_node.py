@@ -28,7 +28,10 @@ from lifecycle_msgs.srv import ChangeState
 from peer import TIMEOUT_S, Peer, node_command, pixels_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
+
+from drive_seg.frame import split_id
 
 OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
 GOOD, POISON, TAR = 0, 200, 100
@@ -257,6 +260,27 @@ def test_stamps_that_jump_back_and_images_that_change_their_size_and_encoding(mo
             assert len(front.instances[stamp].detections) == 1
         front.send(paint(64, 48)[..., :1], encoding="mono8", step=64)
         check_accounts(peer)
+
+
+def test_tracks_of_a_camera_without_stamps_age_by_the_time_its_images_come(model: Path) -> None:
+    scene = paint(640, 384, [(3, 160, 120, 320, 200)])
+    with serving(*node_command(model, "track_max_age_s:=0.5")) as peer:
+
+        def track() -> int:
+            peer.front.instances.clear()
+            peer.until(shown, "an instance")
+            (detection,) = peer.front.instances[0].detections
+            return split_id(detection.id)[1] or 0
+
+        def shown() -> bool:
+            peer.front.send(scene, header=Header(frame_id="no stamp"))
+            peer.pace(0.1)
+            return 0 in peer.front.instances
+
+        first = track()
+        peer.pace(1.5)
+        assert track() > first > 0
+        assert peer.front.instances[0].header == Header(frame_id="no stamp")
 
 
 def test_a_camera_is_not_missed_while_simulated_time_stands_still(model: Path) -> None:

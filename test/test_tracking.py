@@ -226,6 +226,16 @@ def test_ten_thousand_frames_of_noise_stay_bounded_and_the_same() -> None:
     assert 10 < most < 60
 
 
+def test_stamps_that_stand_still_stay_bounded_too() -> None:
+    tracker = Tracker()
+    spots = [(float(x), float(y), 8.0, 8.0) for x in range(0, 1280, 32) for y in range(0, 720, 32)]
+    assert len(spots) > MAX_TRACKS
+    numbers = [tracker.update(sight(7, [spot])) for spot in spots]
+    assert numbers == [[number] for number in range(1, len(spots) + 1)]
+    assert tracker.known == MAX_TRACKS
+    assert tracker.update(sight(7, spots[-1:])) == numbers[-1]
+
+
 def test_more_instances_than_tracks_are_kept_all_get_numbers() -> None:
     rows = [(float(x), float(y), 20.0, 20.0) for x in range(0, 1280, 32) for y in range(0, 720, 32)]
     assert len(rows) > MAX_TRACKS

@@ -136,7 +136,8 @@ class CameraInput:
 
     def _frame(self, image: core.CameraImage | core.CompressedImage, header: Header, received: int) -> core.Frame:
         stamp = stamp_ns(header)
-        return core.Frame(image, self._camera, stamp, received, transport_ms(self._clock, stamp), token=header)
+        moves_by = stamp or received  # without a stamp the only time that is known of it, and what its tracks move by
+        return core.Frame(image, self._camera, moves_by, received, transport_ms(self._clock, stamp), token=header)
 
     def _refuse(self, error: MalformedImage) -> None:
         ledger = self._worker.ledgers[self._camera]
