@@ -13,6 +13,9 @@ from drive_seg.errors import ConfigError
 
 Value = Union[bool, int, float, str, "list[str]"]
 QOS_NAMES = ("SENSOR_DATA", "DEFAULT", "SYSTEM_DEFAULT", "BEST_AVAILABLE", "PARAMETERS", "SERVICES_DEFAULT")
+_TOKEN = r"[A-Za-z_{][A-Za-z0-9_{}]*"
+_TOPIC_OR_EMPTY = rf"((~?/)?{_TOKEN}(/{_TOKEN})*)?"
+"""What ROS takes for a topic's name, before substitutions."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,14 @@ def camera_parameters(camera: str) -> tuple[Parameter, ...]:
         Parameter(
             f"{camera}.image_topic",
             topic,
-            "sensor_msgs/Image topic, or sensor_msgs/CompressedImage where it ends in /compressed.",
+            "Topic, of letters, digits, _ and /: sensor_msgs/Image, or CompressedImage where it ends in /compressed.",
+            pattern=_TOPIC_OR_EMPTY,
         ),
         Parameter(
             f"{camera}.camera_info_topic",
             "",
-            "Optional sensor_msgs/CameraInfo topic, republished beside the mask; empty is off.",
+            "Topic, of letters, digits, _ and /: sensor_msgs/CameraInfo, republished beside the mask; empty is off.",
+            pattern=_TOPIC_OR_EMPTY,
         ),
     )
 
@@ -220,8 +225,8 @@ def load(lookup: Callable[[Parameter], Any]) -> Config:
     """
     values: dict[str, Any] = {parameter.name: parameter.check(lookup(parameter)) for parameter in PARAMETERS}
     names = values["cameras"]
-    if not names or len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
-        raise ConfigError(f"cameras must be unique names of letters, digits and _, at least one; got {names}")
+    if not names or len(set(names)) != len(names) or not all(name.isascii() and name.isidentifier() for name in names):
+        raise ConfigError(f"cameras must be unique names of letters a to z, digits and _, at least one; got {names}")
     cameras = []
     for name in names:
         topic, info = (parameter.check(lookup(parameter)) for parameter in camera_parameters(name))

@@ -41,13 +41,28 @@ def test_shipped_configuration_states_every_parameter_and_its_default() -> None:
         ("cameras", [], "at least one"),
         ("cameras", ["a", "a"], "unique"),
         ("cameras", ["front camera"], "letters"),
+        ("cameras", ["rück"], "letters"),
         ("cameras", [1], "list of strings"),
         ("front.image_topic", "", "must not be empty"),
+        ("front.image_topic", "/camera/image-raw", "front.image_topic is '/camera/image-raw'"),
+        ("front.camera_info_topic", "no topic!", "front.camera_info_topic is 'no topic!'"),
     ],
 )
 def test_refused_values_name_parameter_expectation_and_value(name: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(lambda parameter: value if parameter.name == name else parameter.default)
+
+
+@pytest.mark.parametrize("topic", ["/a/b_1", "image_raw", "~/image/compressed", "/{node}/image", "_hidden/x"])
+def test_topics_of_every_form_are_taken(topic: str) -> None:
+    config = load(lambda parameter: topic if parameter.name == "front.image_topic" else parameter.default)
+    assert config.cameras[0].image_topic == topic
+
+
+@pytest.mark.parametrize("topic", ["/", "~", "~a", "//a", "a/", "a//b", "/2a", "a b", "ä"])
+def test_what_ros_takes_for_no_topic_is_refused(topic: str) -> None:
+    with pytest.raises(ConfigError, match="image_topic"):
+        load(lambda parameter: topic if parameter.name == "front.image_topic" else parameter.default)
 
 
 def test_integers_are_accepted_where_a_float_is_meant() -> None:
