@@ -29,9 +29,9 @@ def write_images(folder: Path, names: list[str]) -> None:
         assert cv2.imwrite(str(folder / name), cv2.cvtColor(picture(number), cv2.COLOR_RGB2BGR))
 
 
-def write_video(path: Path, count: int) -> None:
+def write_video(path: Path, count: int, fps: float = FPS) -> None:
     """An MPEG-4 video of the pictures."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (WIDTH, HEIGHT))
     assert writer.isOpened()
     for number in range(count):
         writer.write(cv2.cvtColor(picture(number), cv2.COLOR_RGB2BGR))

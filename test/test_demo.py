@@ -214,6 +214,16 @@ def test_a_child_that_ignores_ctrl_c_is_killed() -> None:
         assert child.stop() == -signal.SIGKILL
 
 
+@pytest.mark.parametrize(("claimed", "played"), [(25, 25), (1000, 30), (5000, 30), (0.05, 30)])
+def test_the_camera_plays_a_video_at_the_rate_that_run_gives_it(tmp_path: Path, claimed: float, played: float) -> None:
+    from drive_seg.offline.sources import open_source
+    from drive_seg.ros.pictures import open_pictures
+
+    video = tmp_path / "in.mp4"
+    write_video(video, 3, claimed)
+    assert open_pictures(str(video)).rate == open_source(str(video)).fps == played
+
+
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 40), st.integers(1, 40))
 def test_runs_are_lossless(data: st.DataObject, height: int, width: int) -> None:

@@ -76,7 +76,8 @@ class VideoPictures:
     def __init__(self, source: str) -> None:
         self._source = source
         capture = self._open()
-        self.rate = float(capture.get(cv2.CAP_PROP_FPS)) or 30.0
+        rate = float(capture.get(cv2.CAP_PROP_FPS))  # of files without a constant one it may be that of their ticks
+        self.rate = rate if 0.1 < rate < 1000 else 30.0
         self.intrinsics: NDArray[np.float64] | None = None
         capture.release()
 
