@@ -60,6 +60,16 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """A part of a map in cells of it: column and row of its edge, 0 that of the first cell, and its size."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class Geometry:
     """How one native image size sits in one network size. Build it with ``Geometry.letterbox``.
 
@@ -114,6 +124,12 @@ class Geometry:
             )
             self._axes[stride] = found
         return found
+
+    def in_cells(self, stride: int) -> Extent:
+        """Where the content lies in the cells that hold it: at cells of several pixels, seldom from edge to edge."""
+        across, down = self.axes(stride)
+        x, y = self.x0 / stride - across.window.start, self.y0 / stride - down.window.start
+        return Extent(x, y, self.content_width / stride, self.content_height / stride)
 
     def native_box(self, col_first: int, col_last: int, row_first: int, row_last: int, stride: int = 1) -> Box:
         """The native pixels sampled from an inclusive range of cells: exact, O(1).

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.corners import are_cut, cut_corners
-from drive_seg.frame import Box, Frame, Instance, PanopticResult, RawOutputs
+from drive_seg.frame import Box, Frame, Instance, Lane, PanopticResult, RawOutputs
 from drive_seg.labels import (
     MAX_INSTANCES_PER_CLASS,
     PANOPTIC_DIVISOR,
@@ -220,8 +220,11 @@ class PostProcessor:
             instances=instances,
             native_size=geometry.native,
             confidence=output("confidence", raw.confidence[index]) if options.confidence else None,
-            lanes=self._find_lanes(content, geometry.native) if options.lanes else None,
+            lanes=self._lanes_in(content, geometry, tables) if options.lanes else None,
         )
+
+    def _lanes_in(self, content: NDArray[np.uint8], geometry: Geometry, tables: _Tables) -> tuple[Lane, ...]:
+        return self._find_lanes(content, geometry.native, geometry.in_cells(tables.stride))
 
     def _fuse_things(
         self,

@@ -16,6 +16,7 @@ from drive_seg.frame import Lane, RawOutputs
 from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.lanes import LaneFinder
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, from_records, parse_records, to_records
+from drive_seg.letterbox import Geometry
 from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
 
@@ -187,6 +188,30 @@ def test_the_pipeline_finds_them_where_asked_in_the_camera_s_pixels() -> None:
             found = pipeline(image).lanes
             assert found is not None
             assert_is(found, TWO_LANES)
+
+
+def test_an_image_that_begins_within_a_cell_has_its_boundaries_in_place() -> None:
+    """Maps of 4x4 pixels; the letterbox leaves 15 pixels at either side."""
+    network, native, stride = (640, 384), (1920, 1208), 4
+    road = FlatRoad((-3.4, -1.1, 1.2, 3.3), width=0.14)
+    way = Geometry.letterbox(native, network)
+    assert way.x0 % stride
+
+    def middles(begin: int, content: int, cells: int, size: int) -> NDArray[np.intp]:
+        places = (np.arange(cells) + 0.5) * stride - begin
+        return np.clip(places * size / content, 0, size - 1).astype(np.intp)
+
+    rows = middles(way.y0, way.content_height, network[1] // stride, HEIGHT)
+    columns = middles(way.x0, way.content_width, network[0] // stride, WIDTH)
+    semantic = np.ascontiguousarray(road.draw()[rows][:, columns])[None]
+    nothing = np.zeros((1, 3, 96, 160), np.float32)
+    outputs = RawOutputs(semantic, np.full_like(semantic, 255), nothing, nothing[:, :2])
+    with Pipeline(FunctionEngine(lambda batch: outputs, network), DRIVING, FusionOptions(lanes=True)) as pipeline:
+        found = pipeline(np.zeros((native[1], native[0], 3), np.uint8)).lanes
+    assert found is not None and [lane.order for lane in found] == orders_of(road.sides)
+    for lane, side in list(zip(found, road.sides, strict=True))[2:]:
+        places = (lane.points.astype(float) + 0.5) * (WIDTH / native[0], HEIGHT / native[1]) - 0.5
+        assert worst(places, road, side, 1.0, 30.0) * native[0] / WIDTH < 4
 
 
 lanes = st.lists(

@@ -278,7 +278,8 @@ class DeviceStages:
         """In the network's own cells, which an output in the camera's pixels holds too."""
         stride = self._sizes.network[0] // self._sizes.maps[0]
         is_native = mask.shape[::-1] == geometry.native
-        return self._find_lanes(geometry.content_of(mask, stride) if is_native else mask, geometry.native)
+        content = geometry.content_of(mask, stride) if is_native else mask
+        return self._find_lanes(content, geometry.native, geometry.in_cells(stride))
 
     def _whole(self, place: Place) -> NDArray[np.uint8]:
         """The results as they came; of an image with very many instances, fetched again with all of them."""

@@ -15,6 +15,7 @@ from drive_seg.frame import Lane
 from drive_seg.labels import UNLABELLED, LabelSet
 from drive_seg.lanes.road import Road, basis, fit_road, settle
 from drive_seg.lanes.strokes import FloatArray, Strokes, find_strokes
+from drive_seg.letterbox import Extent
 
 POINTS = 24
 """Points of a boundary, the closer together the nearer they are to the horizon."""
@@ -49,12 +50,15 @@ class LaneFinder:
         self._passable = labels.is_thing | self._ground
         self._passable[UNLABELLED] = True  # mostly a thing that was given up
 
-    def __call__(self, mask: NDArray[np.uint8], native: tuple[int, int]) -> tuple[Lane, ...]:
+    def __call__(
+        self, mask: NDArray[np.uint8], native: tuple[int, int], image: Extent | None = None
+    ) -> tuple[Lane, ...]:
         """The boundaries from left to right.
 
         Args:
             mask: uint8 (h, w) class ids of the whole camera image at the network's resolution.
             native: (width, height) of the camera image, in whose pixels the points are.
+            image: where it lies in the map; None where it fills it.
         """
         if self._classes is None:
             return ()
@@ -79,13 +83,13 @@ class LaneFinder:
         shared, sides = settle(row, x, sides, guess, top, unit)
         seen = row > shared.horizon + 2 * unit
         fitted = _fit(row[seen], x[seen], length[seen], np.sort(sides), shared, mask.shape[0], unit)
-        return self._lanes(fitted, shared.horizon, mask, native)
+        image = image or Extent(0, 0, mask.shape[1], mask.shape[0])
+        return self._lanes(fitted, shared.horizon, mask, native, image)
 
     def _lanes(
-        self, fitted: _Fitted, horizon: float, mask: NDArray[np.uint8], native: tuple[int, int]
+        self, fitted: _Fitted, horizon: float, mask: NDArray[np.uint8], native: tuple[int, int], image: Extent
     ) -> tuple[Lane, ...]:
-        height, width = mask.shape
-        unit = width / _WIDTH
+        unit = mask.shape[1] / _WIDTH
         extents = self._extents(fitted, horizon, mask)
         strength = 1 - np.exp(-fitted.rows / (20 * unit))
         confidence = strength * np.exp(-((fitted.spread / (3 * unit)) ** 2))
@@ -94,9 +98,9 @@ class LaneFinder:
         near, far = extents.near[good, None] - horizon, extents.far[good, None] - horizon
         below = near * (far / near) ** _ALONG
         vanish, side, curve = fitted.curves[good].T[:, :, None]
-        scale = np.array([native[0] / width, native[1] / height])
+        scale = np.array([native[0] / image.width, native[1] / image.height])
         cells = np.stack([vanish + side * below + curve / below, below + horizon], axis=2)
-        points = ((cells + 0.5) * scale - 0.5).astype(np.float32)
+        points = ((cells + 0.5 - (image.x, image.y)) * scale - 0.5).astype(np.float32)
         support = np.rint(fitted.support[good] * scale.prod())
         left = int(np.count_nonzero(side < 0))
         orders = [*range(-left, 0), *range(1, len(points) - left + 1)]
