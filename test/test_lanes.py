@@ -214,6 +214,22 @@ def test_an_image_that_begins_within_a_cell_has_its_boundaries_in_place() -> Non
         assert worst(places, road, side, 1.0, 30.0) * native[0] / WIDTH < 4
 
 
+def test_the_pipeline_finds_them_in_the_mask_that_it_gives() -> None:
+    """Corners and all: who looks for them in a recorded mask finds the same, to the last digit."""
+    semantic = np.zeros((1, 384, 640), np.uint8)
+    semantic[0, 12:372] = TWO_LANES.draw()
+    nothing = np.zeros((1, 3, 96, 160), np.float32)
+    outputs = RawOutputs(semantic, np.full_like(semantic, 255), nothing, nothing[:, :2])
+    with Pipeline(FunctionEngine(lambda batch: outputs, (640, 384)), DRIVING) as pipeline:
+        pipeline.options = FusionOptions(lanes=True)
+        result = pipeline(np.zeros((720, 1280, 3), np.uint8))
+    again = FIND(Geometry.letterbox((1280, 720), (640, 384)).content_of(result.mask), (1280, 720))
+    assert result.lanes is not None and len(again) == len(result.lanes) > 0
+    for lane, expected in zip(result.lanes, again, strict=True):
+        np.testing.assert_array_equal(lane.points, expected.points)
+        assert (lane.confidence, lane.support) == (expected.confidence, expected.support)
+
+
 lanes = st.lists(
     st.builds(
         Lane,

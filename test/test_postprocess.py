@@ -158,6 +158,7 @@ def check_invariants(result: PanopticResult) -> None:
 @settings(max_examples=60, deadline=None)
 @example(133, 0, 0.05, (56, 6), 0, 0.0, 1)  # two vehicles of equal score: raster order decides
 @example(1700809, 1, 0.05, (61, 7), 0, 0.0, 1)
+@example(2, 3, 0.05, (120, 80), 0, 0.0, 1)  # the least scale at which corners are cut
 @given(
     seed=st.integers(0, 2**32 - 1),
     peaks=st.sampled_from([0, 1, 3, 12]),
@@ -177,8 +178,11 @@ def test_fusion_equals_brute_force(
     map_stride: int,
 ) -> None:
     raw = random_outputs(seed, peaks, thing_share, map_stride)
+    assert_is_brute_force(raw, native, FusionOptions(score_threshold=threshold, min_instance_area=minimum))
+
+
+def assert_is_brute_force(raw: RawOutputs, native: tuple[int, int], options: FusionOptions) -> None:
     geometry = Geometry.letterbox(native, NETWORK)
-    options = FusionOptions(score_threshold=threshold, min_instance_area=minimum)
     result = processor(options)(frame(native), raw, 0, geometry)
     panoptic, instances = brute_force(raw, geometry, options)
     np.testing.assert_array_equal(result.panoptic, panoptic)
@@ -216,13 +220,38 @@ def test_pixels_far_from_every_centre_do_not_stretch_an_object() -> None:
     assert (vehicle.box, vehicle.area) == (Box(8, 20, 80, 20), 432)
 
 
-def test_offsets_split_touching_vehicles() -> None:
-    raw = one_vehicle()
+@pytest.mark.parametrize("threshold", [0.3, 0.8])
+def test_offsets_split_touching_vehicles(threshold: float) -> None:
+    raw = one_vehicle()  # whose peaks are 0.8
     geometry = Geometry.letterbox(NETWORK, NETWORK)
-    result = processor(FusionOptions())(frame(NETWORK), raw, 0, geometry)
+    result = processor(FusionOptions(center_threshold=threshold))(frame(NETWORK), raw, 0, geometry)
     assert [i.panoptic_id for i in result.instances] == [3001, 3002]
     assert result.instances[0].box == Box(8, 20, 20, 20)
     assert result.instances[1].box == Box(28, 20, 20, 20)
+
+
+def test_an_object_may_reach_from_one_edge_of_the_image_to_the_other() -> None:
+    raw = one_vehicle()
+    raw.semantic[0, 48:] = 3
+    assert_is_brute_force(raw, NETWORK, FusionOptions())
+
+
+def test_a_class_has_no_more_instances_than_its_ids_can_tell_apart() -> None:
+    size = (512, 256)
+    semantic = np.ones((256, 512), np.uint8)
+    semantic.reshape(32, 8, 64, 8)[:, :2, :, :2] = 3  # 2048 vehicles of four pixels
+    confidence = np.full_like(semantic, 255)
+    confidence[:128] = 200
+    nothing = np.zeros((1, 3, 64, 128), np.float32)
+    raw = RawOutputs(semantic[None], confidence[None], nothing, nothing[:, :2])
+    options = FusionOptions(min_instance_area=0, score_threshold=0.0)
+    fuse = PostProcessor(DRIVING, size, options, lambda frame, name, shape, dtype: np.empty(shape, dtype))
+    result = fuse(frame(size), raw, 0, Geometry.letterbox(size, size))
+    check_invariants(result)
+    assert [i.panoptic_id for i in result.instances] == list(range(3001, 4000))
+    places = [(y, x) for y in range(128, 256, 8) for x in range(0, 512, 8)]  # the surer ones, from above
+    assert [(i.box.y, i.box.x) for i in result.instances] == places[:999]
+    assert int((result.mask == UNLABELLED).sum()) == 4 * (2048 - 999)
 
 
 def test_what_is_given_up_is_unlabelled_everywhere() -> None:
@@ -255,8 +284,27 @@ def test_network_resolution_leaves_out_the_bars_and_keeps_native_boxes() -> None
     np.testing.assert_array_equal(np.kron(small.panoptic, np.ones((2, 2), np.uint16)), full.panoptic)
 
 
-def test_the_strongest_peaks_win_over_the_limit() -> None:
+def test_at_network_resolution_outlines_are_those_of_the_network() -> None:
+    native = (192, 64)
     raw = one_vehicle()
-    raw.centers[0, 0, 7, 3] = 0.9
-    result = processor(FusionOptions(max_centers=1))(frame(NETWORK), raw, 0, Geometry.letterbox(NETWORK, NETWORK))
-    assert [i.box for i in result.instances] == [Box(8, 20, 40, 20)]
+    raw.semantic[0] = 1 + np.tri(64, 96, 8, np.uint8)
+    geometry = Geometry.letterbox(native, NETWORK)
+    small = processor(FusionOptions(output_resolution="network"))(frame(native), raw, 0, geometry)
+    full = processor(FusionOptions())(frame(native), raw, 0, geometry)
+    np.testing.assert_array_equal(small.mask, raw.semantic[0, 16:48])
+    assert (full.mask != np.kron(small.mask, np.ones((2, 2), np.uint8))).any(), "corners are cut there"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_over_the_limit_it_is_as_if_there_were_the_strongest_peaks_only(seed: int, limit: int) -> None:
+    raw = random_outputs(seed, 12, 0.3)
+    weakest = np.sort(raw.centers, axis=None)[-limit]
+    fewer = replace(raw, centers=np.where(raw.centers >= weakest, raw.centers, np.float32(0)))
+    geometry = Geometry.letterbox(NETWORK, NETWORK)
+    limited, few, all_of_them = (
+        processor(FusionOptions(max_centers=most, score_threshold=0.0))(frame(NETWORK), maps, 0, geometry)
+        for most, maps in ((limit, raw), (128, fewer), (128, raw))
+    )
+    np.testing.assert_array_equal(limited.panoptic, few.panoptic)
+    assert limited.instances == few.instances != all_of_them.instances
