@@ -164,6 +164,22 @@ def test_a_part_that_breaks_off_does_not_take_the_number() -> None:
     assert tracker.update(sight(11, [whole])) == [1]
 
 
+def test_a_lost_track_does_not_take_the_place_of_one_that_is_followed() -> None:
+    tracker = Tracker()
+    follow(still(10, [(100, 300, 100, 60), (110, 300, 100, 60)]), tracker)
+    follow(still(2, [(100, 300, 100, 60)]), tracker, 10)
+    # Together the two would be more like what they were the other way round.
+    assert tracker.update(sight(12, [(110, 300, 100, 60), (80, 300, 100, 60)])) == [1, 2]
+
+
+def test_a_part_goes_on_only_while_the_whole_was_seen_just_now() -> None:
+    whole, part = (100.0, 100.0, 600.0, 500.0), (300.0, 300.0, 30.0, 30.0)
+    for hidden, number in ((10, 1), (30, 2)):
+        tracker = Tracker()
+        follow([*still(10, [whole]), *([[]] * hidden)], tracker)
+        assert tracker.update(sight(10 + hidden, [part])) == [number]
+
+
 def test_an_object_seen_in_two_parts_for_a_while_goes_on_under_its_own_number() -> None:
     whole = (100, 300, 100, 60)
     tracker = Tracker()
@@ -244,6 +260,17 @@ def test_more_instances_than_tracks_are_kept_all_get_numbers() -> None:
     assert tracker.update(sight(1, rows)) == first == list(range(1, len(rows) + 1))
     tracker.update(sight(2, rows[:3]))
     assert tracker.known <= MAX_TRACKS
+
+
+def test_of_too_many_lost_tracks_those_lost_longest_are_forgotten() -> None:
+    places = [(float(x), float(y), 20.0, 20.0) for x in range(0, 1280, 32) for y in range(0, 720, 32)]
+    older, newer = places[:300], places[-300:]
+    tracker = Tracker()
+    follow(still(3, older), tracker)
+    numbers = follow(still(3, newer), tracker, 3)[-1]
+    tracker.update(sight(6, newer[:1]))
+    assert tracker.known == MAX_TRACKS
+    assert tracker.update(sight(7, newer)) == numbers
 
 
 cells = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 4)), min_size=1, max_size=10, unique=True)
