@@ -37,7 +37,7 @@ from drive_seg.network.panoptic import NetworkConfig, PanopticNet, RawMaps
 from drive_seg.network.paste import cut_out, paste
 from drive_seg.network.precision import calibration_images
 from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, sample_of_panoptic
-from drive_seg.network.targets import make_targets, possible_classes
+from drive_seg.network.targets import MIN_PIXELS, make_targets, possible_classes
 from drive_seg.network.train import train
 from drive_seg.network.train_config import TrainConfig, load_train_config
 
@@ -165,6 +165,53 @@ def test_targets_point_to_the_mass_centre() -> None:
     assert (targets.heat == 1).sum(axis=(1, 2)).tolist() == [2, 1, 0]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_heat_is_the_highest_of_gaussians_as_wide_as_their_objects(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    panoptic = np.ones((64, 96), np.uint16)
+    for number in range(8):  # some of them side by side, some in part behind others
+        y, x, height, width = random.integers((0, 0, 4, 4), (56, 88, 30, 30))
+        panoptic[y : y + height, x : x + width] = 3001 + 1000 * (number // 4) + number % 4
+    sample = sample_of_panoptic(np.zeros((64, 96, 3), np.uint8), panoptic)
+    heat = np.zeros((3, 16, 24))
+    for number in np.unique(sample.instances[sample.instances > 0]):
+        rows, columns = np.nonzero(sample.instances == number)
+        if len(rows) < MIN_PIXELS:
+            continue
+        row, column = (int(of.mean() + 0.5) // 4 for of in (rows, columns))
+        sigma = max(0.8, len(rows) ** 0.5 / 24)
+        channel = heat[THINGS.index(int(sample.classes[number]))]
+        for y, x in np.ndindex(channel.shape):
+            if max(abs(y - row), abs(x - column)) <= np.ceil(3 * sigma):
+                bell = np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * sigma**2))
+                channel[y, x] = max(channel[y, x], bell)
+    targets = make_targets(sample, THINGS, possible_classes(6))
+    np.testing.assert_allclose(targets.heat, heat, atol=1e-6)
+
+
+def test_a_centre_is_asked_for_where_nothing_else_is_known() -> None:
+    panoptic = np.ones((64, 96), np.uint16)
+    panoptic[16:48, 16:48] = 3001
+    panoptic[24:40, 24:40] = 65535
+    targets = make_targets(sample_of_panoptic(np.zeros((64, 96, 3), np.uint8), panoptic), THINGS, possible_classes(6))
+    void = targets.codes[5] == VOID
+    assert int(void.sum()) == 16 and targets.known[:, ~void].all()
+    assert np.argwhere(targets.known[0] & void).tolist() == np.argwhere(targets.heat[0] == 1).tolist() == [[8, 8]]
+
+
+def test_an_object_of_a_few_pixels_is_left_open() -> None:
+    for pixels in (MIN_PIXELS - 1, MIN_PIXELS):
+        panoptic = np.ones((64, 96), np.uint16)
+        panoptic[20, 40 : 40 + pixels - 16], panoptic[21:23, 40:48] = 4001, 4001
+        sample = sample_of_panoptic(np.zeros((64, 96, 3), np.uint8), panoptic)
+        targets = make_targets(sample, THINGS, possible_classes(6))
+        there = sample.codes[1::4, 1::4] == 4
+        asked = pixels == MIN_PIXELS
+        assert there.any() and (targets.pixels[there] == (pixels if asked else 0)).all()
+        assert (targets.heat[1].max() == 1) == asked
+        assert targets.known[1][there].all() == asked and targets.known[0].all()
+
+
 def test_unknown_instances_ask_for_no_center_and_no_offset() -> None:
     sample = scene()
     sample.instances[sample.instances > 0] = UNKNOWN_INSTANCE
@@ -263,6 +310,37 @@ def test_focal_loss_prefers_the_right_peak_and_ignores_the_unknown() -> None:
     known[0, 0, 6, 1] = False
     right[0, 0, 6, 1] = 6.0
     assert focal(right, heat, known) < 0.01
+
+
+def test_the_focal_loss_is_centernet_s() -> None:
+    random = np.random.default_rng(0)
+    shape = (2, 3, 4, 5)
+    logits, heat, known = random.normal(0, 2, shape), random.random(shape), random.random(shape) < 0.8
+    heat[random.random(shape) < 0.1] = 1.0
+    terms = []
+    for p, y in zip(1 / (1 + np.exp(-logits[known])), heat[known], strict=True):
+        terms.append((1 - p) ** 2 * np.log(p) if y == 1 else (1 - y) ** 4 * p**2 * np.log(1 - p))
+    found = focal(torch.from_numpy(logits), torch.from_numpy(heat), torch.from_numpy(known))
+    assert found.item() == pytest.approx(-sum(terms) / np.count_nonzero(heat == 1))
+
+
+def test_half_of_the_semantic_loss_is_that_of_the_worst() -> None:
+    random = torch.Generator().manual_seed(0)
+    classes = (1.0, 2.0, 4.0, 1.5, 3.0, 5.0)
+    logits = torch.randn(2, 6 * 16, 3, 5, generator=random)
+    asked = {3: (3,), 2: (2,), ROAD_OR_MARKING: (1, 2), VOID: ()}
+    codes = torch.tensor(list(asked))[torch.randint(0, 4, (2, 16, 3, 5), generator=random)]
+    cells = 1 + 3 * torch.rand(2, 3, 5, generator=random)
+    loss = []
+    for n, s, y, x in np.ndindex(2, 16, 3, 5):
+        members = list(asked[int(codes[n, s, y, x])])
+        probability = logits.view(2, 6, 16, 3, 5)[n, :, s, y, x].softmax(0)[members].sum()
+        weight = np.mean([classes[number] for number in members]) if members else 0.0
+        loss.append(float(-probability.log() * weight * cells[n, y, x]) if members else 0.0)
+    worst = sorted(loss)[-int(0.25 * len(loss)) :]
+    expected = (sum(loss) / int((codes != VOID).sum()) + sum(worst) / len(worst)) / 2
+    found = PanopticLoss(LossConfig(classes=classes, hard=0.25)).semantic(logits, codes, cells)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_view_keeps_image_and_labels_together() -> None:
