@@ -18,6 +18,7 @@ from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
+from drive_seg.tracking import TrackingOptions
 from drive_seg.upgrade import Step, Upgrade
 from drive_seg.worker import Worker
 
@@ -51,12 +52,12 @@ class Saying(FunctionEngine):
 class Served:
     """A worker and all it published."""
 
-    def __init__(self, engine: FunctionEngine) -> None:
+    def __init__(self, engine: FunctionEngine, tracking: TrackingOptions | None = None) -> None:
         self.results: list[PanopticResult] = []
         self.errors: list[Exception] = []
         self.done = threading.Condition()
         self.worker = Worker(
-            lambda: Pipeline(engine, DRIVING),
+            lambda: Pipeline(engine, DRIVING, tracking=tracking),
             ("front", "rear"),
             lambda result: None,
             self._finish,
@@ -162,6 +163,20 @@ def test_the_better_engine_takes_the_options_that_hold_now() -> None:
     served.await_results(1)
     served.worker.stop()
     assert served.results[0].mask.shape[1] != 40 and served.classes() == [2]
+
+
+def test_the_better_engine_goes_on_with_the_tracks() -> None:
+    served = Served(Saying(3), TrackingOptions())
+    assert served.worker.pipeline is not None
+    served.worker.pipeline.options = FusionOptions(score_threshold=0.0)
+    for number, stamp in enumerate((5, 1), start=1):  # time that runs back begins anew
+        served.offer(stamp)
+        served.await_results(number)
+    served.worker.replace(Pipeline(Saying(3), DRIVING, tracking=TrackingOptions()))
+    served.offer(2)
+    served.await_results(3)
+    served.worker.stop()
+    assert [[instance.track for instance in result.instances] for result in served.results] == [[1], [2], [2]]
 
 
 @pytest.mark.parametrize(

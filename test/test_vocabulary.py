@@ -36,8 +36,11 @@ def test_shipped_configuration_states_every_parameter_and_its_default() -> None:
         ("score_threshold", 1.5, "<= 1.0, got 1.5"),
         ("min_instance_area", -1, ">= 0, got -1"),
         ("min_instance_area", True, "must be int, got bool"),
+        ("score_threshold", True, "must be float, got bool"),
+        ("score_threshold", float("nan"), "got nan"),
         ("autostart", 1, "must be bool, got int"),
         ("model", 3, "must be str, got int"),
+        ("network_size", "960x544px", "which it cannot be"),
         ("cameras", [], "at least one"),
         ("cameras", ["a", "a"], "unique"),
         ("cameras", ["front camera"], "letters"),
@@ -77,6 +80,12 @@ def test_unknown_yaml_parameters_are_refused(tmp_path: Path) -> None:
     file.write_text("score_treshold: 0.5\n")
     with pytest.raises(ConfigError, match="score_treshold"):
         load_yaml(file)
+
+
+def test_a_parameter_file_may_leave_everything_to_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    # score_threshold: 0.5\n")
+    assert load_yaml(file) == defaults()
 
 
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=50))

@@ -286,6 +286,17 @@ def test_a_paused_worker_refuses_frames_and_resumes() -> None:
     assert dict(counts.dropped) == {"inactive": 1} and counts.published == 1
 
 
+def test_pausing_returns_when_the_frame_in_work_is_out() -> None:
+    gate = Gate()
+    harness = Harness(gate)
+    harness.worker.offer(frame(1))
+    assert gate.entered.acquire(timeout=10)
+    threading.Timer(0.1, gate.release.release).start()
+    harness.worker.pause()
+    assert [result.frame.stamp_ns for result in harness.finished] == [1]
+    harness.worker.stop()
+
+
 def test_start_raises_what_opening_raised_and_leaves_no_thread() -> None:
     def broken() -> Pipeline:
         raise ModelError("no such model")
