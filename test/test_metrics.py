@@ -399,6 +399,29 @@ def test_crowds_and_void_excuse_instances_that_match_nothing() -> None:
     assert counts.hits.sum() == 0 and counts.misses[3].sum() == 0 and counts.misses[4, :, 1000].tolist() == [1] * 10
 
 
+def test_an_instance_half_on_void_is_excused() -> None:
+    truth, prediction = np.zeros((4, 8), np.uint16), np.zeros((4, 8), np.uint16)
+    truth[:, 4:] = VOID
+    prediction[:2, 2:6], prediction[3, 1:6] = 3001, 3002  # half of the first, two fifths of the second
+    counts = PrecisionCounts(CLASSES)
+    counts.add(found(truth, prediction), {3001: 0.9, 3002: 0.8}, IDENTITY.countable & DRIVING.is_thing[:CLASSES])
+    assert counts.misses[3, 0].nonzero()[0].tolist() == [800]
+
+
+def test_of_two_halves_of_an_object_the_surer_one_is_right() -> None:
+    things = IDENTITY.countable & DRIVING.is_thing[:CLASSES]
+    whole, halves = np.full((2, 8), 3001, np.uint16), np.full((2, 8), 3001, np.uint16)
+    halves[:, 4:] = 3002
+    for scores in ({3001: 0.3, 3002: 0.9}, {3001: 0.9, 3002: 0.3}):
+        counts = PrecisionCounts(CLASSES)
+        counts.add(found(whole, halves), scores, things)
+        assert counts.hits[3, 0].nonzero()[0].tolist() == [900] and counts.misses[3, 0].nonzero()[0].tolist() == [300]
+        assert not counts.hits[3, 1:].any()
+    counts = PrecisionCounts(CLASSES)
+    counts.add(found(halves, whole), {}, things)
+    assert counts.hits[3, 0, 1000] == 1 and counts.truths[3] == 2, "and one cannot be both halves"
+
+
 def test_static_pixels_are_those_where_neither_image_nor_truth_changed() -> None:
     truth = np.array([[1, 1, 1, 1, 255]], np.uint8)
     grey = np.array([[10, 10, 10, 10, 10]], np.uint8)
