@@ -1,0 +1,96 @@
+"""What /diagnostics says of a camera, by when its frames came and by their stamps: no node, a clock that is set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
+
+from drive_seg.ros.cameras import Arrivals, transport_ms
+from drive_seg.ros.diagnostics import ERROR, OK, WARN, Verdict, watch, worst
+
+
+@dataclass
+class Clock:
+    """Of a node: simulated or not."""
+
+    nanoseconds: int = 0
+    ros_time_is_active: bool = False
+
+    def now(self) -> Clock:
+        return self
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rates_are_those_of_the_frames_in_the_window(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    now, stamp = 100.0, 10**9
+    arrivals = Arrivals(seconds=5.0, clock=lambda: now)
+    seen: list[tuple[float, int]] = []
+    assert arrivals.idle_s() is None and arrivals.rate() == arrivals.stamp_rate() == 0.0
+    for _ in range(200):
+        now += float(random.choice([0.125, 0.5, 2.0, 7.0, -30.0], p=[0.5, 0.3, 0.15, 0.04, 0.01]))
+        if random.random() < 0.7:
+            stamp += int(random.choice([50_000_000, 100_000_000, 0, -(10**9)], p=[0.5, 0.4, 0.05, 0.05]))
+            if seen and now < seen[-1][0]:
+                seen = []
+            seen.append((now, stamp))
+            arrivals.add(stamp)
+        assert arrivals.idle_s() == (max(0.0, now - seen[-1][0]) if seen else None)
+        for seconds in (None, 2.0):
+            times = [at for at, _ in seen if at >= now - (seconds or 5.0)]
+            span = times[-1] - times[0] if times else 0
+            assert arrivals.rate(seconds) == (pytest.approx((len(times) - 1) / span) if span else 0.0)
+        since: list[int] = []
+        for value in (value for at, value in seen if at >= now - 5.0):
+            since = [*since, value] if since and value >= since[-1] else [value]
+        length = since[-1] - since[0] if since else 0
+        assert arrivals.stamp_rate() == (pytest.approx((len(since) - 1) / length * 1e9) if length else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("clock", "stamp", "age"),
+    [
+        (Clock(5_000_000), 2_000_000, 3.0),
+        (Clock(5_000_000), 5_000_000, 0.0),
+        (Clock(5_000_000), 5_000_001, None),
+        (Clock(60_000_000_001), 1, 60_000.0),
+        (Clock(60_000_000_002), 1, None),
+        (Clock(5_000_000), 0, None),
+        (Clock(5_000_000, ros_time_is_active=True), 2_000_000, None),
+    ],
+)
+def test_only_a_stamp_of_this_clock_has_an_age(clock: Clock, stamp: int, age: float | None) -> None:
+    assert transport_ms(clock, stamp) == age
+
+
+@pytest.mark.parametrize(
+    ("rate", "idle_s", "expected", "level", "says"),
+    [
+        (0.0, None, 0.0, OK, "no camera frame yet"),
+        (3.0, 99.0, 0.0, OK, "running"),
+        (0.0, None, 10.0, ERROR, "no camera frame yet, expected 10 Hz"),
+        (8.0, 0.1, 10.0, OK, "8.0 Hz"),
+        (12.0, 0.1, 10.0, OK, "12.0 Hz"),
+        (7.9, 0.1, 10.0, WARN, "7.9 Hz, expected 10 Hz +/- 20%"),
+        (12.1, 0.1, 10.0, WARN, "12.1 Hz"),
+        (10.0, 1.0, 10.0, OK, "10.0 Hz"),
+        (10.0, 1.1, 10.0, ERROR, "for 1.1 s, expected 10 Hz"),
+        (0.5, 4.0, 0.5, OK, "0.5 Hz"),
+        (0.5, 4.1, 0.5, ERROR, "for 4.1 s"),
+    ],
+)
+def test_a_camera_is_judged_by_its_rate_and_its_silence(
+    rate: float, idle_s: float | None, expected: float, level: bytes, says: str
+) -> None:
+    verdict = watch("camera", rate, idle_s, expected, 0.2)
+    assert verdict.level == level and says in verdict.message
+
+
+def test_of_verdicts_the_most_severe_counts_and_of_equals_the_first() -> None:
+    verdicts = [Verdict(OK, "a"), Verdict(WARN, "b"), Verdict(ERROR, "c"), Verdict(ERROR, "d"), Verdict(WARN, "e")]
+    assert worst(verdicts) == verdicts[2] and worst(verdicts[:2]) == verdicts[1] and worst(verdicts[:1]) == verdicts[0]
