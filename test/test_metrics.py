@@ -499,6 +499,14 @@ def test_a_perfect_prediction_scores_one_everywhere() -> None:
     assert figures["lane"]["iou"] == figures["instance"]["ap"] == 1.0
 
 
+def test_what_is_never_matched_has_no_quality_at_all() -> None:
+    truth, prediction = np.zeros((4, 8), np.uint16), np.zeros((4, 8), np.uint16)
+    truth[0], prediction[3] = 3001, 4001
+    counts = MatchCounts(CLASSES)
+    counts.add(found(truth, prediction))
+    assert [counts.qualities(number) for number in (3, 4)] == [(0.0, 0.0, 0.0)] * 2
+
+
 def test_what_nobody_has_is_undefined_not_zero() -> None:
     scorer = Scorer(IDENTITY)
     road = np.ones((8, 8), np.uint16)

@@ -108,7 +108,7 @@ def test_every_frame_of_a_camera_that_waits_its_turn_is_served_across_the_change
         served.await_results(stamp + 1)
         if stamp == 300:
             upgrade.stop()
-            assert upgrade.progress.done
+            assert upgrade.progress.done and upgrade.progress.seconds > 0
     served.worker.stop()
     classes = served.classes()
     change = classes.index(2)
@@ -206,6 +206,20 @@ def test_stopping_cancels_the_build() -> None:
     assert "cancelled" in upgrade.progress.trouble
 
 
+def test_a_build_that_does_not_notice_that_it_is_stopped_is_not_handed_over() -> None:
+    gpu = Saying(2)
+
+    def make(step: Step, cancelled: Callable[[], bool]) -> Pipeline:
+        while not cancelled():
+            time.sleep(0.01)
+        return Pipeline(gpu, DRIVING)
+
+    upgrade = Upgrade("building", make, lambda pipeline: pytest.fail("not wanted any more"))
+    assert 0 <= upgrade.progress.seconds < 20
+    upgrade.stop()
+    assert gpu.closed == 1 and not upgrade.progress.done
+
+
 def test_a_pipeline_that_comes_too_late_is_closed() -> None:
     cpu, first, second, late = Saying(1), Saying(2), Saying(2), Saying(2)
     served = Served(cpu)
@@ -222,6 +236,8 @@ def test_a_pipeline_that_comes_too_late_is_closed() -> None:
 def test_a_lost_device_is_remembered_and_a_failed_frame_is_not() -> None:
     failing = Served(Saying(1, error=EngineError("one bad frame")))
     failing.offer(1)
+    while not failing.errors:
+        time.sleep(0.01)
     failing.worker.stop()
     assert failing.worker.lost is None
     losing = Served(Saying(1, error=EngineLost("GPU 0 is lost")))
