@@ -1,0 +1,72 @@
+"""The figures of the accuracy gate against loops over pixels and cells, and what is demanded of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from drive_seg.engines.gate import LIMITS, Agreement, compare
+from drive_seg.engines.reference import Reference
+from drive_seg.frame import RawOutputs
+
+THINGS = (3, 4, 5)
+
+
+def maps(random: np.random.Generator) -> RawOutputs:
+    semantic = random.integers(0, 6, (1, 16, 24)).astype(np.uint8)
+    semantic[0, :8] = 1
+    centers = random.random((1, 3, 4, 6)) * (random.random((1, 3, 4, 6)) < 0.3)
+    offsets = random.normal(0, 9, (1, 2, 4, 6))
+    confidence = random.integers(0, 256, semantic.shape).astype(np.uint8)
+    return RawOutputs(semantic, confidence, centers.astype(np.float32), offsets.astype(np.float32))
+
+
+def highest(heat: np.ndarray, y: int, x: int) -> float:
+    return float(heat[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_are_means_over_pixels_peaks_and_things(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    pairs = [(maps(random), maps(random)) for _ in range(3)]
+    heat, offsets = [], []
+    for got, want in pairs:
+        for channel, y, x in np.ndindex(3, 4, 6):
+            ours, theirs = got.centers[0, channel], want.centers[0, channel]
+            if ours[y, x] > 0.1 or theirs[y, x] > 0.1:
+                heat.append(abs(highest(ours, y, x) - highest(theirs, y, x)))
+        for y, x in np.ndindex(4, 6):
+            if np.isin(want.semantic[0, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4], THINGS).any():
+                offsets.append(np.abs(got.offsets - want.offsets)[0, :, y, x].max())
+    frames = [np.full((16, 24, 3), number, np.uint8) for number in range(3)]
+    answers = iter([got for got, _ in pairs])
+    found = compare(lambda batch: next(answers), Reference(frames, [want for _, want in pairs], ""), THINGS)
+    assert found.frames == 3
+    assert found.labels_equal == pytest.approx(np.mean([a.semantic == b.semantic for a, b in pairs]))
+    differences = [a.confidence.astype(float) - b.confidence for a, b in pairs]
+    assert found.confidence == pytest.approx(np.abs(differences).mean())
+    assert found.heat == pytest.approx(np.mean(heat), rel=1e-5)
+    assert found.offsets == pytest.approx(np.mean(offsets), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_what_just_meets_its_limits_passes_and_what_is_no_number_does_not(precision: str) -> None:
+    limits = LIMITS[precision]
+    just = Agreement(8, **dataclasses.asdict(limits))
+    assert just.misses(limits) == []
+    for name in dataclasses.asdict(limits):
+        beyond = getattr(limits, name) * (0.99 if name == "labels_equal" else 1.01)
+        for value in (beyond, float("nan")):
+            (said,) = dataclasses.replace(just, **{name: value}).misses(limits)
+            assert name.replace("labels_equal", "equal labels") in said
+
+
+@pytest.mark.parametrize("name", ["labels_equal", "confidence", "heat", "offsets"])
+def test_the_worse_of_two_is_worse_in_every_figure(name: str) -> None:
+    good = Agreement(8, 0.99, 0.1, 0.1, 0.1)
+    for value in (0.5, float("nan")):
+        bad = dataclasses.replace(good, frames=2, **{name: value})
+        for worse in (good.or_worse(bad), bad.or_worse(good)):
+            np.testing.assert_equal(worse.as_dict() | {"frames": 2}, bad.as_dict())
