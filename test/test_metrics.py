@@ -434,6 +434,37 @@ def test_static_pixels_are_those_where_neither_image_nor_truth_changed() -> None
     assert (without.changed, without.static) == (2, 3)
 
 
+@pytest.mark.parametrize(("gap_ns", "pairs"), [(0, 1), (250_000_000, 1), (250_000_001, 0), (-1, 0)])
+def test_only_neighbours_in_time_are_compared(gap_ns: int, pairs: int) -> None:
+    road = np.ones((8, 8), np.uint16)
+    scorer = Scorer(IDENTITY)
+    for stamp in (10**9, 10**9 + gap_ns):
+        scorer.score("a", stamp, Truth(road), Prediction(road), np.zeros((4, 4, 3), np.uint8))
+    assert (scorer.totals.temporal.pairs, scorer.totals.temporal.static) == (pairs, 64 * pairs)
+
+
+@pytest.mark.parametrize(("channel", "static"), [(0, 0), (1, 0), (2, 64)])
+def test_what_moves_is_seen_by_its_brightness(channel: int, static: int) -> None:
+    """30 levels of red are 9 of grey, of green 18, of blue 3."""
+    road, image = np.ones((8, 8), np.uint16), np.full((8, 8, 3), 100, np.uint8)
+    scorer = Scorer(IDENTITY)
+    scorer.score("a", 0, Truth(road), Prediction(road), image)
+    image = image.copy()
+    image[..., channel] += 30
+    scorer.score("b", 1, Truth(road), Prediction(road), image)
+    assert scorer.totals.temporal.static == static
+
+
+def test_ap75_is_that_of_an_overlap_of_three_quarters() -> None:
+    for columns, ap75 in ((72, 0.0), (75, 1.0)):
+        truth, prediction = np.full((1, 100), 3001, np.uint16), np.full((1, 100), VOID, np.uint16)
+        prediction[:, :columns] = 3001
+        scorer = Scorer(IDENTITY)
+        scorer.score("a", 0, Truth(truth), Prediction(prediction))
+        found_ = scorer.totals.figures()["instance"]["per_class"]["vehicle"]
+        assert (found_["ap50"], found_["ap75"]) == (pytest.approx(1.0), pytest.approx(ap75))
+
+
 def frames_of(count: int) -> list[tuple[str, int, Truth, Prediction, np.ndarray]]:
     made = []
     for number in range(count):
