@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,27 @@ def test_a_batch_gives_what_single_frames_give(backend: str, scenes: list[NDArra
             assert result.frame is frame
             alone = pipeline(frame)
             assert (alone.mask == result.mask).mean() >= 0.999
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_an_engine_reports_to_nobody(backend: str, tmp_path: Path) -> None:
+    """Reporters begin with an id in the home folder, and OpenVINO's with a process of its own."""
+    switches = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in switches}
+    opening = (
+        "import multiprocessing, sys, time; from drive_seg import open_pipeline\n"
+        "with open_pipeline(backend=sys.argv[1], cache_dir=None):\n"
+        "    time.sleep(0.5); print(len(multiprocessing.active_children()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", opening, backend],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0\n"
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == []
 
 
 def test_auto_says_what_it_passed_over_and_why(model: Model) -> None:

@@ -15,6 +15,7 @@ from drive_seg.engines.threads import cpu_share, give_way, giving_way
 from drive_seg.errors import EngineError, MissingDependency
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
+from drive_seg.privacy import forbid_reports
 
 
 class OnnxSlot:
@@ -58,6 +59,7 @@ class OnnxEngine:
     """Opens the fp32 (or, when asked for, fp16 or int8) graph of ``model``."""
 
     def __init__(self, model: Model, options: EngineOptions) -> None:
+        forbid_reports()
         try:
             import onnxruntime as ort
         except ImportError as error:

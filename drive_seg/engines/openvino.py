@@ -15,6 +15,7 @@ from drive_seg.engines.threads import cpu_share, giving_way
 from drive_seg.errors import EngineError, MissingDependency
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
+from drive_seg.privacy import without_reporter
 
 
 class OpenVinoSlot:
@@ -62,7 +63,8 @@ class OpenVinoEngine:
 
     def __init__(self, model: Model, options: EngineOptions) -> None:
         try:
-            import openvino as ov
+            with without_reporter():
+                import openvino as ov
         except ImportError as error:
             raise MissingDependency("openvino", "backend openvino", "pip install openvino") from error
         core = ov.Core()

@@ -7,3 +7,7 @@ figures).
 This is the only place in the package that imports torch. The core never imports it: an exported ONNX file and
 its sidecar are all that inference needs.
 """
+
+from drive_seg.privacy import forbid_reports
+
+forbid_reports()  # ``precision`` imports ONNX Runtime

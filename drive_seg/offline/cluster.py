@@ -9,6 +9,7 @@ from typing import Any
 
 from drive_seg.errors import DriveSegError, MissingDependency
 from drive_seg.offline.chunks import Chunk, ChunkResult, Work
+from drive_seg.privacy import forbid_reports
 
 _RETRIES = 3
 _PATIENCE_S = 10.0
@@ -29,6 +30,7 @@ class Cluster:
     """
 
     def __init__(self, address: str = "", workers: int = 0) -> None:
+        forbid_reports()
         try:
             import ray
         except ImportError as error:
