@@ -96,6 +96,13 @@ def test_a_batch_gives_what_single_frames_give(backend: str, scenes: list[NDArra
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_cache_that_cannot_be_made_costs_no_engine(backend: str, tmp_path: Path, model: Model) -> None:
+    (tmp_path / "file").write_text("in the way, as a disk that is read-only would be")
+    with open_engine(model, backend, EngineOptions(cache_dir=tmp_path / "file/cache")) as engine:
+        assert engine.info.backend == backend
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_an_engine_reports_to_nobody(backend: str, tmp_path: Path) -> None:
     """Reporters begin with an id in the home folder, and OpenVINO's with a process of its own."""
     switches = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -79,7 +80,8 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": share.threads,
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         }
-        if options.cache_dir is not None:
+        # Without a home or on a read-only disk it is compiled every time, in a second; OpenVINO itself would give up.
+        if options.cache_dir is not None and _made(options.cache_dir / "openvino"):
             settings["CACHE_DIR"] = str(options.cache_dir / "openvino")
         try:
             network = core.read_model(path)
@@ -119,3 +121,11 @@ def has_bf16(core: Any) -> bool:
 def _graph_for(model: Model, bf16: bool) -> str:
     """What ``auto`` takes: int8 halves the time of fp32 and costs a little steadiness; over bf16 it gains an eighth."""
     return "int8" if not bf16 and "int8" in model.precisions and has_vnni() else model.precisions[0]
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
