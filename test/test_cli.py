@@ -143,6 +143,14 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, model: Path) -> None:
     run(tmp_path / "in", tmp_path / "out", model, "--overwrite")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place where nobody may write, root included")
+def test_a_folder_that_cannot_be_written_is_no_bug_of_ours(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["a.png"])
+    place = "/proc/drive_seg"
+    for done in (run(tmp_path / "in", place, model, code=1), drive_seg("sim", "-o", place, "--frames", 1, code=1)):
+        assert errors(done)[0].startswith(f"drive_seg: error: output {place} cannot be written: ")
+
+
 def test_a_run_that_segmented_nothing_has_failed(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").write_text("no image")

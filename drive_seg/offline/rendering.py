@@ -11,7 +11,7 @@ import cv2
 from drive_seg.offline.bag_images import CLOUD
 from drive_seg.offline.bag_writer import DETECTIONS, IMAGE, BagFile
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
-from drive_seg.offline.sinks import instances_line, make_room, write_png
+from drive_seg.offline.sinks import instances_line, make_room, write_png, writing
 from drive_seg.sim import SimFrame
 
 
@@ -45,23 +45,26 @@ def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
 class _FolderRender:
     def __init__(self, path: Path) -> None:
         self._path = path
-        for kind in ("image", "mask", "panoptic"):
-            (path / kind).mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            for kind in ("image", "mask", "panoptic"):
+                (path / kind).mkdir(parents=True, exist_ok=True)
+            self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
         self._lanes = LaneWriter(path)
-        self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
 
     def write(self, number: int, frame: SimFrame) -> None:
         stem = f"{number:06d}"
         name = f"{stem}.png"
-        self._lines.write(json.dumps(instances_line(stem, frame.stamp_ns, frame.instances())) + "\n")
+        with writing(self._path):
+            self._lines.write(json.dumps(instances_line(stem, frame.stamp_ns, frame.instances())) + "\n")
         write_png(self._path / "image" / name, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
         write_png(self._path / "mask" / name, frame.mask)
         write_png(self._path / "panoptic" / name, frame.panoptic)
         self._lanes.write(f"{number:06d}", frame.stamp_ns, frame.lanes)
 
     def close(self) -> None:
-        self._lanes.close()
-        self._lines.close()
+        with writing(self._path):
+            self._lanes.close()
+            self._lines.close()
 
 
 class _BagRender:

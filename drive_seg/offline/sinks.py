@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,9 +114,10 @@ class FolderSink:
     def __init__(self, path: Path) -> None:
         self.summary_path = path / "summary.json"
         self._path = path
-        for kind in ("mask", "panoptic"):
-            (path / kind).mkdir(parents=True, exist_ok=True)
-        self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
+        with writing(path):
+            for kind in ("mask", "panoptic"):
+                (path / kind).mkdir(parents=True, exist_ok=True)
+            self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
         self._lanes = LaneWriter(path)
 
     def write(self, result: PanopticResult) -> None:
@@ -124,14 +126,25 @@ class FolderSink:
         write_png(self._path / "mask" / f"{stem}.png", result.mask)
         write_png(self._path / "panoptic" / f"{stem}.png", result.panoptic)
         line = instances_line(stem, result.frame.stamp_ns, result.instances)
-        self._lines.write(json.dumps(line) + "\n")
+        with writing(self._path):
+            self._lines.write(json.dumps(line) + "\n")
         if result.lanes is not None:
             self._lanes.write(stem, result.frame.stamp_ns, result.lanes)
 
     def close(self) -> None:
         """Close the lists."""
-        self._lines.close()
-        self._lanes.close()
+        with writing(self._path):
+            self._lines.close()
+            self._lanes.close()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses in here is a DriveSegError that names the output."""
+    try:
+        yield
+    except OSError as error:
+        raise DriveSegError(f"output {path} cannot be written: {error}") from error
 
 
 def instances_line(stem: str, stamp_ns: int, instances: Sequence[Instance]) -> dict[str, Any]:
