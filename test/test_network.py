@@ -640,6 +640,13 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     torch.save({"something": 1}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match="not a checkpoint"):
         export_onnx(tmp_path / "other.pt", tmp_path, "m")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ModelError, match="not a checkpoint of drive_seg train: it has a list"):
+        export_onnx(tmp_path / "list.pt", tmp_path, "m")
+    for content in (b"hello\n", b"", (tmp_path / "other.pt").read_bytes()[:100]):
+        (tmp_path / "damaged.pt").write_bytes(content)
+        with pytest.raises(ModelError, match=r"cannot read the checkpoint .*damaged\.pt: "):
+            export_onnx(tmp_path / "damaged.pt", tmp_path, "m")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from drive_seg.errors import ConfigError
-from drive_seg.network.checkpoint import how_to_have, network_of
+from drive_seg.network.checkpoint import how_to_have, network_of, read_state
 from drive_seg.network.held_out import score
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
@@ -119,7 +119,7 @@ class _Run:
         """Load the checkpoint if there is one; return the step to go on with."""
         if not self.checkpoint.is_file():
             return 0
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        state = read_state(self.checkpoint, self.device)
         if network_of(state) != self.config.network:
             raise ConfigError(
                 f"{self.checkpoint} is of another network and cannot go on; delete it to begin anew, or "
