@@ -182,6 +182,29 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, model: Path) -> N
     assert len((out / "instances.jsonl").read_text().splitlines()) == frames["published"] >= 4
 
 
+def test_ctrl_c_ends_the_simulator_with_a_word(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drive_seg", "sim", "-o", str(tmp_path / "out"), "--width", "320", "--height", "192"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    end = time.monotonic() + 60
+    while not (tmp_path / "out/panoptic/000002.png").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len([line for line in stderr.splitlines() if "error: interrupted; the " in line]) == 1
+
+
+@pytest.mark.parametrize("name", ["drive.mp4", "drive.AVI", "drive.png"])
+def test_sim_makes_no_folder_that_is_called_like_a_file(name: str, tmp_path: Path) -> None:
+    done = drive_seg("sim", "-o", tmp_path / name, "--frames", 1, code=1)
+    assert "must end in .mcap or .bag2, or be a folder; got ." in errors(done)[0]
+    assert not (tmp_path / name).exists()
+
+
 def test_sim_renders_what_run_reads(tmp_path: Path, model: Path) -> None:
     size = ("--width", WIDTH, "--height", HEIGHT, "--frames", 3, "--seed", 5)
     folder = last_object(drive_seg("sim", "-o", tmp_path / "drive", *size, "--json"))

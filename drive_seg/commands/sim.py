@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from drive_seg.commands.options import AsJson, Debug, Output, Overwrite, Seed, SimWeather, Weather
+from drive_seg.errors import DriveSegError
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -40,11 +41,15 @@ def sim(
     chosen = None if weather is Weather.any else weather.value
     simulator = Simulator(seed=seed, width=width, height=height, fps=fps, weather=chosen)
     sink = open_render_sink(out, overwrite)
+    done = 0
     try:
         with progress_bar("rendering", frames) as progress:
             for number in range(frames):
                 sink.write(number, simulator.frame(number))
-                progress(number + 1)
+                done = number + 1
+                progress(done)
+    except KeyboardInterrupt as interrupt:
+        raise DriveSegError(f"interrupted; the {done} frames that were done are in {out}") from interrupt
     finally:
         sink.close()
     payload = {"out": str(out), "frames": frames, "seed": seed, "weather": simulator.weather, "size": [width, height]}

@@ -23,6 +23,9 @@ from drive_seg.offline.video import VideoWriter
 from drive_seg.overlay import draw_overlay
 from drive_seg.preprocess import decode_rgb
 
+NO_FOLDERS = (".avi", ".mkv", ".mov", ".webm", ".bag", ".db3", ".png", ".jpg", ".json")
+"""Endings of an output that was not meant as a folder, and that nothing here writes."""
+
 
 class Sink(Protocol):
     """Takes results in order. ``write`` and ``close`` are called by one thread, which need not be the maker's."""
@@ -70,7 +73,7 @@ def open_sink(path: Path, labels: LabelSet, fps: float, overwrite: bool = False,
     if suffix == ".mp4":
         make_room(path, overwrite, set())
         return VideoSink(path, labels, fps)
-    if suffix in (".avi", ".mkv", ".mov", ".webm", ".bag", ".db3", ".png", ".jpg", ".json"):
+    if suffix in NO_FOLDERS:
         raise ConfigError(f"output '{path}' must end in .mp4, .mcap or .bag2, or be a folder; got {suffix}")
     make_room(path, overwrite, {"mask", "panoptic", "instances.jsonl", LANES_FILE, "summary.json"})
     return FolderSink(path)
