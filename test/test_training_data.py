@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -169,6 +170,12 @@ def test_a_packed_set_is_told_from_one_whose_name_goes_on(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "city-000.zip", "city-night-000.zip", "city-night-001.zip", "city-night-002.zip",
     ]  # fmt: skip
+
+
+def test_rendering_says_how_far_it_is_once_where_nobody_looks(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "drive_seg.network.render", str(tmp_path), "--drives", "2", "--size", "96x64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "4/4\n"
 
 
 def test_frames_do_not_depend_on_how_many_processes_render_them(tmp_path: Path) -> None:

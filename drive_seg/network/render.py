@@ -78,7 +78,10 @@ def main() -> None:
     width, height = (int(side) for side in arguments.size.split("x"))
 
     def show(done: int, total: int) -> None:
-        sys.stderr.write(f"\r{done}/{total}" + ("\n" if done == total else ""))
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done}/{total}" + ("\n" if done == total else ""))
+        elif done == total:  # a log would keep all of them
+            sys.stderr.write(f"{done}/{total}\n")
 
     render(
         arguments.out, arguments.drives, arguments.frames, width, height, arguments.first_seed, show, arguments.workers
