@@ -59,6 +59,10 @@ def test_every_command_explains_itself_with_examples(command: str) -> None:
     assert "--json" in text and "--debug" in text
 
 
+def test_help_shows_no_default_where_there_is_none() -> None:
+    assert "[default: ()]" not in drive_seg("evaluate", "--help").stdout
+
+
 def test_help_loads_nothing_heavy() -> None:
     heavy = ("openvino", "onnxruntime", "rclpy", "torch", "rosbags", "matplotlib")
     script = f"import sys, drive_seg.cli; print([name for name in {heavy!r} if name in sys.modules])"

@@ -793,6 +793,8 @@ def test_the_command_scores_folders_and_says_what_is_missing(
     assert code == 1 and "holds predictions only; name their truth with --ground-truth" in said
     code, _, said = call(["evaluate", made, "-g", str(tmp_path / "nowhere")], monkeypatch, capsys)
     assert code == 1 and "nowhere' does not exist" in said
+    code, _, said = call(["evaluate", str(tmp_path / "nowhere")], monkeypatch, capsys)
+    assert code == 1 and "nowhere' is no file or folder" in said and "ground truth '" not in said
     assert call(["evaluate", made, "-g", truth, "--format", "bmp"], monkeypatch, capsys)[0] == 2
     assert call(["evaluate"], monkeypatch, capsys)[0] == 2
 

@@ -90,7 +90,7 @@ def evaluate(
     ground_truth: Annotated[
         str,
         typer.Option(
-            "--ground-truth", "-g", help="Folder or bag; empty where the source has its own.", show_default=""
+            "--ground-truth", "-g", help="Folder or bag; empty where the source has its own.", show_default=False
         ),
     ] = "",
     out: Annotated[
@@ -219,6 +219,11 @@ def evaluate(
     simulated = None
     if source == "sim":
         simulated = TruthfulSim(frames or SIM_FRAMES, seed, None if weather is Weather.any else weather.value)
+    elif not ground_truth and not Path(source).expanduser().exists():
+        raise ConfigError(
+            f"source '{source}' is no file or folder; expected sim, or a bag or folder that has its truth, "
+            "or name the truth with --ground-truth"
+        )
     predictions = None if simulated else open_predictions(source, card.labels)
     if isinstance(predictions, FolderPredictions) and not ground_truth:
         raise ConfigError(f"{source} holds predictions only; name their truth with --ground-truth")
