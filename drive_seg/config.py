@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
+from drive_seg.resources import cache_folder
 
 Value = Union[bool, int, float, str, "list[str]"]
 QOS_NAMES = ("SENSOR_DATA", "DEFAULT", "SYSTEM_DEFAULT", "BEST_AVAILABLE", "PARAMETERS", "SERVICES_DEFAULT")
@@ -214,7 +215,7 @@ class Config:
     @property
     def cache_path(self) -> Path | None:
         """The engine cache folder, or None when it is disabled."""
-        return Path(self.engine_cache_dir).expanduser() if self.engine_cache_dir else None
+        return cache_folder(self.engine_cache_dir) if self.engine_cache_dir else None
 
 
 def load(lookup: Callable[[Parameter], Any]) -> Config:

@@ -20,7 +20,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.model import Model, load_model
 from drive_seg.postprocess import FusionOptions
 from drive_seg.preprocess import Geometry, decode_compressed
-from drive_seg.resources import find_model
+from drive_seg.resources import cache_folder, find_model
 from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch
 from drive_seg.tracking import Tracking, TrackingOptions
@@ -244,7 +244,7 @@ def open_pipeline(
         EngineError: no backend can run it.
     """
     card = (model if isinstance(model, Model) else load_model(find_model(str(model)))).fitted(camera)
-    cache = None if cache_dir is None else Path(cache_dir).expanduser()
+    cache = None if cache_dir is None else cache_folder(cache_dir)
     settings = engine_options or EngineOptions(precision=precision, max_batch=max_batch, cache_dir=cache)
     return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate, tracking)
 

@@ -16,6 +16,7 @@ from drive_seg.errors import ConfigError, ModelError
 NAME = "drive_seg"
 PACKAGE = Path(__file__).resolve().parent
 MODEL_SUFFIXES = (".yaml", ".yml")
+CACHE = "~/.cache/drive_seg"
 
 
 @lru_cache(maxsize=1)
@@ -50,6 +51,14 @@ def find_model(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     raise ModelError(f"no model '{text}' in {folder}: it has {_listing(folder, '*.yaml')}; a path works too")
+
+
+def cache_folder(path: str | Path = CACHE) -> Path | None:
+    """The folder of compiled engines; None, which keeps none, for a user without a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return None
 
 
 def installed_models() -> list[Path]:

@@ -165,6 +165,8 @@ class Worker:
             _log.error("the worker has ended unexpectedly", exc_info=error)
             self.lost = EngineLost(f"the worker has ended unexpectedly: {type(error).__name__}: {error}")
         finally:
+            with self._wake:
+                self._stopping = True  # what replace() is given from now on nobody would take and close
             self._newest(pipeline).close()
 
     def _wait_for_work(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,18 @@ def test_a_cache_that_cannot_be_made_costs_no_engine(backend: str, tmp_path: Pat
     (tmp_path / "file").write_text("in the way, as a disk that is read-only would be")
     with open_engine(model, backend, EngineOptions(cache_dir=tmp_path / "file/cache")) as engine:
         assert engine.info.backend == backend
+
+
+def test_a_user_without_a_home_has_an_engine_without_a_cache(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(RuntimeError):
+        Path("~").expanduser()
+    with open_pipeline(model.path) as pipeline:
+        assert pipeline.engine.info.backend
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)

@@ -26,6 +26,7 @@ from drive_seg.labels import DRIVING, mask_of
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import open_source, origin_of
+from drive_seg.offline.video import VideoSource, VideoWriter
 from drive_seg.pipeline import Pipeline
 
 NAMES = ["b_2.png", "b_10.png", "a.png"]
@@ -132,6 +133,14 @@ def test_video_in_and_overlay_video_out(tmp_path: Path, pipeline: Pipeline) -> N
         images.append(read[1])
     assert len(images) == 12 and images[0].shape == (HEIGHT, WIDTH, 3)
     assert json.loads((tmp_path / "out.mp4.summary.json").read_text())["frames"]["published"] == 12
+
+
+def test_names_that_would_end_opencv_are_refused(tmp_path: Path) -> None:
+    for name in ("stra\udcdfe.mp4", "\udcdf/out.mp4"):
+        with pytest.raises(DriveSegError, match="expected UTF-8"):
+            VideoWriter(tmp_path / name, 30.0).write(np.zeros((32, 32, 3), np.uint8))
+        with pytest.raises(SourceError, match="expected UTF-8"):
+            VideoSource(tmp_path / name)
 
 
 def test_a_video_behind_a_url_is_read_to_its_end(tmp_path: Path, pipeline: Pipeline) -> None:

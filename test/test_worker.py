@@ -190,6 +190,17 @@ def test_a_worker_that_ends_unexpectedly_says_so(monkeypatch: pytest.MonkeyPatch
     while harness.worker.lost is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert "tracks are damaged" in str(harness.worker.lost)
+
+    class Closing(FunctionEngine):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    late = Closing(road_everywhere, SIZE)
+    harness.worker._thread.join(10)
+    harness.worker.replace(Pipeline(late, DRIVING))
+    assert late.closed, "nobody else would"
     harness.worker.offer(frame(1))
     harness.worker.stop()
     counts = harness.worker.ledgers["front"].counts()

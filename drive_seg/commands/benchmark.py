@@ -70,14 +70,12 @@ def benchmark(
     from drive_seg.engines import EngineOptions
     from drive_seg.model import load_model
     from drive_seg.pipeline import open_pipeline
-    from drive_seg.resources import find_model
+    from drive_seg.resources import cache_folder, find_model
 
     images = _images(source)
     camera = images[0].width, images[0].height
     card = network_size(load_model(find_model(model)), size, camera)
-    options = EngineOptions(
-        precision=precision.value, threads=threads, cache_dir=Path("~/.cache/drive_seg").expanduser()
-    )
+    options = EngineOptions(precision=precision.value, threads=threads, cache_dir=cache_folder())
     with open_pipeline(card, backend.value, allocate=ReusedBuffers(), engine_options=options) as pipeline:
         with progress_bar(f"measuring {pipeline.engine.info.backend}", frames) as progress:
             result = measure(pipeline, images, frames, progress=progress)
@@ -113,7 +111,7 @@ def _full(
     from drive_seg.gpu_benchmark.cases import PRECISIONS, SIZES, cases, measure
     from drive_seg.gpu_benchmark.table import markdown
     from drive_seg.model import load_model
-    from drive_seg.resources import find_model
+    from drive_seg.resources import cache_folder, find_model
 
     if backend not in (Backend.auto, Backend.tensorrt):
         raise typer.BadParameter("--full is about the tensorrt backend")
@@ -125,7 +123,7 @@ def _full(
     if unknown:
         raise typer.BadParameter(f"--precisions must be among {', '.join(PRECISIONS)}; got {', '.join(unknown)}")
     wanted = cases([(sized.width, sized.height) for sized in chosen] or SIZES, asked or PRECISIONS)
-    options = EngineOptions(cache_dir=Path("~/.cache/drive_seg").expanduser())
+    options = EngineOptions(cache_dir=cache_folder())
     file = out / "tensorrt.json"
     images = _images(source)
     with phase_bar("measuring") as progress:

@@ -10,6 +10,7 @@ from drive_seg.heap import keep_freed_memory
 from drive_seg.model import Model
 from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
+from drive_seg.resources import cache_folder
 from drive_seg.tracking import TrackingOptions
 
 
@@ -38,7 +39,6 @@ def open_offline(
     """
     keep_freed_memory()
     streams, slots = (1, 1) if latency else (0, 2)
-    cache = Path("~/.cache/drive_seg").expanduser()
-    engine = EngineOptions(precision=precision, slots=slots, threads=threads, streams=streams, cache_dir=cache)
+    engine = EngineOptions(precision=precision, slots=slots, threads=threads, streams=streams, cache_dir=cache_folder())
     found = replace(options, lanes=True)
     return open_pipeline(model, backend, options=found, engine_options=engine, tracking=tracking)

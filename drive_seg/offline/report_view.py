@@ -95,7 +95,10 @@ def more_cards(metrics: Tree) -> list[Card]:
 
 def _switches(tracking: Tree) -> tuple[str, ...]:
     switches, objects = tracking.get("id_switches"), tracking.get("objects")
-    return (f"{switches:,} switches of {objects:,} objects", f"MOTA {percent(tracking.get('mota'))}") if objects else ()
+    if not objects:
+        return ()
+    counted = "1 switch" if switches == 1 else f"{switches:,} switches"
+    return f"{counted} of {objects:,} objects", f"MOTA {percent(tracking.get('mota'))}"
 
 
 def class_rows(metrics: Tree) -> list[ClassRow]:

@@ -144,6 +144,8 @@ class VideoWriter:
 
     def _open(self, size: tuple[int, int]) -> Any:
         _quiet()
+        if not _in_utf8(str(self._path)):
+            raise DriveSegError(f"{os.fsencode(self._path)!r} is no name that OpenCV can write: expected UTF-8")
         for codec in ("avc1", "mp4v"):
             writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*codec), self._fps, size)
             if writer.isOpened():
@@ -162,7 +164,18 @@ _SILENT = 0
 
 def _capture(target: str | int) -> Any:
     _quiet()
+    if isinstance(target, str) and not _in_utf8(target):
+        raise SourceError(f"{os.fsencode(target)!r} is no name that OpenCV can open: expected UTF-8; rename the file")
     return cv2.VideoCapture(target)
+
+
+def _in_utf8(path: str) -> bool:
+    """OpenCV ends the process at a name that is not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _quiet() -> None:

@@ -81,11 +81,11 @@ def _adapted_profile(size: int, udp: bool) -> Path:
             r"<transport_descriptor>\s*<transport_id>drive_seg_udp<.*?</transport_descriptor>", "", text, flags=re.S
         )
         text = text.replace("<transport_id>drive_seg_udp</transport_id>", "")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drive_seg"
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drive_seg"
         cache.mkdir(parents=True, exist_ok=True)
         descriptor, partial = tempfile.mkstemp(dir=cache, suffix=".xml")
-    except OSError:  # a read-only home, as in hardened containers
+    except (OSError, RuntimeError):  # a read-only home or none, as in hardened containers
         cache = Path(tempfile.mkdtemp(prefix="drive_seg_"))
         descriptor, partial = tempfile.mkstemp(dir=cache, suffix=".xml")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
