@@ -415,6 +415,7 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
     """``tensorrt``, the runtime side. Plans begin with ``FAKE``; those of 8.6 say ``sharing`` where they were built so.
 
     Other plans of 8.6 have their one profile for one context at a time: a second one is made, and takes no shape.
+    The first run of a context after a shape was set allocates, which no capture survives (NvInferRuntime.h, enqueueV2).
     """
     trt = types.ModuleType("tensorrt")
     is_old = gpu.tensorrt.startswith("8.")
@@ -433,13 +434,14 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
             self._logger = logger
             self.has_profile = has_profile
             self._shape: tuple[int, ...] = ()
+            self._is_set_up = False
             self._addresses: dict[str, int] = {}
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             if not self.has_profile:
                 self._logger.log(ILogger.ERROR, "IExecutionContext::setInputShape: no optimization profile is set")
                 return False
-            self._shape = shape
+            self._shape, self._is_set_up = shape, False
             return name == "image" and shape[1:] == (gpu.height, gpu.width, 3)
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -453,6 +455,10 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
             return True
 
         def execute_async_v3(self, stream: int) -> bool:
+            if gpu.capturing is not None and gpu.capturing.stream == stream and not self._is_set_up:
+                self._logger.log(ILogger.ERROR, "Cuda Runtime (operation not permitted when stream is capturing)")
+                return False
+            self._is_set_up = True
             shape, addresses = self._shape, dict(self._addresses)
 
             def work() -> None:

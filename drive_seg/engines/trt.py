@@ -134,15 +134,16 @@ class TrtSlot:
             self._graph.launch(network.compute.handle)
 
     def _capture(self, count: int) -> None:
-        """From now on a full batch is one launch instead of one per layer. What cannot be captured is enqueued."""
+        """From now on a full batch is one launch instead of one per layer. What cannot be captured is enqueued.
+
+        The first run after a shape was set may allocate, which spoils a capture: nothing is set between the two runs.
+        """
         network = self.network
         self._graphs = False
-        network.enqueue(self._context, self.addresses, count)  # TensorRT finishes its set-up in the first run
+        network.enqueue(self._context, self.addresses, count)
         network.compute.synchronize()
         try:
-            self._graph = CudaGraph(
-                network.compute.handle, lambda: network.enqueue(self._context, self.addresses, count)
-            )
+            self._graph = CudaGraph(network.compute.handle, lambda: network.enqueue_again(self._context, count))
         except EngineError as error:
             _log.warning("this engine runs without CUDA graph: %s", error)
 

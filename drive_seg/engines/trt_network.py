@@ -128,6 +128,10 @@ class Network:
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
                 raise EngineError(f"TensorRT refuses the address of {name}: {self.logger.reason()}")
+        self.enqueue_again(context, count)
+
+    def enqueue_again(self, context: Any, count: int) -> None:
+        """Put the network on the compute stream as it was enqueued last; TensorRT has nothing to prepare for it."""
         if not context.execute_async_v3(self.compute.handle):
             raise EngineError(f"TensorRT could not start a batch of {count}: {self.logger.reason()}")
 
