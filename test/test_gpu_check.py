@@ -89,6 +89,18 @@ def test_parts_add_up_even_where_each_has_a_folder_of_its_own(root: Path, tmp_pa
     assert (root / "out" / "gpu" / "tensorrt.json").read_text() == "a case\n" * 2
 
 
+def test_the_python_with_torch_is_the_one_on_the_path_here(root: Path) -> None:
+    """The Python with TensorRT may come with a PATH of its own, on which the same name is another."""
+    other = root / "bin" / "python_of_torch"
+    other.parent.mkdir()
+    shutil.copy(root / "python", other)
+    path = f"{other.parent}{os.pathsep}{os.environ['PATH']}"
+    asked = check(root, "benchmark", PATH=path, TORCH_PYTHON="python_of_torch")
+    assert f"--torch-python {other} " in asked
+    asked = check(root, "benchmark", PATH=path, TORCH_PYTHON="not_there")
+    assert "--torch-python not_there " in asked
+
+
 def test_what_was_measured_before_a_failure_is_kept(root: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="results in"):
         check(root, out=str(tmp_path / "first"), BREAKS="1")

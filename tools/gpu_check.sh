@@ -23,8 +23,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 REFERENCE_PYTHON=${REFERENCE_PYTHON:-$PYTHON}
 TORCH_PYTHON=${TORCH_PYTHON:-$REFERENCE_PYTHON}
-OTHER=$TORCH_PYTHON
-if [ "$OTHER" = "$PYTHON" ]; then OTHER=; fi
+OTHER=
+if [ "$TORCH_PYTHON" != "$PYTHON" ]; then  # its place: PYTHON may be a wrapper that finds another on its own PATH
+    OTHER=$(command -v "$TORCH_PYTHON" || printf '%s' "$TORCH_PYTHON")
+fi
 FRAMES=${FRAMES:-100}
 WHAT=${1:-all}
 shift $(($# > 0))
