@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu, install
+from numpy.typing import NDArray
 from test_trt_engine import picture
 from tiny_model import network, write_tiny_model
 
@@ -18,7 +19,7 @@ from drive_seg.engines.build import Job, Made
 from drive_seg.engines.gate import Agreement
 from drive_seg.engines.reference import Reference
 from drive_seg.errors import EngineError, ModelError
-from drive_seg.frame import CameraImage
+from drive_seg.frame import CameraImage, RawOutputs
 from drive_seg.gpu_benchmark.cases import Case, ask_torch, cases, measure, reference_of
 from drive_seg.gpu_benchmark.table import markdown
 from drive_seg.gpu_benchmark.work import Layer, Peaks, Work, count
@@ -127,6 +128,18 @@ class TestRun:
         assert "| 160x96 | fp32 | 2 |" in page and "no int8 graph" in page and "NVIDIA Fake (sm_90" in page
         assert "torch was not (fully) measured: /bin/false ended with code 1" in page
         assert json.loads((tmp_path / "out" / "t.json").read_text()) == results
+
+    def test_the_bare_network_sees_the_pictures_too(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        """A black image draws less power, and a GPU's clock follows its power."""
+        darkest: list[int] = []
+
+        def noted(images: NDArray[np.uint8]) -> RawOutputs:
+            darkest.extend(int(image.max()) for image in images)
+            return network(images)
+
+        gpu.network = noted
+        self.run(tmp_path, [Case(SIZE, "fp32", 2)])
+        assert min(darkest) > 0
 
     def test_where_the_cpu_does_the_stages_it_is_measured_without_their_times(
         self, gpu: FakeGpu, tmp_path: Path
