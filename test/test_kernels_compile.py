@@ -80,6 +80,16 @@ def test_a_cubin_is_made_once_per_gpu_and_compiler(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3, "temporary files stayed behind"
 
 
+def test_a_folder_that_cannot_be_written_costs_a_compilation_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where an image brings the plans, and is mounted read-only."""
+    fake = Fake()
+    (tmp_path / "file").write_text("no folder")
+    assert kernels.cubin((9, 0), tmp_path / "file" / "cache", fake.compiler) == b"code for --gpu-architecture=sm_90"
+    assert "cannot be kept" in caplog.text
+
+
 @pytest.mark.parametrize("damage", [b"", b"short", b"x" * 400])
 def test_a_damaged_file_is_made_again(damage: bytes, tmp_path: Path) -> None:
     fake = Fake()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from drive_seg.errors import EngineError
 
+_log = logging.getLogger(__name__)
 _FOLDER = Path(__file__).parent
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
@@ -63,7 +65,8 @@ def cubin(capability: tuple[int, int], cache_dir: Path | None = None, compiler: 
 
     Args:
         capability: of the GPU, (9, 0) for sm_90.
-        cache_dir: kept there under a name that says source, options and compiler; None = no cache.
+        cache_dir: kept there under a name that says source, options and compiler, where it can be written (one that
+            came with its plans may not be); None = no cache.
         compiler: ``find_compiler()`` when None.
 
     Raises:
@@ -75,13 +78,18 @@ def cubin(capability: tuple[int, int], cache_dir: Path | None = None, compiler: 
         return compiler.compile(source, options)
     key = hashlib.sha256("\0".join((source, *options, compiler.identity)).encode()).hexdigest()
     path = cache_dir / f"kernels-sm{capability[0]}{capability[1]}-{key[:20]}.cubin"
-    if path.is_file():
+    try:
         kept = path.read_bytes()
-        digest, code = kept[:32], kept[32:]
-        if hashlib.sha256(code).digest() == digest:
-            return code
+    except OSError:
+        kept = b""
+    digest, code = kept[:32], kept[32:]
+    if hashlib.sha256(code).digest() == digest:
+        return code
     code = compiler.compile(source, options)
-    _write_whole(path, hashlib.sha256(code).digest() + code)
+    try:
+        _write_whole(path, hashlib.sha256(code).digest() + code)
+    except OSError as error:
+        _log.warning("the compiled kernels cannot be kept, and are compiled again next time: %s", error)
     return code
 
 
