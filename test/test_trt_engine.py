@@ -286,14 +286,28 @@ class TestMemory:
     def test_after_memory_ran_out_in_a_frame_the_next_frame_is_right(self, gpu: FakeGpu, model: Model) -> None:
         small, large = frames(2)
         large = Frame(CameraImage.from_rgb(paint(800, 600)))
-        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
-            pipeline(small)
-            gpu.fail_after = 0
-            with pytest.raises(EngineError, match=r"out of memory \(1024 of 81920 MiB free"):
-                pipeline(large)
+        for allowed in range(100):
             gpu.fail_after = None
-            for frame in (small, large, small):
-                assert_same(pipeline(frame), on_cpu([[frame]])[0])
+            with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+                pipeline(small)
+                taken, gpu.fail_after, said = gpu.taken, allowed, ""
+                try:
+                    pipeline(large)
+                except EngineError as error:
+                    said = str(error)
+                if not said:
+                    assert gpu.taken - taken == allowed > 3, "every allocation was refused once"
+                    return
+                assert "out of memory (1024 of 81920 MiB free" in said
+                held = len(gpu.memory) + len(gpu.pinned)
+                with pytest.raises(EngineError):
+                    pipeline(large)
+                assert len(gpu.memory) + len(gpu.pinned) <= held, "each frame that fails leaves something"
+                gpu.fail_after = None
+                for frame in (small, large, small):
+                    assert_same(pipeline(frame), on_cpu([[frame]])[0])
+            assert not gpu.leaks
+        raise AssertionError("a frame allocates without end")
 
 
 class TestEnds:

@@ -50,14 +50,16 @@ class Place:
         """Copy the camera's bytes into page-locked memory."""
         size = image.data.size
         if self._up is None or self._up.size < size:
-            self._up, self.raw = self._grown(self._up, self.raw, size, size)
+            old, self._up = self._up, None  # it is gone also where there is no memory for the new one
+            self._up, self.raw = self._grown(old, self.raw, size, size)
         self.pixels = self._up[:size]
         np.copyto(self.pixels, image.data)
 
     def make_room(self, layout: kernels.Layout) -> None:
         """Room for results of this layout."""
         if self._down is None or self._down.size < layout.usual_bytes:
-            self._down, self.results = self._grown(self._down, self.results, layout.usual_bytes, layout.nbytes)
+            old, self._down = self._down, None
+            self._down, self.results = self._grown(old, self.results, layout.usual_bytes, layout.nbytes)
         self.layout = layout
         self.answer = self._down[: layout.usual_bytes]
 
@@ -67,7 +69,12 @@ class Place:
         if old is not None:
             self._arena.free_pinned(old)
             self._arena.free(address)
-        return self._arena.pinned(host), self._arena.memory(device)
+        grown = self._arena.memory(device)
+        try:
+            return self._arena.pinned(host), grown
+        except BaseException:
+            self._arena.free(grown)
+            raise
 
     def reset(self) -> None:
         """Zero the scratch, as the kernels want it after a frame that failed."""
