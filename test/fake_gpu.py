@@ -53,6 +53,7 @@ class FakeGpu:
         lost: every call fails from now on.
         during_capture: what other threads do meanwhile.
         refuses: ``module`` (the kernels do not load) or ``runtime`` (TensorRT has none).
+        detached: pycuda's destructor of the primary context ran.
         pageable: copies from memory that is not page-locked; they make the host wait.
         network: what the plan computes.
         order: seed of the order in which work is done.
@@ -79,6 +80,7 @@ class FakeGpu:
         self.taken = 0
         self.lost = False
         self.refuses = ""
+        self.detached = False
         self.pageable = 0
         self.capturing: Capture | None = None
         self.during_capture: Callable[[], None] = lambda: None
@@ -264,8 +266,11 @@ class _Allocation:
 
 
 class _Context:
+    """The primary context. Its destructor detaches it like one that pycuda made, which the driver refuses."""
+
     def __init__(self, gpu: FakeGpu) -> None:
         self._gpu = gpu
+        weakref.finalize(self, setattr, gpu, "detached", True).atexit = False
 
     def push(self) -> None:
         self._gpu.stack.depth = getattr(self._gpu.stack, "depth", 0) + 1

@@ -6,6 +6,7 @@ What only silicon can show (that kernels and plans compute the right thing, and 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,16 @@ from test_compiler import Release
 from tiny_model import RED_PER_CLASS, network, paint, red_of, write_tiny_model
 
 from drive_seg.config import defaults
-from drive_seg.engines import EngineInfo, EngineOptions, FunctionEngine, availability, builder, open_engine, planned
+from drive_seg.engines import (
+    EngineInfo,
+    EngineOptions,
+    FunctionEngine,
+    availability,
+    builder,
+    cuda,
+    open_engine,
+    planned,
+)
 from drive_seg.engines.build import Job, Made, judge
 from drive_seg.engines.cuda import Arena
 from drive_seg.engines.plan_cache import Plan, PlanCache
@@ -318,6 +328,13 @@ class TestEnds:
         pipeline.close()
         pipeline.close()
         assert len(pending) == in_work and gpu.idle and not gpu.leaks
+
+    def test_the_primary_context_outlives_all_that_knew_it(self, gpu: FakeGpu, model: Model) -> None:
+        """As when the process ends and modules are emptied."""
+        engine_of(model).close()
+        cuda._contexts.clear()
+        gc.collect()
+        assert not gpu.detached
 
     @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
     def test_two_engines_may_end_in_either_order(self, order: tuple[int, int], gpu: FakeGpu, model: Model) -> None:

@@ -8,6 +8,7 @@ afterwards; so an engine may be opened on one thread and used on another, and to
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -47,10 +48,17 @@ def load_pycuda(gpu_id: int) -> tuple[Any, Any]:
         with _opening:
             if gpu_id not in _contexts:
                 driver.init()
-                _contexts[gpu_id] = driver.Device(gpu_id).retain_primary_context()
+                _contexts[gpu_id] = _for_ever(driver.Device(gpu_id).retain_primary_context())
             return driver, _contexts[gpu_id]
     except driver.Error as error:
         raise EngineError(f"GPU {gpu_id} cannot be opened: {error}") from error
+
+
+def _for_ever(context: Any) -> Any:
+    """Never destroyed, also not when the process ends: pycuda's destructor takes a primary context for one that it
+    made, and what it then asks of the driver fails with a warning on the console."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+    return context
 
 
 class Arena:
