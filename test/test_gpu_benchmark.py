@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,14 @@ class TestRun:
         assert case["roofline_ms"] == pytest.approx(1.0)
         assert case["roofline_share"] == pytest.approx(1.0 / case["gpu_ms"]["gpu_inference"], rel=1e-3)
         assert case["pcie_share"] == pytest.approx(200 * 130 * 3 / 5e10 * 1e3 / case["gpu_ms"]["gpu_h2d"], abs=1e-4)
+
+
+def test_its_pictures_need_no_more_than_the_gpus_python_has() -> None:
+    """``tools/gpu_check.sh`` names the packages: SciPy, which scores identities, is not among them."""
+    program = "import sys; sys.modules['scipy'] = None; from drive_seg.commands.benchmark import _images as of; "
+    program += "print(len(of('sim')))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stdout.strip() == "32", ended.stderr[-1000:]
 
 
 def test_the_cases_are_those_of_the_table() -> None:

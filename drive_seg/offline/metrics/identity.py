@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from drive_seg.offline.metrics.overlaps import VOID, Overlaps
 
@@ -296,6 +295,8 @@ def most_in_common(common: Mapping[tuple[int, int], int]) -> int:
     Args:
         common: frames by (true, predicted) trajectory.
     """
+    from scipy.optimize import linear_sum_assignment  # only for those who score identities: see gpu_check.sh
+
     partners: dict[tuple[bool, int], list[tuple[bool, int]]] = defaultdict(list)
     for thing, track in common:
         partners[True, thing].append((False, track))
