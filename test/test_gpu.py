@@ -156,7 +156,7 @@ class TestParity:
                 ask(engine, reference.frames[0])
                 answers.append([ask(engine, frame).semantic.copy() for frame in reference.frames[:10]])
                 assert (engine.slots[0]._graph is not None) is graphs, "the steady state was not captured"
-        np.testing.assert_array_equal(*answers)
+        assert np.array_equal(*answers)
 
 
 class TestFusion:
@@ -199,15 +199,14 @@ class TestFusion:
         options = FusionOptions(score_threshold=0.1, output_resolution=resolution, confidence=True)
         compared = 0
         for ours, theirs in self.both(model, [Frame(image) for image in images], options):
-            np.testing.assert_array_equal(ours.mask, theirs.mask)
-            np.testing.assert_array_equal(ours.panoptic, theirs.panoptic)
-            np.testing.assert_array_equal(ours.confidence, theirs.confidence)
+            assert np.array_equal(ours.mask, theirs.mask)
+            assert np.array_equal(ours.panoptic, theirs.panoptic)
+            assert np.array_equal(ours.confidence, theirs.confidence)
             assert [replace(one, score=0.0) for one in ours.instances] == [
                 replace(one, score=0.0) for one in theirs.instances
             ]
-            np.testing.assert_allclose(
-                [one.score for one in ours.instances], [one.score for one in theirs.instances], atol=1e-6
-            )
+            scores = [[one.score for one in answer.instances] for answer in (ours, theirs)]
+            assert np.allclose(*scores, rtol=0, atol=1e-6)
             compared += 1
         assert compared == len(images)
 

@@ -73,13 +73,13 @@ def expected(
 
 def check(outcome: kernels.Outcome, result: PanopticResult) -> None:
     assert outcome.flags == 0
-    np.testing.assert_array_equal(outcome.mask, result.mask)
-    np.testing.assert_array_equal(outcome.panoptic, result.panoptic)
+    assert np.array_equal(outcome.mask, result.mask)
+    assert np.array_equal(outcome.panoptic, result.panoptic)
     assert outcome.instances == result.instances
     if result.confidence is None:
         assert outcome.confidence is None
     else:
-        np.testing.assert_array_equal(outcome.confidence, result.confidence)
+        assert np.array_equal(outcome.confidence, result.confidence)
 
 
 @settings(max_examples=120, deadline=None)

@@ -49,7 +49,7 @@ def test_letterbox(
     sizes = kernels.Sizes(network, network, (1, 1), 1)
     slot = Slot(sizes, DRIVING, partial(GpuMemory, device), most=1)
     (answer,) = slot.run([image], no_outputs(1, sizes), FusionOptions(), only=(kernels.LETTERBOX,))
-    np.testing.assert_array_equal(answer.input, letterboxed(image, network))
+    assert np.array_equal(answer.input, letterboxed(image, network))
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,7 +83,7 @@ def test_a_batch_of_four_cameras(device: Device) -> None:
         answers = slot.run(cameras, raw, options)
         for index, (camera, answer) in enumerate(zip(cameras, answers, strict=True)):
             check(answer.outcome, expected(camera, raw, index, options, DRIVING, network))
-            np.testing.assert_array_equal(answer.input, letterboxed(camera, network))
+            assert np.array_equal(answer.input, letterboxed(camera, network))
 
 
 @pytest.mark.parametrize("pattern", ["snake", "checkers", "random"])
