@@ -28,15 +28,24 @@ class FlatRoad:
         u = row - self.horizon
         return self.vanish + side * u + self.curve / u
 
+    def painted(self, number: int, row: float, phase: float = 0.0) -> bool:
+        """Whether a row is in no gap of a boundary."""
+        away = 500 * 1.4 / (row - self.horizon)
+        return not (self.dashed and self.dashed[number]) or (away + phase) % 9 <= 3
+
+    def nearest_paint(self, number: int, phase: float = 0.0) -> int:
+        """The lowest row in which a boundary is painted and in the image."""
+        rows = (row for row in range(int(self.horizon) + 4, HEIGHT) if self.painted(number, row, phase))
+        return max(row for row in rows if 0 <= self.column(self.sides[number], row) < WIDTH)
+
     def draw(self, phase: float = 0.0) -> NDArray[np.uint8]:
         """uint8 (360, 640): a road two lanes wider than its lines; dashes of 3 m and gaps of 6 m."""
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         for row in range(int(self.horizon) + 4, HEIGHT):
             u = row - self.horizon
             fill(mask, row, self.column(min(self.sides) - 2, row), self.column(max(self.sides) + 2, row), ROAD)
-            away = 500 * 1.4 / u
             for number, side in enumerate(self.sides):
-                if self.dashed and self.dashed[number] and (away + phase) % 9 > 3:
+                if not self.painted(number, row, phase):
                     continue
                 middle, half = self.column(side, row), max(0.5, self.width * u / 2)
                 fill(mask, row, middle - half, middle + half, PAINT)
