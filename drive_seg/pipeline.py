@@ -53,6 +53,20 @@ class Pending:
         self._track = track
         self._release = release
         self._submitted = Stopwatch()
+        self._inference = 0.0
+        self._outputs: Any = None
+        self._error: Exception | None = None
+
+    def collect(self) -> None:
+        """Block until the engine is done. It may be given the next batch before this one's results are made; an error
+        is raised by ``wait``."""
+        if self._outputs is not None or self._error is not None:
+            return
+        try:
+            self._outputs = self._stages.collect(self._slot)
+        except Exception as error:  # noqa: BLE001 - wait() raises it
+            self._error = error
+        self._inference = self._submitted.lap()
 
     def wait(self) -> list[PanopticResult]:
         """Block until the batch is done; one result per frame, in order.
@@ -61,8 +75,10 @@ class Pending:
             EngineError: inference failed; the frames are lost, the pipeline goes on.
         """
         try:
-            outputs = self._stages.collect(self._slot)
-            inference = self._submitted.lap()
+            self.collect()
+            if self._error is not None:
+                raise self._error
+            outputs, inference = self._outputs, self._inference
             gpu = _by_stage(self._stages.gpu_times(outputs))
             results = []
             for item in self._prepared:

@@ -7,10 +7,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from drive_seg.errors import DriveSegError, EngineLost, MalformedImage
 from drive_seg.frame import CompressedImage, Frame, PanopticResult
-from drive_seg.pipeline import Pipeline, decode
+from drive_seg.pipeline import Pending, Pipeline, decode
 from drive_seg.telemetry import FrameLedger, Stopwatch
 
 Publish = Callable[[PanopticResult], None]
@@ -21,8 +22,20 @@ _SIGN_OF_LIFE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Flight:
+    """A batch that the engine has: its frames, and when they were picked up."""
+
+    frames: Sequence[Frame]
+    picked_up: int
+    pending: Pending
+
+
 class Worker:
     """Takes the latest frame of each camera, runs them as one batch, hands every result to ``publish``.
+
+    The engine has one batch at a time. Where frames wait when it is done, it gets them before the results of the batch
+    are made and published, so that neither it nor this thread waits for the other.
 
     Frames are offered from any thread and never wait behind older ones: each camera has one place, and a frame
     that is still in it when the next arrives is dropped as ``superseded``. Every frame ends in its camera's ledger.
@@ -159,8 +172,7 @@ class Worker:
             while self._wait_for_work():
                 with self._busy:
                     pipeline = self._newest(pipeline)
-                    self._process(pipeline, self._take(pipeline.max_batch))
-                    self._picked_up = None
+                    self._serve(pipeline)
         except Exception as error:  # noqa: BLE001 - without this thread nothing is served: that must not go unseen
             _log.error("the worker has ended unexpectedly", exc_info=error)
             self.lost = EngineLost(f"the worker has ended unexpectedly: {type(error).__name__}: {error}")
@@ -189,28 +201,55 @@ class Worker:
             _log.error("the former engine could not be closed", exc_info=error)
         return successor
 
+    def _serve(self, pipeline: Pipeline) -> None:
+        """Batch after batch for as long as frames wait."""
+        flight = self._launch(pipeline, self._take(pipeline.max_batch))
+        while flight is not None:
+            self._picked_up = flight.picked_up
+            flight.pending.collect()
+            ahead = self._launch(pipeline, self._take_ahead(pipeline))
+            self._land(flight)
+            flight = ahead
+        self._picked_up = None
+
     def _take(self, limit: int) -> list[Frame]:
         # No more than one batch: what waits for the next must still be replaced by newer frames. A dict keeps the order
         # in which its keys came, so those cameras go first that have waited longest.
         with self._wake:
             return [self._latest.pop(camera) for camera in list(self._latest)[:limit]]
 
-    def _process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
-        picked_up = self._picked_up = time.monotonic_ns()
+    def _take_ahead(self, pipeline: Pipeline) -> list[Frame]:
+        """What the engine may have while the results of the last batch are made: nothing that takes longer to decode
+        than those take to publish, and nothing that another pipeline shall have."""
+        with self._wake:
+            compressed = any(isinstance(frame.image, CompressedImage) for frame in self._latest.values())
+            wanted = pipeline.slots > 1 and self._successor is None and not compressed
+        return self._take(pipeline.max_batch) if wanted else []
+
+    def _launch(self, pipeline: Pipeline, frames: Sequence[Frame]) -> Flight | None:
+        """Give the engine those that are neither stale nor damaged; None where none are left."""
+        picked_up = time.monotonic_ns()
+        if self._picked_up is None:
+            self._picked_up = picked_up
         admitted = (self._admit(frame, picked_up) for frame in frames)
         batch = [frame for frame in admitted if frame is not None]
         if not batch:
-            return
+            return None
         try:
-            results = pipeline.submit(batch).wait()
+            return Flight(batch, picked_up, pipeline.submit(batch))
         except Exception as error:  # noqa: BLE001 - see _lose
-            if isinstance(error, EngineLost):
-                self.lost = error
-            for frame in batch:
-                self._lose(frame, error)
+            self._lose_all(batch, error)
+            return None
+
+    def _land(self, flight: Flight) -> None:
+        """Publish the results of a batch."""
+        try:
+            results = flight.pending.wait()
+        except Exception as error:  # noqa: BLE001 - see _lose
+            self._lose_all(flight.frames, error)
             return
         for result in results:
-            self._deliver(result, picked_up)
+            self._deliver(result, flight.picked_up)
 
     def _admit(self, frame: Frame, picked_up: int) -> Frame | None:
         """The frame with its pixels decoded and its queue time, or None when it is dropped."""
@@ -255,6 +294,12 @@ class Worker:
             self._finished(dataclasses.replace(result, times=times))
         except Exception as error:  # noqa: BLE001 - the frame is out and counted; its times must not end the thread
             _log.error("the times of a frame of camera %s are lost", frame.camera, exc_info=error)
+
+    def _lose_all(self, frames: Sequence[Frame], error: Exception) -> None:
+        if isinstance(error, EngineLost):
+            self.lost = error
+        for frame in frames:
+            self._lose(frame, error)
 
     def _lose(self, frame: Frame, error: Exception) -> None:
         """One bad frame must not end the thread that serves all the others: count it, report it, go on."""
