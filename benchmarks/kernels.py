@@ -28,6 +28,7 @@ from drive_seg.encodings import ENCODINGS, encoding_named
 from drive_seg.engines import kernels
 from drive_seg.frame import CameraImage, RawOutputs
 from drive_seg.labels import DRIVING
+from drive_seg.network_size import size_of
 from drive_seg.postprocess import FusionOptions
 
 WARM_UP, LAUNCHES = 10, 200
@@ -120,16 +121,11 @@ def measure(native: tuple[int, int], network: tuple[int, int], encoding: str, ba
     ]
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
-
-
 def main() -> None:
     """Print the table, and with --json one object as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=_size, default=(1280, 720), help="camera, WIDTHxHEIGHT")
-    parser.add_argument("--network", type=_size, default=(640, 384), help="network, WIDTHxHEIGHT")
+    parser.add_argument("--size", type=size_of, default=(1280, 720), help="camera, WIDTHxHEIGHT")
+    parser.add_argument("--network", type=size_of, default=(640, 384), help="network, WIDTHxHEIGHT")
     parser.add_argument("--encoding", choices=sorted(ENCODINGS), default="rgb8")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--json", action="store_true")

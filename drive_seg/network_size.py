@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+
 STEP = 32
 """Sides of a network's input are multiples of its coarsest stride."""
 _MOST = 1.25
 """Of the pixels of the network's own size: what a taller camera may cost more."""
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """(width, height) of ``960x544``, as a type of argparse."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"a size is WxH in pixels, as 960x544; got '{text}'")
+    return int(width), int(height)
 
 
 def fitted_size(native: tuple[int, int], network: tuple[int, int]) -> tuple[int, int]:

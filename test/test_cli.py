@@ -155,6 +155,22 @@ def test_a_folder_that_cannot_be_written_is_no_bug_of_ours(tmp_path: Path, model
         assert errors(done)[0].startswith(f"drive_seg: error: output {place} cannot be written: ")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place where nobody may write, root included")
+def test_that_a_report_cannot_be_written_is_said_before_the_work_is_done(tmp_path: Path, model: Path) -> None:
+    """A folder that is there looks as if it could be written."""
+    out = "/proc/self/task"
+    done = drive_seg("evaluate", tmp_path / "not_there", "--model", model, "-o", out, "--overwrite", code=1)
+    assert errors(done)[0].startswith(f"drive_seg: error: output {out} cannot be written: ")
+
+
+@pytest.mark.parametrize("size", ["foo", "640", "0x384", "640x", "-1x2"])
+@pytest.mark.parametrize("module", ["render", "validate"])
+def test_a_size_that_is_none_is_bad_usage(module: str, size: str) -> None:
+    command = [sys.executable, "-m", f"drive_seg.network.{module}", "out", f"--size={size}"]
+    done = subprocess.run(command if module == "render" else command[:3] + command[4:], capture_output=True, text=True)
+    assert done.returncode == 2 and f"WxH in pixels, as 960x544; got '{size}'" in done.stderr
+
+
 def test_a_run_that_segmented_nothing_has_failed(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").write_text("no image")

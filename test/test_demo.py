@@ -184,6 +184,13 @@ def test_children_end_with_a_parent_that_was_killed(demo: Demo, tmp_path: Path) 
     assert wait_for(lambda: not demo.left_behind(), 20.0)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place where nobody may write, root included")
+def test_that_its_folder_cannot_be_written_is_said_before_it_starts(demo: Demo) -> None:
+    demo.out = Path("/proc/self/task")
+    _, stderr = demo.run("--seconds", 20, code=1)
+    assert "the folder /proc/self/task cannot be written" in stderr
+
+
 def test_without_ros_the_error_says_what_to_do(tmp_path: Path, model: Path) -> None:
     block = "import sys; sys.modules['rclpy'] = None; import drive_seg.cli"
     arguments = ["demo", "--out", str(tmp_path), "--model", str(model)]

@@ -27,6 +27,7 @@ from drive_seg.errors import DriveSegError
 from drive_seg.frame import StageTimes
 from drive_seg.machine import ros_distro
 from drive_seg.model import Model
+from drive_seg.offline.disk import require_writable
 from drive_seg.offline.summary import Summary, versions
 from drive_seg.ros.process import StopSignals
 from drive_seg.ros.transport import prepare_process
@@ -99,8 +100,9 @@ def run_demo(
     require_matplotlib()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
+        require_writable(options.out)
     except OSError as error:
-        raise DriveSegError(f"cannot make the folder {options.out}: {error}") from error
+        raise DriveSegError(f"the folder {options.out} cannot be written: {error}") from error
     with Spool() as spool:
         with display:
             seen = _observe(options, model, display, spool)

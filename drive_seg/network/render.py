@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from drive_seg.network_size import size_of
 from drive_seg.sim import Simulator
 
 FRAME_GAP = 45
@@ -72,10 +73,10 @@ def main() -> None:
     parser.add_argument("--drives", type=int, default=1500)
     parser.add_argument("--frames", type=int, default=2, help="per drive")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--size", default="640x384", help="WxH")
+    parser.add_argument("--size", type=size_of, default="640x384", help="WxH")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     arguments = parser.parse_args()
-    width, height = (int(side) for side in arguments.size.split("x"))
+    width, height = arguments.size
 
     def show(done: int, total: int) -> None:
         if sys.stderr.isatty():

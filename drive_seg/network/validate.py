@@ -21,6 +21,7 @@ from drive_seg import Pipeline, open_pipeline
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.network.sidecar import write_metrics
+from drive_seg.network_size import size_of
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import Confusion, MatchCounts, Runs, overlaps
 from drive_seg.resources import find_model
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many images of it, in name order")
     parser.add_argument("--drives", type=int, default=0, help="simulator drives, one frame of each")
-    parser.add_argument("--size", default="1280x720", help="WxH of the simulator's frames")
+    parser.add_argument("--size", type=size_of, default="1280x720", help="WxH of the simulator's frames")
     parser.add_argument("--write", action="store_true", help="put the figures into the model's sidecar")
     arguments = parser.parse_args()
     if arguments.folder is None and not arguments.drives:
@@ -154,8 +155,8 @@ def main() -> None:
         with open_pipeline(arguments.model, arguments.backend, camera=folder_camera(arguments.folder)) as pipeline:
             report[name] = validate_folder(pipeline, arguments.folder, arguments.skip)
     if arguments.drives:
-        width, height = (int(side) for side in arguments.size.split("x"))
-        command += f" --drives {arguments.drives} --size {arguments.size}"
+        width, height = arguments.size
+        command += f" --drives {arguments.drives} --size {width}x{height}"
         seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.drives)
         with open_pipeline(arguments.model, arguments.backend, camera=(width, height)) as pipeline:
             report["simulator"] = validate_simulator(pipeline, seeds, width, height)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from drive_seg.errors import DriveSegError
 
 LEAST_FREE = 16 << 20
 """Bytes that are left alone: what a bag still holds in memory, its index and the summary must fit."""
+
+
+def require_writable(folder: Path) -> None:
+    """Raise OSError unless a file can be made in ``folder``, or in the nearest of its parents that is there."""
+    while not folder.exists():
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def require_room(folder: Path, size: int = 0) -> None:

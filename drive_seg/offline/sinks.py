@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.frame import CameraImage, Instance, PanopticResult
 from drive_seg.labels import LabelSet
-from drive_seg.offline.disk import require_room
+from drive_seg.offline.disk import require_room, require_writable
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import origin_of
@@ -86,10 +86,11 @@ def make_room(path: Path, overwrite: bool, ours: set[str]) -> None:
         ours: names that such a folder holds; only a folder with nothing else (bag files aside) is removed.
 
     Raises:
-        ConfigError: it exists and may not be replaced.
+        ConfigError: it exists and may not be replaced, or nothing can be written there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(path if path.is_dir() else path.parent)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
         if not overwrite:
