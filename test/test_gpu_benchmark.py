@@ -167,10 +167,10 @@ class TestRun:
         results = json.loads(file.read_text())
         peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
         results["torch"] = {
-            "asked": [list(SIZE)],
             "torch": "2",
             "peaks": peaks,
             "eager 160x96": {"p50": 3.0, "p99": 4.0},
+            "compiled 160x96": {"p50": 2.0, "p99": 2.5},
         }
         file.write_text(json.dumps(results))
 
@@ -181,6 +181,49 @@ class TestRun:
         assert again["cases"] == first["cases"] and not gpu.launches
         with pytest.raises(EngineError, match="another machine or with other frames"):
             self.run(tmp_path, [Case(SIZE, "fp32", 1)], frames=5)
+
+    def test_torch_is_asked_again_until_it_has_answered(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        figures = {"p50": 2.0, "p99": 2.5}
+        answers: list[dict[str, Any]] = [
+            {"why": "out of memory", "eager 160x96": figures},
+            {"eager 160x96": figures, "compiled 160x96": figures},
+        ]
+        order: list[str] = []
+
+        def ask(python: str, images: object, frames: int, size: tuple[int, int]) -> dict[str, Any]:
+            order.append(f"torch {size[0]}x{size[1]}")
+            return answers.pop(0) if size == SIZE else {"why": "not yet"}
+
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.ask_torch", ask)
+        case = Case(SIZE, "fp32", 1)
+        assert self.run(tmp_path, [case])["torch"]["why"] == "out of memory"
+        assert "why" not in self.run(tmp_path, [case])["torch"]
+        self.run(tmp_path, [case])
+        assert order == ["torch 160x96"] * 2
+
+    def test_a_size_is_done_before_the_next_is_begun(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done: list[str] = []
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.ask_torch", lambda *_: {})
+        model = load_model(write_tiny_model(tmp_path, size=SIZE))
+        wanted = [Case((320, 192), "int8", 1), Case(SIZE, "int8", 1), Case(SIZE, "fp16", 1)]
+        options = EngineOptions(cache_dir=tmp_path / "cache")
+        images = [CameraImage.from_rgb(picture(0))]
+        counts = []
+
+        def say(what: str, number: int, of: int) -> None:
+            done.append(what)
+            counts.append((number, of))
+
+        measure(model, images, 1, wanted, tmp_path / "t.json", options, "/bin/false", say)
+        assert done == [
+            *("torch at 320x192", "320x192 int8 x1"),
+            *("torch at 160x96", "160x96 int8 x1", "160x96 fp16 x1"),
+        ]
+        assert counts == [(number, 5) for number in range(5)]
 
     def test_shares_of_the_peaks_need_peaks(self, gpu: FakeGpu, tmp_path: Path) -> None:
         self.run(tmp_path, [])

@@ -92,20 +92,23 @@ def measure(
         raise EngineError(f"{file} was measured on another machine or with other frames; move it away")
     results |= {"machine": machine, "command": " ".join(["drive_seg", *sys.argv[1:]])}
     results.setdefault("cases", {})
-    torch = results.setdefault("torch", {"asked": []})
+    torch = results.setdefault("torch", {})
     _write(file, results)
-    sizes = [size for size in sorted({case.size for case in wanted}) if list(size) not in torch["asked"]]
-    steps = len(sizes) + len(wanted)
-    for number, size in enumerate(sizes):  # one by one: compiling takes torch minutes
-        say(f"torch at {size[0]}x{size[1]}", number, steps)
-        torch |= ask_torch(torch_python, images, frames, size)
-        torch["asked"].append(list(size))
-        _write(file, results)
-    for number, case in enumerate(wanted, start=len(sizes)):
-        say(case.name, number, steps)
-        if "error" in results["cases"].get(case.name, {"error": ""}):
+    sizes = list(dict.fromkeys(case.size for case in wanted))
+    steps = iter(range(len(sizes) + len(wanted)))
+    for size in sizes:  # one whole size after the other: time on a GPU may be lent, and compiling takes torch minutes
+        name = f"{size[0]}x{size[1]}"
+        say(f"torch at {name}", next(steps), len(sizes) + len(wanted))
+        if f"compiled {name}" not in torch:
+            torch.pop("why", None)
+            torch |= ask_torch(torch_python, images, frames, size)
+            _write(file, results)
+        for case in (case for case in wanted if case.size == size):
+            say(case.name, next(steps), len(sizes) + len(wanted))
+            if "error" not in results["cases"].get(case.name, {"error": ""}):
+                continue
             try:
-                sized = replace(model, width=case.size[0], height=case.size[1])
+                sized = replace(model, width=size[0], height=size[1])
                 reference = reference_of(sized, torch_python, options.cache_dir or file.parent)
                 results["cases"][case.name] = measure_case(case, sized, images, frames, options, torch, reference)
             except DriveSegError as error:  # one engine that cannot be had must not cost the others
@@ -133,6 +136,8 @@ def measure_case(
     """
     settings = replace(options, precision=case.precision, max_batch=case.batch)
     plan = plan_for(model, settings, reference=reference)
+    with TrtEngine(plan, model, settings) as first:  # what CUDA loads with the first batch is no engine's
+        _bare(first, images, 1)
     before = _free_mb(options.gpu_id)
     found: dict[str, Any] = {"plan": plan.key.text, **{name: plan.notes[name] for name in ("seconds", "agreement")}}
     with Pipeline(TrtEngine(plan, model, settings), model.labels, allocate=ReusedBuffers()) as pipeline:
