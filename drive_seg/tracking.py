@@ -280,16 +280,18 @@ class Tracking:
     def __init__(self, options: TrackingOptions, former: Tracking | None = None) -> None:
         self.options = options
         self._trackers: dict[str, Tracker] = {}
-        if former is not None:
-            self._trackers = {camera: Tracker(options, one.next) for camera, one in former._trackers.items()}
+        # One for both: batches that are in flight while this one takes its place still get numbers of the former one.
+        self._next: dict[str, int] = {} if former is None else former._next
         _assignment()
 
     def __call__(self, result: PanopticResult) -> PanopticResult:
         """The result with a ``track`` in every instance. Frames of a camera come in their order."""
         camera = result.frame.camera
         if camera not in self._trackers:
-            self._trackers[camera] = Tracker(self.options)
-        numbers = self._trackers[camera].update(Sighting.of(result))
+            self._trackers[camera] = Tracker(self.options, self._next.get(camera, 1))
+        tracker = self._trackers[camera]
+        numbers = tracker.update(Sighting.of(result))
+        self._next[camera] = tracker.next
         instances = zip(result.instances, numbers, strict=True)
         tracked = tuple(dataclasses.replace(instance, track=number) for instance, number in instances)
         return dataclasses.replace(result, instances=tracked)

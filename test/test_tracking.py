@@ -370,11 +370,22 @@ def test_no_setting_gives_a_number_twice() -> None:
         pipeline.tracking = None
         pipeline.tracking = None
         better.continue_tracks(pipeline)
-        for one in (pipeline, better):
+        for one, number in ((pipeline, 3), (better, 4)):
             one.tracking = TrackingOptions()
-            assert vehicles(one(frame_of(2))) == [3]
+            assert vehicles(one(frame_of(2))) == [number]
         pipeline.forget_tracks()
         assert vehicles(pipeline(frame_of(3))) == [1], "another recording"
+
+
+@pytest.mark.parametrize("between", [(), (None,)])
+def test_a_batch_in_flight_and_what_follows_another_setting_share_no_number(between: Sequence[None]) -> None:
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING, tracking=TrackingOptions()) as pipeline:
+        assert vehicles(pipeline(frame_of(0))) == [1]
+        ahead = pipeline.submit([frame_of(60)])  # so much later that what it shows is new
+        for setting in (*between, TrackingOptions(3.0)):
+            pipeline.tracking = setting
+        after = pipeline.submit([frame_of(61)])
+        assert [vehicles(pending.wait()[0]) for pending in (ahead, after)] == [[2], [3]]
 
 
 def test_a_pipeline_that_takes_anothers_place_goes_on_with_its_tracks() -> None:
