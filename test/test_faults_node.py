@@ -25,9 +25,9 @@ pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from peer import TIMEOUT_S, Peer, node_command, pixels_of
+from peer import TIMEOUT_S, Peer, by_second, node_command, pixels_of
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
 
@@ -146,6 +146,30 @@ def test_an_engine_that_fails_or_is_stuck_is_reported_and_survived(tmp_path: Pat
         check_accounts(peer)
         peer.process.send_signal(signal.SIGINT)
         assert "device lost" in peer.process.communicate(timeout=TIMEOUT_S)[1]
+
+
+def test_what_is_in_work_when_the_node_is_deactivated_goes_out_with_its_calibration(tmp_path: Path) -> None:
+    way_out, topic = tmp_path / "way_out", "/camera/camera_info"
+    with serving("-c", MOODY_NODE, str(way_out), "--ros-args", "-p", f"front.camera_info_topic:={topic}") as peer:
+        infos: dict[int, CameraInfo] = {}
+        peer.node.create_subscription(CameraInfo, "/segmentation/camera_info", by_second(infos), 50)
+        camera_info = peer.node.create_publisher(CameraInfo, topic, 10)
+
+        def calibrated() -> set[int]:
+            camera_info.publish(CameraInfo(width=128, height=64))
+            return infos.keys() & peer.front.masks.keys()
+
+        peer.send_until(picture(GOOD), calibrated, "a calibration", peer.front)
+        peer.send_until(picture(TAR), lambda: peer.counts().get("in_flight"), "a frame in work", peer.front)
+        peer.front.masks.clear()
+        client = peer.node.create_client(ChangeState, "/drive_seg/change_state")
+        peer.until(client.service_is_ready, "change_state")
+        asked = client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
+        peer.until(lambda: not peer.front.camera.get_subscription_count(), "the node to unsubscribe")
+        way_out.touch()
+        peer.until(asked.done, "the node to be inactive")
+        peer.until(lambda: peer.front.masks, "the mask of what was in work")
+        peer.until(lambda: peer.front.masks.keys() <= infos.keys(), "its calibration")
 
 
 def test_a_camera_that_is_killed_is_missed_and_welcome_back(model: Path) -> None:

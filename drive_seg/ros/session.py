@@ -181,8 +181,8 @@ class Session:
         """Unsubscribe; returns when the worker is idle."""
         for camera in self.inputs.values():
             camera.close()
-        self.inputs = {}
         self.worker.pause()
+        self.inputs = {}  # only now: what was in work has gone out with their calibrations
 
     def close(self) -> None:
         """Stop the worker, close the engine, destroy every topic."""
