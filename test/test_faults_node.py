@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -25,7 +26,7 @@ pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from peer import TIMEOUT_S, Peer, by_second, node_command, pixels_of
+from peer import DOMAIN, TIMEOUT_S, Peer, by_second, node_command, pixels_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -197,6 +198,17 @@ def test_a_camera_that_is_killed_is_missed_and_welcome_back(model: Path) -> None
         with beside(peer, *camera):
             until_status(peer, "camera front", OK)
             peer.until(lambda: len(arrived) > before, "masks of the new camera")
+
+
+def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        assert cv2.imwrite(str(tmp_path / name), picture(GOOD))
+    (tmp_path / "2.png").write_bytes(b"no image")
+    command = [sys.executable, "-m", "drive_seg.ros.sim_camera", "--ros-args", "-p", f"source:={tmp_path}"]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 1 and "2.png is not an image" in done.stderr
+    assert "1 images sent" in done.stderr and "Traceback" not in done.stderr
 
 
 def configure(peer: Peer) -> bool:

@@ -64,7 +64,8 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     """Run one node until it is ``finished`` or a signal comes, then ``close()`` it while its context is still valid.
 
     Returns:
-        The exit code: 0 in order, 2 when the node refused to be made with these parameters.
+        The exit code: 0 in order, 1 when something it needs failed on the way (a source that cannot be read any more),
+        2 when the node refused to be made with these parameters.
     """
     prepared = prepare_process()
     stop = StopSignals()
@@ -79,6 +80,9 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
         node.get_logger().info(prepared)
         try:
             spin(node, lambda: stop.requested or node.finished)
+        except DriveSegError as error:
+            node.get_logger().fatal(str(error))
+            return 1
         finally:
             node.close()
             node.destroy_node()

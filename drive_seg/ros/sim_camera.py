@@ -178,7 +178,8 @@ def _camera_info(image: Image, intrinsics: NDArray[np.float64] | None) -> Camera
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of ``sim_camera``: 0 at the end of its source or after a signal, 2 when a parameter is refused."""
+    """Entry point of ``sim_camera``: 0 at the end of its source or after a signal, 1 when that can no longer be read,
+    2 when a parameter is refused."""
     return run(SimCamera, args)
 
 
