@@ -200,15 +200,34 @@ def test_a_camera_that_is_killed_is_missed_and_welcome_back(model: Path) -> None
             peer.until(lambda: len(arrived) > before, "masks of the new camera")
 
 
+def camera_process(**parameters: object) -> subprocess.CompletedProcess[str]:
+    """``sim_camera`` from its start to its end."""
+    given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    command = [sys.executable, "-m", "drive_seg.ros.sim_camera", "--ros-args", *given]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
 def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         assert cv2.imwrite(str(tmp_path / name), picture(GOOD))
     (tmp_path / "2.png").write_bytes(b"no image")
-    command = [sys.executable, "-m", "drive_seg.ros.sim_camera", "--ros-args", "-p", f"source:={tmp_path}"]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = camera_process(source=tmp_path)
     assert done.returncode == 1 and "2.png is not an image" in done.stderr
     assert "1 images sent" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_camera_that_begins_again_ends_where_nothing_of_its_video_can_be_decoded(tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
+    for _ in range(3):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    content = video.read_bytes()
+    start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    video.write_bytes(content[:start] + bytes(end - start) + content[end:])
+    done = camera_process(source=video, loop="true")
+    assert done.returncode == 0 and "0 images sent" in done.stderr
 
 
 def configure(peer: Peer) -> bool:

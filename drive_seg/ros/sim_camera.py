@@ -141,10 +141,16 @@ def _open(given: dict[str, Any]) -> Pictures:
 
 def _shots(pictures: Pictures, prerender: int, frames: int, loop: bool) -> Iterator[Shot]:
     """The messages to send, one by one; made ahead where ``prerender`` says so."""
-    shots: Iterable[Shot] = map(_shot, itertools.chain.from_iterable(itertools.repeat(pictures)) if loop else pictures)
+    shots: Iterable[Shot] = map(_shot, _again_and_again(pictures) if loop else pictures)
     if prerender:
         shots = itertools.cycle(list(itertools.islice(shots, prerender)))
     return itertools.islice(shots, frames or None)
+
+
+def _again_and_again(pictures: Pictures) -> Iterator[Picture]:
+    """From the first again after the last; until there is none, as where no image of a video can be decoded."""
+    while (first := next(again := iter(pictures), None)) is not None:
+        yield from itertools.chain((first,), again)
 
 
 def _shot(picture: Picture) -> Shot:
