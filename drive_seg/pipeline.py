@@ -50,6 +50,7 @@ class Pending:
         self._slot = slot
         self._prepared = prepared
         self._stages = stages
+        self._options = stages.options
         self._track = track
         self._release = release
         self._submitted = Stopwatch()
@@ -83,7 +84,7 @@ class Pending:
             results = []
             for item in self._prepared:
                 watch = Stopwatch()
-                result = self._stages.finish(item.frame, outputs, item.index, item.geometry)
+                result = self._stages.finish(item.frame, outputs, item.index, item.geometry, self._options)
                 if self._track is not None:
                     result = self._track(result)
                 times = dataclasses.replace(item.times, inference=inference, postprocess=watch.lap(), **gpu)

@@ -43,8 +43,10 @@ class Stages(Protocol[AnySlot, Outputs]):
         """Block until the batch is done."""
         ...
 
-    def finish(self, frame: Frame, outputs: Outputs, index: int, geometry: Geometry) -> PanopticResult:
-        """The result of image ``index``, in arrays of the allocator."""
+    def finish(
+        self, frame: Frame, outputs: Outputs, index: int, geometry: Geometry, options: FusionOptions
+    ) -> PanopticResult:
+        """The result of image ``index``, in arrays of the allocator; with the options that it was loaded with."""
         ...
 
     def gpu_times(self, outputs: Outputs) -> GpuTimes | None:
@@ -56,17 +58,9 @@ class HostStages:
     """Letterbox and fusion on the CPU, around any engine."""
 
     def __init__(self, labels: LabelSet, network: tuple[int, int], options: FusionOptions, allocate: Allocator) -> None:
+        self.options = options
         self._preprocess = Preprocessor(network)
         self._postprocess = PostProcessor(labels, network, options, allocate)
-
-    @property
-    def options(self) -> FusionOptions:
-        """Thresholds and output size."""
-        return self._postprocess.options
-
-    @options.setter
-    def options(self, options: FusionOptions) -> None:
-        self._postprocess.options = options
 
     def load(self, image: CameraImage, slot: Slot, index: int) -> Geometry:
         """Letterbox into the slot's input."""
@@ -80,8 +74,11 @@ class HostStages:
         """Wait for the network's maps."""
         return slot.wait()
 
-    def finish(self, frame: Frame, outputs: RawOutputs, index: int, geometry: Geometry) -> PanopticResult:
+    def finish(
+        self, frame: Frame, outputs: RawOutputs, index: int, geometry: Geometry, options: FusionOptions
+    ) -> PanopticResult:
         """Fuse."""
+        self._postprocess.options = options
         return self._postprocess(frame, outputs, index, geometry)
 
     def gpu_times(self, outputs: RawOutputs) -> GpuTimes | None:

@@ -200,6 +200,25 @@ class TestOrder:
                 for frame in frames(3, 7):
                     assert_same(pipeline(frame), on_cpu([[frame]], options)[0])
 
+    @pytest.mark.parametrize("fused", [False, True])
+    def test_options_are_those_of_submission(
+        self, fused: bool, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not fused:
+            monkeypatch.delattr(TrtEngine, "stages")
+        settings = [FusionOptions(score_threshold=0.9, lanes=True), FusionOptions(output_resolution="network")]
+        batches = [[frame] for frame in frames(2, 7)]
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            pending = []
+            for options, batch in zip(settings, batches, strict=True):
+                pipeline.options = options
+                pending.append(pipeline.submit(batch))
+            pipeline.options = FusionOptions(confidence=True)
+            ours = [one.wait()[0] for one in pending]
+        for one, options, batch in zip(ours, settings, batches, strict=True):
+            assert_same(one, on_cpu([batch], options)[0])
+            assert (one.lanes is None) is not options.lanes
+
     @pytest.mark.parametrize("resolution", ["native", "network"])
     def test_lane_boundaries_are_those_of_the_cpu(self, gpu: FakeGpu, model: Model, resolution: str) -> None:
         mask = FlatRoad((-1.2, 1.1), width=0.16).draw()

@@ -258,12 +258,14 @@ class DeviceStages:
             for place in places:
                 place.reset()
 
-    def finish(self, frame: Frame, outputs: Fused, index: int, geometry: Geometry) -> PanopticResult:
+    def finish(
+        self, frame: Frame, outputs: Fused, index: int, geometry: Geometry, options: FusionOptions
+    ) -> PanopticResult:
         """Copy the maps into the allocator's arrays and read the records."""
         place = outputs.places[index]
         outcome = kernels.read(self._whole(place), place.layout, *place.out, self._labels)
         if outcome.flags:
-            return self._finish_on_host(frame, outputs, index, geometry)
+            return self._finish_on_host(frame, outputs, index, geometry, options)
 
         def kept(name: str, pinned: NDArray[Any]) -> NDArray[Any]:
             array = self._allocate(frame, name, (pinned.shape[0], pinned.shape[1]), pinned.dtype)
@@ -278,7 +280,7 @@ class DeviceStages:
             instances=outcome.instances,
             native_size=geometry.native,
             confidence=None if outcome.confidence is None else kept("confidence", outcome.confidence),
-            lanes=self._lanes_of(mask, geometry) if self.options.lanes else None,
+            lanes=self._lanes_of(mask, geometry) if options.lanes else None,
         )
 
     def _lanes_of(self, mask: NDArray[np.uint8], geometry: Geometry) -> tuple[Lane, ...]:
@@ -298,9 +300,11 @@ class DeviceStages:
             self._arena.driver.memcpy_dtoh(whole, place.results)
         return whole
 
-    def _finish_on_host(self, frame: Frame, outputs: Fused, index: int, geometry: Geometry) -> PanopticResult:
+    def _finish_on_host(
+        self, frame: Frame, outputs: Fused, index: int, geometry: Geometry, options: FusionOptions
+    ) -> PanopticResult:
         """More peaks or segments than the kernels have room for: fetch the network's maps and fuse them here."""
-        self._on_host.options = self.options
+        self._on_host.options = options
         raw: RawOutputs = outputs.slot.fetch(outputs.count)
         return self._on_host(frame, raw, index, geometry)
 
