@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,12 +210,19 @@ def camera_process(**parameters: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
-def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(tmp_path: Path) -> None:
-    for name in ("1.png", "2.png"):
-        assert cv2.imwrite(str(tmp_path / name), picture(GOOD))
-    (tmp_path / "2.png").write_bytes(b"no image")
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"no image", "is not an image"), (b"", "cannot be read"), (None, "cannot be read")]
+)
+def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    png = cv2.imencode(".png", picture(GOOD))[1].tobytes()
+    enormous = png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:29]
+    enormous += struct.pack(">I", zlib.crc32(enormous[12:])) + png[33:]
+    for name, data in (("1\udcff.png", png), ("2\udcff.png", enormous if content is None else content)):
+        (tmp_path / name).write_bytes(data)  # names that are not UTF-8
     done = camera_process(source=tmp_path)
-    assert done.returncode == 1 and "2.png is not an image" in done.stderr
+    assert done.returncode == 1 and f"2\ufffd.png {says}" in done.stderr
     assert "1 images sent" in done.stderr and "Traceback" not in done.stderr
 
 

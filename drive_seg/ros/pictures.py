@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,10 +113,19 @@ class FolderPictures:
 
     def __iter__(self) -> Iterator[Picture]:
         for file in self._files:
-            pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if pixels is None:
-                raise SourceError(f"{file} is not an image that OpenCV can read")
-            yield Picture(np.ascontiguousarray(pixels, np.uint8), "bgr8")
+            yield Picture(_read(file), "bgr8")
+
+
+def _read(file: Path) -> NDArray[np.uint8]:
+    name = os.fsencode(file).decode(errors="replace")
+    try:
+        # Its bytes, not its name: at one that is not UTF-8 OpenCV ends the process.
+        pixels = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:  # OpenCV's: it is empty, or claims to be enormous
+        raise SourceError(f"{name} cannot be read: {error}") from error
+    if pixels is None:
+        raise SourceError(f"{name} is not an image that OpenCV can read")
+    return np.ascontiguousarray(pixels, np.uint8)
 
 
 def open_pictures(source: str) -> Pictures:
