@@ -298,6 +298,27 @@ class TestRefusals:
         with pytest.raises(SourceError, match=r"same thing: 1 of .*the first is 000003"):
             compare_files(*made)
 
+    @pytest.mark.parametrize(("before", "after"), [(None, (1, 1)), ((0, 0), (1, 0)), ((1, 1), None)])
+    def test_lane_boundaries_may_be_in_one_of_the_two_only(
+        self, folders: Path, tmp_path: Path, before: tuple[int, int] | None, after: tuple[int, int] | None
+    ) -> None:
+        """Each frame has so many boundaries predicted and found, or was not looked at for any."""
+        made = []
+        for name, counts in (("good", before), ("bad", after)):
+            lane = json.loads((folders / name / "metrics.json").read_text())["lane"]
+            line = total = None
+            if counts is not None:
+                predicted, found = counts
+                line = {"frames": 1, "found": found, "predicted": predicted, "true": found, "right": 0, "points": 0}
+                total = {"f1": float(found) if predicted else None, "accuracy": None}
+            made.append(edited(folders / name, tmp_path / name, lane={**lane, "lines": total}))
+            rows = [json.loads(text) for text in (made[-1] / "frames.jsonl").read_text().splitlines()]
+            text = "".join(json.dumps({**row, "lines": line}) + "\n" for row in rows)
+            (made[-1] / "frames.jsonl").write_text(text)
+        compared = compare_files(*made)
+        assert compared.difference("lines_f1").change is None and compared.difference("lines_f1").interval is None
+        assert compared.difference("miou").verdict == "worse"
+
     def test_classes_in_another_order_are_the_same_classes(self, folders: Path, tmp_path: Path) -> None:
         labels = json.loads((folders / "bad/metrics.json").read_text())["labels"]
         after = edited(folders / "bad", tmp_path / "turned", labels=labels[::-1])

@@ -234,7 +234,8 @@ def _intervals(
         _sample(counts, draws(len(counts), resamples, block, np.random.default_rng([seed, stream])), classes, things)
         for counts, stream in ((old, 0), (new, 0 if paired else 1))
     ]
-    return intervals({name: values - drawn[0][name] for name, values in drawn[1].items()}, CONFIDENCE)
+    both = [name for name in drawn[1] if name in drawn[0]]  # lane boundaries may be in one of the two only
+    return intervals({name: drawn[1][name] - drawn[0][name] for name in both}, CONFIDENCE)
 
 
 def _sample(
