@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from drive_seg.engines import FunctionEngine
 from drive_seg.errors import SourceError
+from drive_seg.frame import Frame
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.read_ahead import read_ahead
@@ -215,6 +217,29 @@ def test_damaged_bags_give_all_that_can_be_read_then_one_error(
     assert set(stamps) <= {stamp_of(number) for number in range(COUNT)}
     if copying:
         assert len(found["/front/image_raw"]) == published
+
+
+@pytest.mark.parametrize("pieces", [2, 5])
+def test_the_windows_of_a_damaged_bag_have_every_image_once(tmp_path: Path, pieces: int) -> None:
+    file = write_bag(tmp_path / "in", COUNT, packed="storage")
+    data = bytearray(file.read_bytes())
+    garbage(data)
+    file.write_bytes(data)
+
+    def stamps(window: tuple[int, int] | None) -> list[int]:
+        found = []
+        with suppress(SourceError):
+            for entry in BagSource(file, window=window):
+                assert isinstance(entry, Frame)
+                found.append(entry.stamp_ns)
+        return found
+
+    recorded = BagSource(file).recorded
+    assert recorded is not None
+    edges = np.linspace(recorded[0], recorded[1] + 1, pieces + 1).astype(np.int64).tolist()
+    whole = stamps(None)
+    assert 0 < len(whole) < COUNT
+    assert [stamp for window in pairwise(edges) for stamp in stamps(window)] == whole
 
 
 def test_a_message_that_is_none_is_left_out_and_counted(tmp_path: Path, pipeline: Pipeline) -> None:

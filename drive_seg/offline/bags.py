@@ -53,7 +53,8 @@ class BagSource:
 
     Args:
         topic: None takes the only image topic, or the only one called ``image_raw`` (``.../compressed``).
-        window: only what was recorded from the first to before the second, ns; a damaged bag is read whole.
+        window: only what was recorded from the first to before the second, ns; a bag that cannot be opened by its
+            index is read whole.
 
     Raises:
         SourceError: unreadable, no image topic, several candidates, or no such topic; the message lists them.
@@ -154,13 +155,17 @@ class BagSource:
                 return
         except Exception as error:  # noqa: BLE001 - see __init__
             yield str(error) or type(error).__name__
-        yield from self._salvaged(copying, read)
+        yield from self._salvaged(copying, read, self._window)
 
-    def _salvaged(self, copying: bool, skip: int = 0) -> Iterator[_Image | Passage]:
+    def _salvaged(
+        self, copying: bool, skip: int = 0, window: tuple[int, int] | None = None
+    ) -> Iterator[_Image | Passage]:
         """As ``_messages``, in the order of the file and without its index, but for the first ``skip``."""
         store = ros2_types()
         copier = Copier() if copying else None
         messages = (m for m in salvage_messages(_storage_files(self._path)) if copier or m.topic == self.topic)
+        if window is not None:
+            messages = (m for m in messages if window[0] <= m.recorded_ns < window[1])
         for message in islice(messages, skip, None):
             passage = copier and copier.salvaged(message)
             if passage:
