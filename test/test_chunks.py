@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from recordings import HEIGHT, WIDTH, picture, stamp_of
@@ -169,6 +170,59 @@ def test_a_damaged_bag_is_one_chunk_and_its_error_comes_with_the_figures(tmp_pat
     assert isinstance(judged.error, DriveSegError) and "cut short" in str(judged.error)
     frames = [frame.frame.partition("/")[0] for frame in judged.evaluation.frames]
     assert frames.count("whole") == FRAMES - 4 and 0 < frames.count("broken") < FRAMES - 4
+
+
+def write_frames(path: Path, size: tuple[int, int], compressed: bool = False, cut: int | None = None) -> Path:
+    """A bag of ten pictures, one every 0.1 s, each followed by its truth; MCAP with packed chunks.
+
+    Args:
+        compressed: the pictures are PNG.
+        cut: of which picture the file lacks its end.
+    """
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store: Any = get_typestore(Stores.ROS2_HUMBLE)
+    width, height = size
+    raw, packed = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+    writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    with writer:
+        kind = packed if compressed else raw
+        topic = "/camera/image_raw/compressed" if compressed else "/camera/image_raw"
+        images = writer.add_connection(topic, kind, typestore=store)
+        truths = writer.add_connection("/camera/truth/panoptic", raw, typestore=store)
+        for number in range(10):
+            at = stamp_of(number)
+            stamp = store.types["builtin_interfaces/msg/Time"](*divmod(at, 10**9))
+            header = store.types["std_msgs/msg/Header"](stamp, "optical")
+            shown = paint(width, height, [(3, 16 + 8 * (number % 3), 80, 48, 40)])
+            if compressed:
+                data = cv2.imencode(".png", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))[1].reshape(-1)
+                data = data[: len(data) // 2] if number == cut else data
+                image = store.types[packed](header, "png", data)
+            else:
+                image = store.types[raw](header, height, width, "rgb8", 0, width * 3, shown.reshape(-1))
+            writer.write(images, at, store.serialize_cdr(image, kind))
+            ids = np.ones((height, width), np.uint16)
+            ids[80:120, 16:64] = 3001
+            truth = store.types[raw](header, height, width, "16UC1", 0, width * 2, ids.view(np.uint8).reshape(-1))
+            writer.write(truths, at + 1, store.serialize_cdr(truth, raw))
+    return path
+
+
+def test_a_picture_that_cannot_be_decoded_does_not_cost_the_chunk_behind_it(
+    tmp_path: Path, model: str, job: Job
+) -> None:
+    bag = write_frames(tmp_path / "drive", (WIDTH, HEIGHT), compressed=True, cut=4)
+    document, frames = in_one_pass(bag, model)
+    assert document["frames"] == 9 and document["temporal"]["pairs"] == 8
+    chunks, _ = plan([str(bag)], seconds=0.5)
+    assert len(chunks) == 2
+    warnings: list[str] = []
+    judged, _ = evaluate_chunks(job, chunks, serially, {}, warn=warnings.append)
+    assert judged.error is None and len(warnings) == 1 and "left out 000004" in warnings[0]
+    assert figures(judged.evaluation) == (document, frames)
 
 
 def test_lists_say_what_is_wrong_with_them(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from drive_seg.engines import EngineInfo
-from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.errors import DriveSegError, MalformedImage, SourceError
 from drive_seg.frame import Frame, PanopticResult
 from drive_seg.model import load_model
 from drive_seg.offline.bags import BagSource, is_bag
@@ -27,7 +28,7 @@ from drive_seg.offline.report_frames import WorstFrames
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.summary import versions
 from drive_seg.offline.truth_bags import BagTruth
-from drive_seg.pipeline import Pipeline
+from drive_seg.pipeline import Pipeline, decode
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
 from drive_seg.tracking import TrackingOptions
@@ -207,14 +208,24 @@ def _last_with_truth(
     source: BagSource, truth: BagTruth, pipeline: Pipeline
 ) -> tuple[Frame, Truth, PanopticResult] | None:
     last: tuple[Frame, Truth] | None = None
-    for entry in source:
-        if isinstance(entry, Frame):
-            found = truth.find("", entry.stamp_ns)
-            last = last if found is None else (entry, found)
+    for entry in _readable(source):
+        found = truth.find("", entry.stamp_ns)
+        last = last if found is None else (entry, found)
     if last is None:
         return None
     result = pipeline(last[0])
     return result.frame, last[1], result
+
+
+def _readable(source: BagSource) -> Iterator[Frame]:
+    """The frames, decoded, but for those that cannot be read: whoever scores them tells of them."""
+    try:
+        for entry in source:
+            if isinstance(entry, Frame):
+                with suppress(MalformedImage):
+                    yield replace(entry, image=decode(entry.image))
+    except SourceError:
+        return
 
 
 def evaluate_chunks(
