@@ -225,6 +225,38 @@ def test_a_picture_that_cannot_be_decoded_does_not_cost_the_chunk_behind_it(
     assert figures(judged.evaluation) == (document, frames)
 
 
+def spoil(file: Path, which: int) -> None:
+    """Damage one of the chunks of an MCAP file, so that it cannot be unpacked."""
+    data, at, chunks = bytearray(file.read_bytes()), 8, []
+    while at < len(data) - 8:
+        length = int.from_bytes(data[at + 1 : at + 9], "little")
+        if data[at] == 6:
+            chunks.append((at + 9, length))
+        at += 9 + length
+    start, length = chunks[which]
+    middle = start + length // 2
+    data[middle : middle + 40] = bytes(value ^ 0x5A for value in data[middle : middle + 40])
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_picture_that_is_damaged_costs_no_other(
+    tmp_path: Path, model: str, job: Job, threads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images and truths of a megabyte have a chunk of the file each, so that damage of one leaves the others whole."""
+    monkeypatch.setattr("drive_seg.offline.evaluate.cores_to_spare", lambda: threads)
+    bag = write_frames(tmp_path / "drive", (1024, 520))
+    spoil(bag / "drive.mcap", which=2 * 4)
+    scored = [number for number in range(10) if number != 4]
+    with open_pipeline(model, "onnxruntime", tracking=TRACKING) as pipeline:
+        whole = evaluate_source(open_source(str(bag)), open_truth(str(bag), DRIVING), pipeline, "tiny", OPTIONS)
+    in_pieces, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.3)[0], serially, {})
+    for found in (whole, in_pieces):
+        assert found.error is not None and "is damaged" in str(found.error)
+        assert [frame.stamp_ns for frame in found.evaluation.frames] == [stamp_of(number) for number in scored]
+    assert figures(whole.evaluation) == figures(in_pieces.evaluation)
+
+
 def test_lists_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     (tmp_path / "drives.txt").write_text("# of May\n\na.mcap\nsub/b.mcap\n")
     assert read_list(tmp_path / "drives.txt") == [str(tmp_path / "a.mcap"), str(tmp_path / "sub/b.mcap")]

@@ -29,7 +29,7 @@ def share(source: Source, truth: TruthSource) -> Source:
 class _SharedPass:
     """A bag's images; its truth is told of the messages between them, as long as these are near their images.
 
-    A truth that is far behind its image, or sparse, reads the bag by itself from then on.
+    A truth that is far behind its image, or sparse, or looked for behind damage, reads the bag by itself from then on.
     """
 
     live = False
@@ -61,6 +61,7 @@ class _SharedPass:
             item = next(self._items, None)
         except DriveSegError as cut:
             self._ahead.append(cut)
+            self._stop_telling(True)  # of what is behind the damage nothing was told
             return True
         if isinstance(item, Beside):
             if self._telling:
