@@ -59,7 +59,7 @@ def slowly(truth: list[Lane], prediction: list[Lane]) -> LineScore:
         row_of_table = []
         for other in prediction:
             found = [(x, column(other, y)) for y, x in places]
-            row_of_table.append(sum(x2 is not None and abs(x2 - x1) <= allowed for x1, x2 in found))
+            row_of_table.append(sum(x2 is not None and abs(x2 - x1) < allowed for x1, x2 in found))
         table.append(row_of_table)
         points.append(len(places))
     right = sum(max(row, default=0) for row in table)
@@ -98,8 +98,8 @@ def test_eighty_five_percent_of_the_points_make_a_match() -> None:
     assert compare_lines(true, [straight(600, 360, 700)], 720).found == 1  # 35 of them: 87.5 %
     assert compare_lines(true, [straight(600, 370, 700)], 720).found == 1  # 34: 85 %
     assert compare_lines(true, [straight(600, 380, 700)], 720).found == 0  # 33
-    assert compare_lines(true, [straight(620, 310, 700)], 720).found == 1
-    assert compare_lines(true, [straight(620.1, 310, 700)], 720).found == 0
+    assert compare_lines(true, [straight(619.9, 310, 700)], 720).found == 1
+    assert compare_lines(true, [straight(620, 310, 700)], 720).found == 0  # lane.py: abs(pred - gt) < thresh
 
 
 def test_one_prediction_finds_one_boundary() -> None:

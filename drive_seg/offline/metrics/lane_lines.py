@@ -1,7 +1,7 @@
 """Lane boundaries found, missed and made up, counted as TuSimple's benchmark does.
 
 Source: the lane detection challenge of the TuSimple benchmark, its description and ``evaluate/lane.py``. A boundary is
-looked at in fixed rows, every 10th of 720. A point of the truth is right where the prediction is within the
+looked at in fixed rows, every 10th of 720. A point of the truth is right where the prediction is nearer than the
 tolerance, 20 pixels across the boundary: ``20 / cos(angle)`` along the row, with the angle of the straight line through
 the true points. A true boundary is found where at least 85 % of its points are right. What differs from the script: a
 prediction finds at most one boundary (the pairs with the most right points first). A row counts where the truth has a
@@ -96,7 +96,7 @@ def compare_lines(truth: Sequence[Lane], prediction: Sequence[Lane], height: int
     for number, line in enumerate(true):
         allowed = LINE_TOLERANCE * _stretch(line, rows)
         for other, guess in enumerate(predicted):
-            right[number, other] = np.count_nonzero(np.abs(line - guess) <= allowed)
+            right[number, other] = np.count_nonzero(np.abs(line - guess) < allowed)
     best = int(right.max(axis=1, initial=0).sum())
     found = 0
     for flat in np.argsort(-right, axis=None, kind="stable"):
