@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -19,7 +21,11 @@ from drive_seg.documents import MAX_BYTES, MAX_DEPTH, read_yaml
 from drive_seg.errors import ConfigError, ModelError, SourceError
 from drive_seg.labels import DRIVING
 from drive_seg.model import load_model
+from drive_seg.offline.evaluate import evaluate_predictions
+from drive_seg.offline.evaluation import Evaluation
 from drive_seg.offline.label_map import bind, load_map
+from drive_seg.offline.predictions import open_predictions
+from drive_seg.offline.truth import open_truth
 from drive_seg.offline.truth_sets import open_coco
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,6 +113,48 @@ def test_depth_and_length_have_limits_that_real_documents_are_far_from(tmp_path:
         read_yaml(path, "nest")
     for shipped in [*ROOT.glob("config/**/*.yaml"), *ROOT.glob("models/*.yaml")]:
         assert read_yaml(shipped, "shipped") and shipped.stat().st_size < MAX_BYTES / 10
+
+
+def predictions(folder: Path, name: str, text: str) -> Path:
+    """A folder of one frame, and another of its truth, with one more file beside the former's."""
+    for side in ("predicted", "truth"):
+        (folder / side / "panoptic").mkdir(parents=True)
+        assert cv2.imwrite(str(folder / side / "panoptic/000000.png"), np.full((8, 8), 3001, np.uint16))
+    (folder / "predicted" / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": NaN}]}'),
+        ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": -Infinity}]}'),
+        ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": 1e400}]}'),
+        ("instances.jsonl", '{"frame": "000000", "stamp_ns": 1e400, "instances": []}'),
+        ("instances.jsonl", "[" * 100_000),
+        ("lanes.jsonl", '{"frame": "000000", "lanes": ' + "[" * 100_000),
+    ],
+    ids=range(6),
+)
+def test_lists_of_predictions_are_refused_in_one_sentence(name: str, text: str, tmp_path: Path) -> None:
+    folder = predictions(tmp_path, name, text)
+    with pytest.raises(SourceError, match=name.replace(".", r"\.")):
+        evaluate(folder)
+
+
+@pytest.mark.parametrize("p95", ["null", "NaN", "1e400", '"x"', "[]", "true"])
+def test_latencies_that_are_none_are_left_out(p95: str, tmp_path: Path) -> None:
+    good = '"inference": {"p50": 1, "p95": 2.5, "p99": 3, "max": 4}'
+    bad = good.replace("inference", "decode").replace("2.5", p95)
+    text = f'{{"latency_ms": {{{bad}, "publish": 3, "queue": {{"p50": 1}}, {good}}}}}'
+    folder = predictions(tmp_path, "summary.json", text)
+    assert dict(evaluate(folder).latency) == {"inference": {"p50": 1, "p95": 2.5, "p99": 3, "max": 4}}
+
+
+def evaluate(folder: Path) -> Evaluation:
+    opened = open_predictions(str(folder / "predicted"), DRIVING)
+    assert opened is not None
+    return evaluate_predictions(opened, open_truth(str(folder / "truth"), DRIVING), DRIVING)
 
 
 @lenient

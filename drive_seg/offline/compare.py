@@ -257,7 +257,7 @@ def _read(path: Path) -> tuple[Evaluation, FrameCounts]:
         finally:
             if isinstance(frames, FrameLog):
                 frames.close()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise SourceError(
             f"{path} or {FRAMES_FILE} beside it is damaged ({type(error).__name__}: {error}); evaluate again"
         ) from error

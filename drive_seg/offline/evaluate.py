@@ -7,9 +7,10 @@ truth of a bag; on two cores, where that is quick, one does it all. ``evaluate_p
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,7 @@ from drive_seg.offline.summary import percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
 from drive_seg.preprocess import decode_rgb
+from drive_seg.telemetry import Percentiles
 
 Progress = Callable[[int], None]
 Warn = Callable[[str], None]
@@ -246,10 +248,20 @@ def evaluate_predictions(
     known = {name: made[name] for name in ("backend", "precision", "model", "in_flight") if name in made}
     around = {**known, "versions": versions(), **(environment or {})}
     evaluation = judge.evaluation(around, options.command, None)
-    latency = made.get("latency_ms")
-    if not isinstance(latency, dict):
-        return evaluation
+    latency = _measured(made.get("latency_ms"))
     return Evaluation(evaluation.metrics, evaluation.frames, latency, around, options.command)
+
+
+def _measured(latency: Any) -> dict[str, dict[str, float]]:
+    """The stages in the ``latency_ms`` of a ``summary.json`` that have all their figures; whoever edited it may have
+    spoilt some."""
+    names = [part.name for part in fields(Percentiles) if part.name != "count"]
+    found: dict[str, dict[str, float]] = {}
+    for stage, row in latency.items() if isinstance(latency, dict) else ():
+        values: list[Any] = [row.get(name) for name in names] if isinstance(row, dict) else [None]
+        if all(type(value) in (int, float) and math.isfinite(value) for value in values):
+            found[stage] = dict(zip(names, values, strict=True))
+    return found
 
 
 @dataclass(frozen=True)

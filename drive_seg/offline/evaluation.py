@@ -235,7 +235,7 @@ class Evaluation:
         file = path / METRICS_FILE if path.is_dir() else path
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SourceError(f"cannot read {file}: {error}; expected what drive_seg evaluate wrote") from error
         found = document.get("schema") if isinstance(document, dict) else None
         if found != SCHEMA:

@@ -59,7 +59,7 @@ def _listed(path: Path, number: int, line: str) -> ListedInstances:
         row = json.loads(line)
         instances = [(str(one["id"]), float(one["score"])) for one in row["instances"]]
         return ListedInstances.of(str(row["frame"]), int(row["stamp_ns"]), instances)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise SourceError(f"{path} line {number} is not what drive_seg run writes: {error}") from error
 
 

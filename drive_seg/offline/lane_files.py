@@ -80,14 +80,14 @@ class LaneReader:
             row = self._parse(lines.readline())
         try:
             return tuple(_lane(lane) for lane in row["lanes"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise SourceError(f"{self._path}: the lanes of frame {stem} are not of its form: {error!r}") from error
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
             row = json.loads(line)
             row["frame"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise SourceError(f"{self._path} has a line that is no frame's ({error!r}): {line[:60]!r}") from error
         return dict(row)
 

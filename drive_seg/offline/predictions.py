@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,7 @@ class FolderPredictions:
             pixels = read_label_image(path, "prediction")
             stamp = round(number * 1e9 / DEFAULT_FPS) if row.stamp_ns is None else row.stamp_ns
             lanes = None if self._lanes is None else self._lanes.find(row.frame)
+            _check_scores(row, f"{self._lines}: frame {row.frame}")
             found = Prediction(decode(path, pixels).map, row.scores, tracks=row.tracks, lanes=lanes)
             yield Answer(row.frame, stamp, found)
 
@@ -162,6 +164,7 @@ class BagPredictions:
         self, stamp: int, message: Any, listed: ListedInstances | None, lanes: tuple[Lane, ...] | None
     ) -> Answer:
         rows = listed or ListedInstances("", stamp, {}, None)
+        _check_scores(rows, f"{self._instances} of {self.name} at {stamp}")
         try:
             found = Prediction(pixels_of(message), rows.scores, tracks=rows.tracks, lanes=lanes)
             return Answer("", stamp, found)
@@ -176,6 +179,13 @@ class BagPredictions:
                 f"bag {self.name} was segmented into {[name for _, name in recorded]}, the model has "
                 f"{[name for _, name in own]}; name its model with --model"
             )
+
+
+def _check_scores(listed: ListedInstances, where: str) -> None:
+    """Raise SourceError where one is NaN or infinite, which comes before or after no other."""
+    strange = [f"{value} of instance {number}" for number, value in listed.scores.items() if not math.isfinite(value)]
+    if strange:
+        raise SourceError(f"{where} has the score {strange[0]}; expected 0..1")
 
 
 def _read_summary(path: Path) -> Mapping[str, Any]:
