@@ -172,12 +172,15 @@ def test_a_damaged_bag_is_one_chunk_and_its_error_comes_with_the_figures(tmp_pat
     assert frames.count("whole") == FRAMES - 4 and 0 < frames.count("broken") < FRAMES - 4
 
 
-def write_frames(path: Path, size: tuple[int, int], compressed: bool = False, cut: int | None = None) -> Path:
+def write_frames(
+    path: Path, size: tuple[int, int], compressed: bool = False, cut: int | None = None, small: int | None = None
+) -> Path:
     """A bag of ten pictures, one every 0.1 s, each followed by its truth; MCAP with packed chunks.
 
     Args:
         compressed: the pictures are PNG.
         cut: of which picture the file lacks its end.
+        small: of which picture the truth has half the width.
     """
     from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
@@ -204,9 +207,10 @@ def write_frames(path: Path, size: tuple[int, int], compressed: bool = False, cu
             else:
                 image = store.types[raw](header, height, width, "rgb8", 0, width * 3, shown.reshape(-1))
             writer.write(images, at, store.serialize_cdr(image, kind))
-            ids = np.ones((height, width), np.uint16)
+            ids = np.ones((height, width // 2 if number == small else width), np.uint16)
             ids[80:120, 16:64] = 3001
-            truth = store.types[raw](header, height, width, "16UC1", 0, width * 2, ids.view(np.uint8).reshape(-1))
+            wide = ids.shape[1]
+            truth = store.types[raw](header, height, wide, "16UC1", 0, wide * 2, ids.view(np.uint8).reshape(-1))
             writer.write(truths, at + 1, store.serialize_cdr(truth, raw))
     return path
 
@@ -223,6 +227,14 @@ def test_a_picture_that_cannot_be_decoded_does_not_cost_the_chunk_behind_it(
     judged, _ = evaluate_chunks(job, chunks, serially, {}, warn=warnings.append)
     assert judged.error is None and len(warnings) == 1 and "left out 000004" in warnings[0]
     assert figures(judged.evaluation) == (document, frames)
+
+
+def test_a_truth_of_another_size_ends_its_own_chunk_only(tmp_path: Path, job: Job) -> None:
+    bag = write_frames(tmp_path / "drive", (WIDTH, HEIGHT), small=4)
+    judged, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.5)[0], serially, {})
+    assert "frame 000004: the truth has 160x192 pixels" in str(judged.error)
+    scored = [frame.stamp_ns for frame in judged.evaluation.frames]
+    assert scored == [stamp_of(number) for number in range(10) if number != 4]
 
 
 def spoil(file: Path, which: int) -> None:

@@ -233,6 +233,8 @@ class Scorer:
 
     def prime(self, stamp_ns: int, truth: Truth, prediction: Prediction, image: NDArray[np.uint8] | None) -> None:
         """Show the frame before the first one of a chunk: it is compared with, not counted."""
+        if truth.map.shape != prediction.map.shape:
+            return  # the chunk before is told by ``score``
         tables = tables_of(self.map, truth)
         runs = Runs.of(truth.map, prediction.map)
         classes = tables[0][runs.truth], tables[1][runs.prediction]
