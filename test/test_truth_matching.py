@@ -67,6 +67,15 @@ def put(path: Path, value: int) -> None:
     assert cv2.imwrite(str(path), np.full((4, 4), value, np.uint8))
 
 
+def test_frames_of_one_stamp_use_up_one_truth(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    truth = segment(range(6), tmp_path / "truth", pipeline)
+    repeated = segment([0, 0, 0, 1, 3, 3, 3, 3], tmp_path / "repeated.mcap", pipeline)
+    found = judge(repeated, truth)
+    assert found.metrics["frames"] == 8 and found.metrics["semantic"]["miou"] == 1.0
+    assert found.metrics["unmatched"] == {"predictions": 0, "truths": 3}
+
+
 @pytest.mark.parametrize("listed", ["instances.jsonl", "lanes.jsonl"])
 def test_predictions_of_a_bag_that_lacks_frames_find_their_own_truth(
     tmp_path: Path, pipeline: Pipeline, listed: str

@@ -153,6 +153,7 @@ class Judge:
     def conclude(self) -> None:
         """The recording is over: what only its whole can tell goes into the totals. To be called once."""
         self.tally.totals.tracking += self._scorer.trajectories.counts()
+        self.tally.truths[self.truth.name] = self.truth.count
 
     def see(
         self,

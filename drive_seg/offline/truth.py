@@ -24,7 +24,8 @@ class TruthSource(Protocol):
         classes: its own class ids by name, 0..254.
         instances: it tells objects apart.
         label_map: name of the label map that fits it, None where its classes are the model's.
-        count: number of frames it has, None where that is unknown or endless.
+        count: number of frames it has, one for each that found it where several did; None where that is unknown or
+            endless.
         tracks: it says of some frames which objects are the same as in others.
         lanes: it has the lane boundaries of some frames.
         timed: its stamps are times, by which the images of a bag are found rather than by their running numbers.

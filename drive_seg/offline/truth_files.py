@@ -59,6 +59,7 @@ class FolderTruth:
         self.instances = instances
         self.label_map = label_map
         self.count: int | None = len(files)
+        self._found: set[str] = set()
         self._files = files
         self._decode = decode
         self._suffix = suffix
@@ -81,6 +82,9 @@ class FolderTruth:
             key = str(stamp_ns)
         if key not in self._files:
             return None
+        if key in self._found and self.count is not None:
+            self.count += 1  # frames of one stamp have one file
+        self._found.add(key)
         path = self._files[key]
         truth = self._known.check(str(path), self._decode(path, read_label_image(path)))
         truth = replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
