@@ -76,6 +76,37 @@ def test_frames_of_one_stamp_use_up_one_truth(tmp_path: Path, pipeline: Pipeline
     assert found.metrics["unmatched"] == {"predictions": 0, "truths": 3}
 
 
+def test_frames_stay_in_order_where_a_list_of_instances_is_missing(tmp_path: Path, pipeline: Pipeline) -> None:
+    """The truth has three times the frames: what is asked for late is no longer there."""
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    from rosbags.highlevel import AnyReader
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    from drive_seg.offline.bag_types import ros2_types
+
+    def copy(source: Path, target: Path, name: str, without: int | None = None) -> Path:
+        """Maps and lists under another name, less one of the lists."""
+        store = ros2_types()
+        with (
+            AnyReader([source], default_typestore=store) as reader,
+            Writer(target, version=8, storage_plugin=StoragePlugin.MCAP) as writer,
+        ):
+            for topic in ("panoptic", "instances"):
+                connections = [c for c in reader.connections if c.topic == f"/segmentation/{topic}"]
+                written = writer.add_connection(f"/{name}/{topic}", connections[0].msgtype, typestore=store)
+                for number, (_, recorded, raw) in enumerate(reader.messages(connections)):
+                    if topic == "panoptic" or number != without:
+                        writer.write(written, recorded, raw)
+        return target
+
+    truth = copy(segment(range(36), tmp_path / "all.mcap", pipeline), tmp_path / "truth", "truth")
+    some = range(0, 36, 3)
+    made = copy(segment(some, tmp_path / "some.mcap", pipeline), tmp_path / "made", "segmentation", without=1)
+    found = judge(made, truth)
+    assert [frame.stamp_ns for frame in found.frames] == [stamp_of(number) for number in some]
+    assert found.metrics["unmatched"] == {"predictions": 0, "truths": 24}
+
+
 @pytest.mark.parametrize("listed", ["instances.jsonl", "lanes.jsonl"])
 def test_predictions_of_a_bag_that_lacks_frames_find_their_own_truth(
     tmp_path: Path, pipeline: Pipeline, listed: str

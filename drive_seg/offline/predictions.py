@@ -149,10 +149,12 @@ class BagPredictions:
                 lanes[stamp] = lanes_of(message)
             else:
                 maps[stamp] = message
-            # The node publishes those of a frame together; a map whose others do not come is given up after a while.
-            ready = [stamp for stamp in maps if all(stamp in others for others in beside)]
-            ready += list(maps)[:1] if not ready and len(maps) > _WAITING else []
-            for stamp in ready:
+            # The node publishes those of a frame together; what does not come is given up after a while. Until then
+            # the maps behind it wait: truth, and who is who, are looked for in order.
+            while maps:
+                stamp = next(iter(maps))
+                if len(maps) <= _WAITING and not all(stamp in others for others in beside):
+                    break
                 yield self._answer(stamp, maps.pop(stamp), listed.pop(stamp, None), lanes.pop(stamp, None))
             for others in (listed, lanes):
                 if len(others) > _WAITING:
