@@ -297,6 +297,64 @@ def test_a_bag_of_predictions_may_hold_its_truth(
     assert code == 1 and "has no ground truth topic" in said and "--ground-truth" in said
 
 
+def recorded_from_node(out: Path, results: dict[str, Path]) -> None:
+    """The results of several bags in one, under the topics that a node of so many cameras has."""
+    from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+
+    with Writer(out, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        for camera, bag in results.items():
+            with Reader(bag) as reader:
+                made = {
+                    one.id: writer.add_connection(
+                        one.topic.replace("/segmentation/", f"/segmentation/{camera}/"),
+                        one.msgtype,
+                        msgdef=one.msgdef.data,
+                        rihs01=one.digest,
+                    )
+                    for one in reader.connections
+                }
+                for connection, stamp, data in reader.messages():
+                    writer.write(made[connection.id], stamp, bytes(data))
+
+
+def test_of_a_node_s_several_cameras_one_is_scored(
+    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    results = {}
+    for camera, numbers in (("front", range(4)), ("rear", range(10, 16))):
+        write_truth_bag(tmp_path / camera, numbers, camera=True)
+        results[camera] = tmp_path / f"{camera}.bag2"
+        opened = open_source(str(tmp_path / camera))
+        assert run(opened, open_sink(results[camera], DRIVING, 30.0), pipeline, "tiny").error is None
+    recorded_from_node(tmp_path / "both", results)
+    given = ["evaluate", str(tmp_path / "both"), "--json", "-g"]
+    code, _, said = call([*given, str(tmp_path / "front")], monkeypatch, capsys)
+    assert code == 1 and "--topic: /segmentation/front/panoptic, /segmentation/rear/panoptic" in said
+    for camera, frames in (("front", 4), ("rear", 6)):
+        topic = ["--topic", f"/segmentation/{camera}/panoptic"]
+        code, printed, said = call([*given, str(tmp_path / camera), *topic], monkeypatch, capsys)
+        assert code == 0, said
+        perfect(json.loads(printed.splitlines()[-1]), frames)
+    recorded_from_node(tmp_path / "one", {"rear": results["rear"]})
+    given[1] = str(tmp_path / "one")
+    code, printed, said = call([*given, str(tmp_path / "rear")], monkeypatch, capsys)
+    assert code == 0, said
+    perfect(json.loads(printed.splitlines()[-1]), 6)
+
+
+def test_with_the_topic_of_its_images_a_bag_of_results_is_run_again(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(3), camera=True)
+    opened = open_source(str(tmp_path / "in"))
+    assert isinstance(opened, BagSource)
+    made = tmp_path / "both.mcap"
+    assert run(BagCopy(opened), open_sink(made, DRIVING, 30.0), pipeline, "tiny").error is None
+    assert open_predictions(str(made), DRIVING) is not None
+    assert open_predictions(str(made), DRIVING, "/segmentation/mask") is not None
+    assert open_predictions(str(made), DRIVING, opened.topic) is None
+
+
 def test_a_source_is_not_taken_for_predictions(tmp_path: Path) -> None:
     write_images(tmp_path / "in/image", NAMES)
     write_truth(tmp_path / "in", NAMES)

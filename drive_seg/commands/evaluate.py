@@ -23,7 +23,6 @@ from drive_seg.commands.options import (
     PrecisionName,
     Seed,
     SimWeather,
-    Topic,
     Track,
     TrackMaxAge,
     Weather,
@@ -115,7 +114,14 @@ def evaluate(
     frames: Annotated[
         int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
     ] = 0,
-    topic: Topic = "",
+    topic: Annotated[
+        str,
+        typer.Option(
+            "--topic",
+            help="Image topic of a bag, by default its only one, or its only image_raw; of one with results of several "
+            "cameras, the panoptic topic of one.",
+        ),
+    ] = "",
     seed: Seed = 0,
     weather: SimWeather = Weather.clear,
     score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
@@ -224,7 +230,7 @@ def evaluate(
             f"source '{source}' is no file or folder; expected sim, or a bag or folder that has its truth, "
             "or name the truth with --ground-truth"
         )
-    predictions = None if simulated else open_predictions(source, card.labels)
+    predictions = None if simulated else open_predictions(source, card.labels, topic or None)
     if isinstance(predictions, FolderPredictions) and not ground_truth:
         raise ConfigError(f"{source} holds predictions only; name their truth with --ground-truth")
     truth: TruthSource = simulated or open_truth(ground_truth or source, card.labels, kind.value, truth_topic or None)

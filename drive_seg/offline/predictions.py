@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from drive_seg.offline.scoring import Prediction
 from drive_seg.offline.sources import DEFAULT_FPS
 from drive_seg.offline.truth_files import mask_truth, panoptic_truth, png_files
 
-_ENDINGS = ("segmentation/panoptic", "segmentation/mask")
+_RESULT = re.compile(r"(.*\bsegmentation/(?:[^/]+/)?)(panoptic|mask)")
+"""The node's topics: of its one camera, or ``segmentation/CAMERA/`` of several."""
 _WAITING = 8
 
 
@@ -55,24 +57,31 @@ class PredictionSource(Protocol):
     def __iter__(self) -> Iterator[Answer]: ...
 
 
-def open_predictions(spec: str, labels: LabelSet) -> PredictionSource | None:
+def open_predictions(spec: str, labels: LabelSet, topic: str | None = None) -> PredictionSource | None:
     """The predictions at a path; None where it is something to predict from: images, a video, a bag of a camera.
 
+    Args:
+        topic: of a bag with predictions of several cameras, one of a camera; one that has none is to be predicted from.
+
     Raises:
-        SourceError: predictions for classes that the model does not have.
+        SourceError: predictions for classes that the model does not have, or of several cameras.
         MissingDependency: a bag without the package rosbags.
     """
     path = Path(spec).expanduser()
     if path.is_dir() and not (path / "image").is_dir() and ((path / "panoptic").is_dir() or (path / "mask").is_dir()):
         return FolderPredictions(path)
     if path.exists() and is_bag(path):
-        topics = bag_topics(path)
-        for ending in _ENDINGS:
-            found = sorted(topic for topic in topics if topic.endswith(ending))
-            if len(found) > 1:
-                raise SourceError(f"bag {path} has predictions of several cameras: {', '.join(found)}")
-            if found:
-                return BagPredictions(path, found[0], labels)
+        results = list(filter(None, map(_RESULT.fullmatch, bag_topics(path))))
+        if topic is not None:
+            return BagPredictions(path, topic, labels) if any(topic == result[0] for result in results) else None
+        cameras: dict[str, str] = {}
+        for result in sorted(results, key=lambda result: result[2] != "panoptic"):
+            cameras.setdefault(result[1], result[0])
+        if len(cameras) > 1:
+            found = ", ".join(sorted(cameras.values()))
+            raise SourceError(f"bag {path} has predictions of several cameras; choose one with --topic: {found}")
+        for only in cameras.values():
+            return BagPredictions(path, only, labels)
     return None
 
 
