@@ -62,5 +62,7 @@ def read_yaml(path: Path, what: str, refuse: type[DriveSegError] = ConfigError) 
         return yaml.load(data.decode("utf-8"), _PlainLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise refuse(f"cannot read {what} {path}: {error}") from error
-    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # a date or a number that cannot be is a ValueError
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        # All but the first are values that cannot be: most dates and numbers are a ValueError, "!!int" with nothing
+        # behind it is an IndexError, "!!bool perhaps" a KeyError, "!!timestamp soon" an AttributeError.
         raise refuse(f"cannot read {what} {path}: it is not valid YAML: {error}") from error
