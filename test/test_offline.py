@@ -135,6 +135,15 @@ def test_video_in_and_overlay_video_out(tmp_path: Path, pipeline: Pipeline) -> N
     assert json.loads((tmp_path / "out.mp4.summary.json").read_text())["frames"]["published"] == 12
 
 
+@pytest.mark.parametrize("fps", [0.25, 29.97003, 66.6667, 99.9873, 655.4321])
+def test_a_video_is_written_at_any_rate_that_a_source_has(tmp_path: Path, fps: float) -> None:
+    """A camera of 100 Hz has seldom exactly 100 in a bag."""
+    writer = VideoWriter(tmp_path / "out.mp4", fps)
+    writer.write(picture(0))
+    writer.close()
+    assert VideoSource(tmp_path / "out.mp4").fps == pytest.approx(fps, rel=1e-3)
+
+
 def test_names_that_would_end_opencv_are_refused(tmp_path: Path) -> None:
     for name in ("stra\udcdfe.mp4", "\udcdf/out.mp4"):
         with pytest.raises(DriveSegError, match="expected UTF-8"):

@@ -126,7 +126,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
-        self._fps = fps
+        self._fps = _encodable(fps)
         self._size: tuple[int, int] | None = None
         self._writer: Any = None
 
@@ -156,6 +156,14 @@ class VideoWriter:
         """Write the index; a video without frames leaves no file."""
         if self._writer is not None:
             self._writer.release()
+
+
+def _encodable(fps: float) -> float:
+    """``fps`` as MPEG-4 part 2 can say it: a decimal fraction, as OpenCV makes one, whose numerator has 16 bits."""
+    digits = 3
+    while digits and fps * 10**digits > 65_535:
+        digits -= 1
+    return round(fps, digits)
 
 
 _SILENT = 0
