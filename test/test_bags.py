@@ -20,6 +20,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed")
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability
+from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -253,6 +254,29 @@ def test_a_message_that_is_none_is_left_out_and_counted(tmp_path: Path, pipeline
     assert outcome.error is None
     assert dict(outcome.summary.counts.dropped) == {"malformed": 1}
     check_masks(read(tmp_path / "out.mcap"), [0, 1, 3], pipeline)
+
+
+def test_a_topic_of_several_publishers_is_counted_whole(tmp_path: Path) -> None:
+    """ROS 1 records a connection for each of them."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    kind = "sensor_msgs/msg/Image"
+    with Ros1Writer(tmp_path / "in.bag") as writer:
+        one, two = (writer.add_connection("/front/image_raw", kind, typestore=store, callerid=c) for c in ("/a", "/b"))
+        for number in range(COUNT):
+            data = store.serialize_ros1(image_message(store, kind, number), kind)
+            writer.write(two if number == COUNT - 1 else one, stamp_of(number), data)
+    bag = BagSource(tmp_path / "in.bag")
+    assert bag.count == len(list(bag)) == COUNT
+    assert bag.fps == pytest.approx(10.0, rel=1e-3)
+
+
+def test_an_unclosed_folder_of_several_files_is_counted_whole(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for part in range(2):
+        write_bag(tmp_path / str(part), 3, first=3 * part).replace(tmp_path / f"in/in_{part}.mcap")
+    bag = BagSource(tmp_path / "in")
+    assert bag.count == len(list(bag)) == 6
+    assert bag.fps == pytest.approx(10.0, rel=1e-3)
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

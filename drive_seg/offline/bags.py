@@ -73,7 +73,10 @@ class BagSource:
         self._damage = ""
         try:
             with _open(path) as reader:
-                counts = {c.topic: c.msgcount for c in reader.connections if c.msgtype in IMAGE_TYPES}
+                counts: dict[str, int] = {}
+                for c in reader.connections:  # a topic has one for each publisher (ROS 1) and each file
+                    if c.msgtype in IMAGE_TYPES:
+                        counts[c.topic] = counts.get(c.topic, 0) + c.msgcount
                 seconds = reader.duration / 1e9
                 self.recorded = (reader.start_time, reader.end_time)
         except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
