@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,19 @@ def test_a_message_that_is_none_is_left_out_and_counted(tmp_path: Path, pipeline
     assert outcome.error is None
     assert dict(outcome.summary.counts.dropped) == {"malformed": 1}
     check_masks(read(tmp_path / "out.mcap"), [0, 1, 3], pipeline)
+
+
+def test_the_files_of_an_unclosed_folder_are_read_in_the_order_of_recording(tmp_path: Path) -> None:
+    """A recorder that is killed leaves its last file without index, and the folder without metadata."""
+    (tmp_path / "in").mkdir()
+    for part in range(12):
+        write_bag(tmp_path / str(part), 1, first=part).replace(tmp_path / f"in/in_{part}.mcap")
+    last = tmp_path / "in/in_11.mcap"
+    last.write_bytes(last.read_bytes()[:-100])
+    entries = iter(BagSource(tmp_path / "in"))
+    assert [entry.stamp_ns for entry in islice(entries, 12)] == [stamp_of(number) for number in range(12)]
+    with pytest.raises(SourceError, match="12 images of /front/image_raw could be read"):
+        next(entries)
 
 
 def test_a_topic_of_several_publishers_is_counted_whole(tmp_path: Path) -> None:

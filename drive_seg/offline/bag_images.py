@@ -15,7 +15,7 @@ from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.read_ahead import read_ahead
-from drive_seg.offline.salvage import refuse_views, salvage_messages
+from drive_seg.offline.salvage import refuse_views, salvage_messages, storage_files
 from drive_seg.offline.unpack import bound_rosbags
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
@@ -43,7 +43,7 @@ def bag_topics(path: Path) -> dict[str, Topic]:
     except MissingDependency:
         raise
     except Exception:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
-        return {message.topic: Topic(message.msgtype, None) for message in salvage_messages(_storage_files(path))}
+        return {message.topic: Topic(message.msgtype, None) for message in salvage_messages(storage_files(path))}
 
 
 def bag_messages(
@@ -70,7 +70,7 @@ def bag_messages(
         start, stop = window or (None, None)
         decode = decoder(reader)
         messages = reader.messages(wanted, start, stop) if wanted else ()
-        for connection, _, raw in read_ahead(_storage_files(path), (reader.start_time, reader.end_time), messages):
+        for connection, _, raw in read_ahead(storage_files(path), (reader.start_time, reader.end_time), messages):
             yield connection.topic, decode(raw, connection.msgtype or "")
     except Exception as error:  # see above
         raise SourceError(f"bag {path} is damaged: {error}") from error
@@ -80,7 +80,7 @@ def bag_messages(
 
 def _salvaged(path: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
     store = ros2_types()
-    for message in salvage_messages(_storage_files(path)):
+    for message in salvage_messages(storage_files(path)):
         if message.topic in topics:
             yield message.topic, store.deserialize_cdr(message.data, message.msgtype)
 
@@ -130,9 +130,5 @@ def _open(path: Path) -> Any:
 
     closed = path.is_file() or (path / "metadata.yaml").is_file()
     bound_rosbags()
-    refuse_views(_storage_files(path))
-    return AnyReader([path] if closed else _storage_files(path), default_typestore=store)
-
-
-def _storage_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in (".mcap", ".db3"))
+    refuse_views(storage_files(path))
+    return AnyReader([path] if closed else storage_files(path), default_typestore=store)

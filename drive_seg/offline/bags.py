@@ -17,7 +17,7 @@ from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
-from drive_seg.offline.salvage import refuse_views, salvage_messages
+from drive_seg.offline.salvage import refuse_views, salvage_messages, storage_files
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 from drive_seg.offline.unpack import bound_rosbags
 
@@ -29,7 +29,7 @@ def is_bag(path: Path) -> bool:
     """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not)."""
     if path.is_file():
         return path.suffix.lower() in BAG_SUFFIXES
-    return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
+    return (path / "metadata.yaml").is_file() or bool(storage_files(path))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class BagSource:
         """Image count per topic and the duration of what can be salvaged."""
         counts: dict[str, int] = {}
         times = []
-        for message in salvage_messages(_storage_files(self._path)):
+        for message in salvage_messages(storage_files(self._path)):
             if message.msgtype in IMAGE_TYPES:
                 counts[message.topic] = counts.get(message.topic, 0) + 1
                 times.append(message.recorded_ns)
@@ -144,7 +144,7 @@ class BagSource:
                 start, stop = self._window or (None, None)
                 messages = reader.messages(() if copier else wanted + others, start, stop)
                 span = reader.start_time, reader.end_time
-                for connection, recorded, raw in read_ahead(_storage_files(self._path), span, messages):
+                for connection, recorded, raw in read_ahead(storage_files(self._path), span, messages):
                     if connection in others:
                         yield Beside(connection.topic, partial(decode, raw, connection.msgtype))
                         if not copier:
@@ -166,7 +166,7 @@ class BagSource:
         """As ``_messages``, in the order of the file and without its index, but for the first ``skip``."""
         store = ros2_types()
         copier = Copier() if copying else None
-        messages = (m for m in salvage_messages(_storage_files(self._path)) if copier or m.topic == self.topic)
+        messages = (m for m in salvage_messages(storage_files(self._path)) if copier or m.topic == self.topic)
         if window is not None:
             messages = (m for m in messages if window[0] <= m.recorded_ns < window[1])
         for message in islice(messages, skip, None):
@@ -205,14 +205,8 @@ def _open(path: Path) -> Any:
 
     closed = path.is_file() or (path / "metadata.yaml").is_file()
     bound_rosbags()
-    refuse_views(_storage_files(path))
-    return AnyReader([path] if closed else _storage_files(path), default_typestore=ros2_types())
-
-
-def _storage_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.suffix in (".mcap", ".db3"))
+    refuse_views(storage_files(path))
+    return AnyReader([path] if closed else storage_files(path), default_typestore=ros2_types())
 
 
 def _choose(path: Path, counts: dict[str, int], topic: str | None, damage: str) -> str:

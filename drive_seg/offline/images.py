@@ -56,7 +56,7 @@ def _images(folder: Path) -> list[Path]:
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise SourceError(f"folder {folder} has no images; expected files ending in {kinds}, or a rosbag2 folder")
-    found.sort(key=lambda file: [_natural(part) for part in file.relative_to(folder).parts])
+    found.sort(key=lambda file: [natural(part) for part in file.relative_to(folder).parts])
     named: dict[str, Path] = {}
     for file in found:
         other = named.setdefault(file.stem, file)
@@ -68,6 +68,7 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort by: numbers in the name count as such."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

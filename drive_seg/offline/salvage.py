@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from drive_seg.errors import SourceError
+from drive_seg.offline.images import natural
 from drive_seg.offline.unpack import unpack
 
 _MAGIC = b"\x89MCAP0\r\n"
@@ -30,6 +31,13 @@ class SalvagedMessage:
     msgtype: str
     recorded_ns: int
     data: bytes
+
+
+def storage_files(path: Path) -> list[Path]:
+    """The files of a bag in the order of recording: a folder's are numbered, ``drive_10.mcap`` is the eleventh."""
+    if path.is_file():
+        return [path]
+    return sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3")), key=lambda file: natural(file.name))
 
 
 def salvage_messages(files: Sequence[Path]) -> Iterator[SalvagedMessage]:
