@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -242,6 +243,28 @@ def test_runs_are_lossless(data: st.DataObject, height: int, width: int) -> None
     starts, run_values = runs_of(panoptic)
     assert np.array_equal(from_runs(starts, run_values, (height, width)), panoptic)
     assert np.all(run_values[1:] != run_values[:-1])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full")
+def test_a_full_disk_ends_the_keeping_of_frames_and_not_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    from drive_seg.demo import spool
+    from drive_seg.demo.watch import SeenFrame
+    from drive_seg.frame import CameraImage, StageTimes
+
+    full = Path("/dev/full").open("wb+", buffering=0)  # noqa: SIM115 - the spool closes it
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **options: full)
+    image = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8))
+    panoptic = np.zeros((64, 64), np.uint16)
+    kept = spool.Spool()
+    for number in range(20):
+        kept.add(SeenFrame(number, image, panoptic, (), StageTimes()))
+        time.sleep(0.01)
+    end = threading.Thread(target=kept.finish, daemon=True)
+    end.start()
+    end.join(20.0)
+    assert not end.is_alive()
+    assert len(kept) == 0 and list(kept.frames()) == []
+    kept.__exit__(None, None, None)
 
 
 def test_at_most_so_many_frames_are_kept() -> None:

@@ -41,11 +41,12 @@ class Spool:
     """Camera images as JPEG, panoptic maps as runs, in one temporary file, written by one thread.
 
     Never slows the caller: a frame that comes while ``_WAITING`` others wait is left out, and so is everything beyond
-    2 GB (about two hours of video).
+    2 GB (about two hours of video) or what the disk takes.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="drive_seg_demo_")  # noqa: SIM115 - closed by __exit__
+        # Without a buffer, which would keep what the disk refused, and have it refused again when it is read.
+        self._file = tempfile.TemporaryFile(prefix="drive_seg_demo_", buffering=0)  # noqa: SIM115 - closed by __exit__
         self._entries: list[_Entry] = []
         self._queue: queue.Queue[SeenFrame | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._write, name="drive_seg_spool", daemon=True)
@@ -80,15 +81,21 @@ class Spool:
     def _write(self) -> None:
         if hasattr(os, "SCHED_IDLE"):  # Linux: only when nobody else wants the processor
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+        full = False
         while (frame := self._queue.get()) is not None:
             offset = self._file.tell()
-            if offset > _LIMIT_BYTES:
+            if full or offset > _LIMIT_BYTES:
                 continue
             bgr = cv2.cvtColor(decode_rgb(frame.image), cv2.COLOR_RGB2BGR)
             jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
             starts, values = runs_of(frame.panoptic)
-            for part in (jpeg, starts, values):
-                self._file.write(part.tobytes())
+            content = b"".join(part.tobytes() for part in (jpeg, starts, values))
+            try:
+                full = self._file.write(content) < len(content)
+            except OSError:
+                full = True
+            if full:
+                continue
             shape = (frame.panoptic.shape[0], frame.panoptic.shape[1])
             sizes = (jpeg.nbytes, starts.nbytes, values.nbytes)
             self._entries.append(
