@@ -358,6 +358,14 @@ def test_results_are_replaced_only_when_asked_and_strangers_never(tmp_path: Path
     assert (tmp_path / "in/thesis.tex").exists()
     with pytest.raises(ConfigError, match=r"must end in .mp4, .mcap or .bag2, or be a folder; got .avi"):
         open_sink(tmp_path / "out.avi", DRIVING, 30.0)
+    (tmp_path / "drives").mkdir()
+    (tmp_path / "drives/monday.mcap").write_text("a recording")
+    with pytest.raises(ConfigError, match=r"files of others \(monday.mcap\)"):
+        open_sink(tmp_path / "drives", DRIVING, 30.0, overwrite=True)
+    (tmp_path / "notes").write_text("years of work")
+    with pytest.raises(ConfigError, match="is to be a folder, and a file has that name"):
+        open_sink(tmp_path / "notes", DRIVING, 30.0, overwrite=True)
+    assert (tmp_path / "drives/monday.mcap").exists() and (tmp_path / "notes").exists()
 
 
 class FailingSink:

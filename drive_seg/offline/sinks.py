@@ -83,7 +83,8 @@ def make_room(path: Path, overwrite: bool, ours: set[str]) -> None:
     """See that ``path`` can be written: make its parent folders; with ``overwrite`` remove what an earlier run left.
 
     Args:
-        ours: names that such a folder holds; only a folder with nothing else (bag files aside) is removed.
+        ours: names that such a folder holds, none for a file; only a folder with nothing else is removed. One with a
+            bag's metadata.yaml may hold bag files, too.
 
     Raises:
         ConfigError: it exists and may not be replaced, or nothing can be written there.
@@ -96,9 +97,12 @@ def make_room(path: Path, overwrite: bool, ours: set[str]) -> None:
         if not overwrite:
             raise ConfigError(f"output {path} exists already; choose another name, or replace it with --overwrite")
         if not path.is_dir():
+            if ours:
+                raise ConfigError(f"output {path} is to be a folder, and a file has that name; it is not removed")
             path.unlink()
             return
-        foreign = sorted(e.name for e in path.iterdir() if e.name not in ours and e.suffix not in (".db3", ".mcap"))
+        storage = (".db3", ".mcap") if "metadata.yaml" in ours else ()
+        foreign = sorted(e.name for e in path.iterdir() if e.name not in ours and e.suffix not in storage)
         if foreign:
             raise ConfigError(f"output folder {path} holds files of others ({foreign[0]}); it is not removed")
         shutil.rmtree(path)
