@@ -147,6 +147,18 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, model: Path) -> None:
     run(tmp_path / "in", tmp_path / "out", model, "--overwrite")
 
 
+def test_a_source_is_not_overwritten_with_its_results(tmp_path: Path, model: Path) -> None:
+    video = tmp_path / "in.mp4"
+    write_video(video, 3)
+    before = video.read_bytes()
+    assert "--out" in run(video, video, model, "--overwrite", code=2).stderr
+    assert video.read_bytes() == before
+    results = tmp_path / "results"
+    write_images(results / "mask", ["a.png"])
+    assert "--out" in run(results / "mask", results, model, "--overwrite", code=2).stderr
+    assert (results / "mask/a.png").exists()
+
+
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place where nobody may write, root included")
 def test_a_folder_that_cannot_be_written_is_no_bug_of_ours(tmp_path: Path, model: Path) -> None:
     write_images(tmp_path / "in", ["a.png"])

@@ -94,6 +94,8 @@ def run(
     opened = open_source(source, topic or None, seed, None if weather is Weather.any else weather.value)
     if copy_inputs and not (isinstance(opened, BagSource) and out.suffix in (".mcap", ".bag2")):
         raise typer.BadParameter("it takes a bag as source and a bag (.mcap, .bag2) as OUT", param_hint="--copy-inputs")
+    if overwrite and _would_remove(source, out):
+        raise typer.BadParameter(f"the source would be removed with what is at '{out}'", param_hint="--out")
     limit = frames or (SIM_FRAMES if source == "sim" else None)
     total = min((n for n in (limit, opened.count) if n is not None), default=None)
     card = network_size(load_model(find_model(model)), size, camera_size(opened))
@@ -118,3 +120,13 @@ def run(
         raise DriveSegError(f"no frame of {source} could be segmented; dropped: {counts['dropped']}")
     if outcome.interrupted and not opened.live:
         raise DriveSegError(f"interrupted; the {counts['published']} frames that were done are in {out}")
+
+
+def _would_remove(source: str, out: Path) -> bool:
+    """Whether the source goes with what ``--overwrite`` replaces."""
+    from drive_seg.offline.sources import is_live
+
+    if source == "sim" or is_live(source):
+        return False
+    place, read = out.expanduser().resolve(), Path(source).expanduser().resolve()
+    return place == read or place in read.parents
