@@ -287,6 +287,9 @@ def make(kind: str, path: Path) -> str:
     if kind == "text as video":
         (path / "notes.mp4").write_text("this is no video")
         return str(path / "notes.mp4")
+    if kind == "bitmaps":
+        write_images(path, ["a.bmp", "b.tif"])
+        return str(path)
     if kind == "doubled stem":
         write_images(path, ["a.png", "a.jpg"])
         return str(path)
@@ -301,7 +304,8 @@ def make(kind: str, path: Path) -> str:
     ("kind", "says"),
     [
         ("missing", "nowhere.mp4' does not exist; expected 'sim', a video file"),
-        ("empty folder", "has no images; expected files ending in .bmp"),
+        ("empty folder", "has no images; expected files ending in .jpeg .jpg .png"),
+        ("bitmaps", "has no images; expected files ending in .jpeg .jpg .png"),
         ("text as video", "notes.mp4 (16 bytes) is no video that can be decoded: expected an MP4"),
         ("doubled stem", "several images named 'a'"),
         ("text as bag", "notes.mcap has no readable image topic"),

@@ -12,7 +12,8 @@ from drive_seg.errors import SourceError
 from drive_seg.frame import CompressedImage, Frame
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+"""Of the formats that ``decode_compressed`` takes."""
 
 
 def is_image(path: Path) -> bool:
