@@ -25,7 +25,7 @@ from drive_seg.frame import Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING, mask_of
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
-from drive_seg.offline.sources import open_source, origin_of
+from drive_seg.offline.sources import camera_size, open_source, origin_of
 from drive_seg.offline.video import VideoSource, VideoWriter
 from drive_seg.pipeline import Pipeline
 
@@ -114,6 +114,14 @@ def test_images_in_folders_below_are_one_source(tmp_path: Path, pipeline: Pipeli
     write_images(tmp_path / "in", ["top.png"])
     go(tmp_path / "in", tmp_path / "top", pipeline)
     assert [line["frame"] for line in lines_of(tmp_path / "top")] == ["top"]
+
+
+def test_the_size_of_a_camera_is_that_of_the_first_image_that_can_be_read(tmp_path: Path) -> None:
+    write_images(tmp_path, ["b.png"])
+    (tmp_path / "a.png").write_bytes(b"half a picture")
+    assert camera_size(open_source(str(tmp_path))) == (WIDTH, HEIGHT)
+    (tmp_path / "b.png").unlink()
+    assert camera_size(open_source(str(tmp_path))) is None
 
 
 def test_a_single_image_is_a_folder_of_one(tmp_path: Path, pipeline: Pipeline) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -84,9 +85,10 @@ def camera_size(source: Source) -> tuple[int, int] | None:
         for entry in source:
             if isinstance(entry, Frame):
                 image = entry.image
-                image = decode_compressed(image) if isinstance(image, CompressedImage) else image
-                return image.width, image.height
-    except (SourceError, MalformedImage):
+                with suppress(MalformedImage):
+                    image = decode_compressed(image) if isinstance(image, CompressedImage) else image
+                    return image.width, image.height
+    except SourceError:
         pass  # whoever runs the source is told
     return None
 
