@@ -302,6 +302,15 @@ def test_a_network_size_that_cannot_be_is_bad_usage(tmp_path: Path, model: Path)
     assert "multiples of 32" in done.stderr and "--network-size" in done.stderr
 
 
+def test_benchmark_leaves_out_images_that_cannot_be_read(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["b.png"])
+    (tmp_path / "in/a.png").write_bytes(b"half a picture")
+    arguments = ("--source", tmp_path / "in", "--frames", 1, "--backend", "onnxruntime", "--model", model)
+    assert last_object(drive_seg("benchmark", *arguments, "--json"))["input"] == [WIDTH, HEIGHT]
+    (tmp_path / "in/b.png").unlink()
+    assert "no readable image among its first 1" in errors(drive_seg("benchmark", *arguments, code=1))[0]
+
+
 def test_benchmark_has_the_contracts_keys(tmp_path: Path, model: Path) -> None:
     write_video(tmp_path / "in.mp4", 3)
     arguments = ("--source", tmp_path / "in.mp4", "--frames", 8, "--backend", "onnxruntime", "--model", model)

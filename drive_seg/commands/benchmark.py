@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,7 +137,7 @@ def _full(
 def _images(source: str) -> list[CameraImage]:
     """The first images of the source, decoded, all of the first one's size."""
     from drive_seg.commands.terminal import progress_bar
-    from drive_seg.errors import SourceError
+    from drive_seg.errors import MalformedImage, SourceError
     from drive_seg.frame import Frame
     from drive_seg.offline.sources import open_source
     from drive_seg.pipeline import decode
@@ -147,9 +148,10 @@ def _images(source: str) -> list[CameraImage]:
     with progress_bar(f"reading {source}", total) as progress:
         for entry in islice(opened, total):
             if isinstance(entry, Frame):
-                image = decode(entry.image)
-                if not images or (image.width, image.height) == (images[0].width, images[0].height):
-                    images.append(image)
+                with suppress(MalformedImage):
+                    image = decode(entry.image)
+                    if not images or (image.width, image.height) == (images[0].width, images[0].height):
+                        images.append(image)
             progress(len(images))
     if not images:
         raise SourceError(f"{source} has no readable image among its first {total}")
