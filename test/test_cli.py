@@ -230,7 +230,7 @@ def test_ctrl_c_ends_the_simulator_with_a_word(tmp_path: Path) -> None:
     assert len([line for line in stderr.splitlines() if "error: interrupted; the " in line]) == 1
 
 
-@pytest.mark.parametrize("name", ["drive.mp4", "drive.AVI", "drive.png"])
+@pytest.mark.parametrize("name", ["drive.mp4", "drive.AVI", "drive.png", "drive.MCAP"])
 def test_sim_makes_no_folder_that_is_called_like_a_file(name: str, tmp_path: Path) -> None:
     done = drive_seg("sim", "-o", tmp_path / name, "--frames", 1, code=1)
     assert "must end in .mcap or .bag2, or be a folder; got ." in errors(done)[0]

@@ -370,6 +370,8 @@ def test_results_are_replaced_only_when_asked_and_strangers_never(tmp_path: Path
     assert (tmp_path / "in/thesis.tex").exists()
     with pytest.raises(ConfigError, match=r"must end in .mp4, .mcap or .bag2, or be a folder; got .avi"):
         open_sink(tmp_path / "out.avi", DRIVING, 30.0)
+    with pytest.raises(ConfigError, match=r"must end in .mp4, .mcap or .bag2, or be a folder; got .MCAP"):
+        open_sink(tmp_path / "OUT.MCAP", DRIVING, 30.0)
     (tmp_path / "drives").mkdir()
     (tmp_path / "drives/monday.mcap").write_text("a recording")
     with pytest.raises(ConfigError, match=r"files of others \(monday.mcap\)"):

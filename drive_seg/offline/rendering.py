@@ -12,7 +12,7 @@ from drive_seg.errors import ConfigError
 from drive_seg.offline.bag_images import CLOUD
 from drive_seg.offline.bag_writer import DETECTIONS, IMAGE, BagFile
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
-from drive_seg.offline.sinks import NO_FOLDERS, instances_line, make_room, write_png, writing
+from drive_seg.offline.sinks import BAGS, NO_FOLDERS, instances_line, make_room, write_png, writing
 from drive_seg.sim import SimFrame
 
 
@@ -36,10 +36,10 @@ def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
         MissingDependency: a bag without the package rosbags.
     """
     path = path.expanduser()
-    if path.suffix in (".mcap", ".bag2"):
+    if path.suffix in BAGS:
         make_room(path, overwrite, {"metadata.yaml"})
         return _BagRender(path)
-    if path.suffix.lower() in (".mp4", *NO_FOLDERS):
+    if path.suffix.lower() in (".mp4", *BAGS, *NO_FOLDERS):
         raise ConfigError(f"output '{path}' must end in .mcap or .bag2, or be a folder; got {path.suffix}")
     make_room(path, overwrite, {"image", "mask", "panoptic", "instances.jsonl", LANES_FILE})
     return _FolderRender(path)

@@ -23,6 +23,8 @@ from drive_seg.offline.video import VideoWriter
 from drive_seg.overlay import draw_overlay
 from drive_seg.preprocess import decode_rgb
 
+BAGS = (".mcap", ".bag2")
+"""In small letters only: readers of bags go by the ending, and know no other."""
 NO_FOLDERS = (".avi", ".mkv", ".mov", ".webm", ".bag", ".db3", ".png", ".jpg", ".json")
 """Endings of an output that was not meant as a folder, and that nothing here writes."""
 
@@ -65,7 +67,7 @@ def open_sink(path: Path, labels: LabelSet, fps: float, overwrite: bool = False,
     """
     path = path.expanduser()
     suffix = path.suffix.lower()
-    if suffix in (".mcap", ".bag2"):
+    if path.suffix in BAGS:
         from drive_seg.offline.bag_writer import BagSink
 
         make_room(path, overwrite, {"metadata.yaml", "summary.json"} if suffix == ".bag2" else set())
@@ -73,8 +75,8 @@ def open_sink(path: Path, labels: LabelSet, fps: float, overwrite: bool = False,
     if suffix == ".mp4":
         make_room(path, overwrite, set())
         return VideoSink(path, labels, fps)
-    if suffix in NO_FOLDERS:
-        raise ConfigError(f"output '{path}' must end in .mp4, .mcap or .bag2, or be a folder; got {suffix}")
+    if suffix in (*BAGS, *NO_FOLDERS):
+        raise ConfigError(f"output '{path}' must end in .mp4, .mcap or .bag2, or be a folder; got {path.suffix}")
     make_room(path, overwrite, {"mask", "panoptic", "instances.jsonl", LANES_FILE, "summary.json"})
     return FolderSink(path)
 
