@@ -220,6 +220,23 @@ def test_damaged_bags_give_all_that_can_be_read_then_one_error(
         assert len(found["/front/image_raw"]) == published
 
 
+@pytest.mark.parametrize(("storage", "lost"), [("mcap", 0), ("mcap", 100), ("sqlite3", 0)])
+@pytest.mark.parametrize("copying", [False, True], ids=["", "copying"])
+def test_messages_that_were_compressed_one_by_one_are_read_without_metadata(
+    tmp_path: Path, pipeline: Pipeline, storage: str, lost: int, copying: bool
+) -> None:
+    """Nothing but the metadata says that they were, and a recorder that is killed writes none."""
+    file = write_bag(tmp_path / "in", COUNT, storage, packed="message")
+    (tmp_path / "in/metadata.yaml").unlink()
+    file.write_bytes(file.read_bytes()[: file.stat().st_size - lost])
+    outcome = go(tmp_path / "in", tmp_path / "out.mcap", pipeline, copying)
+    assert ("cut short" in str(outcome.error)) == bool(lost)
+    found = read(tmp_path / "out.mcap")
+    check_masks(found, list(range(COUNT)), pipeline)
+    if copying:
+        assert [image.height for _, image in found["/front/image_raw"]] == [HEIGHT] * COUNT
+
+
 @pytest.mark.parametrize("pieces", [2, 5])
 def test_the_windows_of_a_damaged_bag_have_every_image_once(tmp_path: Path, pieces: int) -> None:
     file = write_bag(tmp_path / "in", COUNT, packed="storage")

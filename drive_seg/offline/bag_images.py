@@ -16,7 +16,7 @@ from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import refuse_views, salvage_messages, storage_files
-from drive_seg.offline.unpack import bound_rosbags
+from drive_seg.offline.unpack import bound_rosbags, plain
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 
@@ -71,7 +71,7 @@ def bag_messages(
         decode = decoder(reader)
         messages = reader.messages(wanted, start, stop) if wanted else ()
         for connection, _, raw in read_ahead(storage_files(path), (reader.start_time, reader.end_time), messages):
-            yield connection.topic, decode(raw, connection.msgtype or "")
+            yield connection.topic, decode(plain(raw) if reader.is2 else raw, connection.msgtype or "")
     except Exception as error:  # see above
         raise SourceError(f"bag {path} is damaged: {error}") from error
     finally:

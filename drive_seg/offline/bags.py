@@ -19,7 +19,7 @@ from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import refuse_views, salvage_messages, storage_files
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
-from drive_seg.offline.unpack import bound_rosbags
+from drive_seg.offline.unpack import bound_rosbags, plain
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -144,7 +144,8 @@ class BagSource:
                 start, stop = self._window or (None, None)
                 messages = reader.messages(() if copier else wanted + others, start, stop)
                 span = reader.start_time, reader.end_time
-                for connection, recorded, raw in read_ahead(storage_files(self._path), span, messages):
+                for connection, recorded, packed in read_ahead(storage_files(self._path), span, messages):
+                    raw = plain(packed) if reader.is2 else packed
                     if connection in others:
                         yield Beside(connection.topic, partial(decode, raw, connection.msgtype))
                         if not copier:

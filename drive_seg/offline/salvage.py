@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from drive_seg.errors import SourceError
 from drive_seg.offline.images import natural
-from drive_seg.offline.unpack import unpack
+from drive_seg.offline.unpack import plain, unpack
 
 _MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -30,7 +30,7 @@ class SalvagedMessage:
     topic: str
     msgtype: str
     recorded_ns: int
-    data: bytes
+    data: bytes | memoryview
 
 
 def storage_files(path: Path) -> list[Path]:
@@ -68,7 +68,7 @@ def _mcap(path: Path) -> Iterator[SalvagedMessage]:
                     channels[_u16(body, 0)] = (_text(body, 4)[0], schemas.get(_u16(body, 2), ""))
                 elif code == _MESSAGE and _u16(body, 0) in channels:
                     recorded = struct.unpack_from("<Q", body, 6)[0]
-                    yield SalvagedMessage(*channels[_u16(body, 0)], recorded, body[22:])
+                    yield SalvagedMessage(*channels[_u16(body, 0)], recorded, plain(body[22:]))
             except (struct.error, UnicodeDecodeError):
                 continue  # bytes that are no record; the next may be one
 
@@ -146,7 +146,7 @@ def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
         topics = {row[0]: (row[1], row[2]) for row in connection.execute("SELECT id, name, type FROM topics")}
         for topic_id, recorded, data in _rows(connection):
             if topic_id in topics and isinstance(data, bytes):
-                yield SalvagedMessage(*topics[topic_id], recorded, data)
+                yield SalvagedMessage(*topics[topic_id], recorded, plain(data))
     except sqlite3.DatabaseError:
         return  # not even the list of topics; the caller knows that the bag is damaged
     finally:

@@ -39,6 +39,20 @@ def unpack(kind: str, data: bytes, limit: int = MAX_UNPACKED) -> bytes:
     return b"".join(pieces)
 
 
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def plain(message: bytes | memoryview) -> bytes | memoryview:
+    """A serialised (CDR) message, unpacked where rosbag2 compressed each by itself: only the metadata says so, which an
+    unclosed bag does not have. CDR begins with a zero. What cannot be unpacked is left as it is."""
+    if message[:4] != _ZSTD_MAGIC:
+        return message
+    try:
+        return unpack("zstd", bytes(message))
+    except Exception:  # noqa: BLE001 - whoever decodes it finds that it is damaged
+        return message
+
+
 def _lz4() -> Any:
     import lz4.frame
 
