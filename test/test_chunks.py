@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from recordings import HEIGHT, WIDTH, picture, stamp_of
+from recordings import HEIGHT, WIDTH, picture, stamp_of, write_bag
 from tiny_model import paint, write_tiny_model
 
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -170,6 +170,13 @@ def test_a_damaged_bag_is_one_chunk_and_its_error_comes_with_the_figures(tmp_pat
     assert isinstance(judged.error, DriveSegError) and "cut short" in str(judged.error)
     frames = [frame.frame.partition("/")[0] for frame in judged.evaluation.frames]
     assert frames.count("whole") == FRAMES - 4 and 0 < frames.count("broken") < FRAMES - 4
+
+
+def test_a_bag_in_which_nothing_was_recorded_is_refused_in_parts_as_in_one(tmp_path: Path, job: Job) -> None:
+    bag = write_bag(tmp_path / "in", 0, topic="/camera/image_raw", others=("/camera/truth/panoptic",))
+    for seconds in (None, 0.9):
+        with pytest.raises(SourceError, match="none of 0 frames has a truth"):
+            evaluate_chunks(job, plan([str(bag)], seconds=seconds)[0], serially, {})
 
 
 def write_frames(

@@ -114,7 +114,7 @@ def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = 
     """Cut bags into chunks; returns them and the number of images.
 
     Args:
-        seconds: of recording per chunk; None, and bags that are damaged: each as a whole.
+        seconds: of recording per chunk; None, and bags that are damaged or have no image: each as a whole.
 
     Raises:
         SourceError: one is no bag with images; the message says why.
@@ -128,7 +128,7 @@ def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = 
         source = BagSource(Path(bag), topic)
         images += source.count or 0
         recorded = source.recorded
-        if recorded is None or not seconds:
+        if recorded is None or not seconds or not source.count:
             chunks.append(Chunk(bag, None, prefix, True))
             continue
         start, end = recorded
