@@ -264,6 +264,16 @@ def test_info_names_every_backend_and_what_auto_picks(model: Path) -> None:
     assert "onnxruntime" in drive_seg("info", "--model", model).stdout
 
 
+def test_info_shows_brackets_as_they_are(tmp_path: Path) -> None:
+    """What it says about a missing backend ends in: pip install 'drive_seg[gpu]'."""
+    from tiny_model import write_tiny_model
+
+    sidecar = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
+    lines = [line for line in sidecar.read_text().splitlines() if not line.startswith("license:")]
+    sidecar.write_text("\n".join([*lines, "license: mine [gpu] [/x]", ""]))
+    assert "mine [gpu] [/x]" in drive_seg("info", "--model", sidecar).stdout
+
+
 def test_info_refuses_a_damaged_model(tmp_path: Path) -> None:
     from tiny_model import write_tiny_model
 

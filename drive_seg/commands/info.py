@@ -24,6 +24,7 @@ def info(
 ) -> None:
     """Show ROS, GPU and backends, why one is unavailable, and what auto would pick."""
     from rich.table import Table
+    from rich.text import Text
 
     from drive_seg.commands.terminal import report
     from drive_seg.machine import describe_machine, describe_model, try_auto
@@ -34,7 +35,7 @@ def info(
         found["model"] = describe_model(model)
     table = Table(show_header=False)
     for key, value in _rows(found):
-        table.add_row(key, str(value))
+        table.add_row(key, Text(str(value)))  # a string would lose the "[gpu]" of a command as markup
     report(as_json, found, table)
 
 
