@@ -102,6 +102,7 @@ install_vision_msgs() {
         return
     fi
     step "3/4 compiling vision_msgs from its interface definitions"
+    [ "$ROS" = wheels ] || step "    (where that fails: sudo apt install ros-$ROS_DISTRO-vision-msgs)"
     # In a copy inside .venv: nothing that is generated lands in the tree.
     rm -rf "$VENV/build-vision_msgs"
     cp -r tools/vision_msgs "$VENV/build-vision_msgs"

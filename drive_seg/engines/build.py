@@ -29,7 +29,7 @@ class Job:
     Attributes:
         model: the sidecar; its ``width`` and ``height`` are replaced by the key's.
         timing: the timing cache, may be empty.
-        reference: answers of the fp32 network from ``drive_seg build-engine --write-reference``; None computes them.
+        reference: answers of the fp32 network from ``python -m drive_seg.engines.reference``; None computes them.
     """
 
     model: Model

@@ -13,7 +13,7 @@ from typing import Any
 from drive_seg.errors import MissingDependency
 from drive_seg.offline.vision_msgs import DEFINITIONS
 
-Decode = Callable[[bytes, str], Any]
+Decode = Callable[[bytes | memoryview, str], Any]
 """``decode(serialised, type)`` gives the message; raises whatever damaged bytes lead to."""
 
 
