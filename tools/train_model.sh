@@ -70,8 +70,15 @@ $python -m drive_seg.network.teach --model out/train/driving_more/teacher.yaml -
     --config config/train/driving_city.yaml --data "$data" -o out/taught_city
 say 'city'
 $python -m drive_seg train config/train/driving_city.yaml --data "$data"
+if [ ! -f out/sim_frames_cities/panoptic.npy ]; then
+    say 'rendering 6500 more frames of the simulator'
+    $python -m drive_seg.network.render out/sim_frames_cities --drives 6500 --frames 1 --first-seed 100000 --size 960x544 \
+        --workers "$(nproc)"
+fi
+say 'cities'
+$python -m drive_seg train config/train/driving_cities.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving_city/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_cities/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim \
     --adjust cyclist=-0.4 --adjust lane_marking=0.2 --adjust-centers cyclist=-0.4
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
