@@ -490,6 +490,7 @@ class TestOpening:
         with open_engine(model, "auto", options) as engine:
             assert (engine.info.backend, engine.info.precision) == ("tensorrt", "fp32")
             assert engine.info.device == "NVIDIA Fake (sm_90)" and engine.info.key == key.text
+            assert engine.info.on_gpu
             slot = engine.slots[0]
             slot.input[0] = picture(1, SIZE)
             slot.submit(1)

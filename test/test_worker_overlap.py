@@ -1,4 +1,4 @@
-"""The engine works on the next batch while the results of the last are published; nothing else changes by it."""
+"""A GPU works on the next batch while the results of the last are published; nothing else changes by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from drive_seg.engines import FunctionEngine
+from drive_seg.engines import EngineInfo, FunctionEngine
 from drive_seg.errors import DriveSegError, EngineLost
 from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING
@@ -60,8 +60,15 @@ class Beside:
 class EngineBeside(FunctionEngine):
     """Counts what it is given; ``network`` runs on its thread."""
 
-    def __init__(self, network: Callable[[NDArray[np.uint8]], RawOutputs] = road, slots: int = 2, max_batch: int = 1):
+    def __init__(
+        self,
+        network: Callable[[NDArray[np.uint8]], RawOutputs] = road,
+        slots: int = 2,
+        max_batch: int = 1,
+        on_gpu: bool = True,
+    ) -> None:
         super().__init__(network, SIZE, max_batch)
+        self.info = EngineInfo("function", "fp32", "a device", "1", on_gpu=on_gpu)
         self.network = network
         self.pool = ThreadPoolExecutor(1)
         self.slots: Any = [Beside(self, (max_batch, SIZE[1], SIZE[0], 3)) for _ in range(slots)]
@@ -179,11 +186,12 @@ def test_no_frame_is_taken_before_the_engine_is_free_so_that_the_newest_is() -> 
     assert dict(served.worker.ledgers["front"].counts().dropped) == {"superseded": 2}
 
 
-@pytest.mark.parametrize(("slots", "jpeg"), [(1, False), (2, True)])
-def test_what_would_hold_up_the_last_batch_waits_for_it(slots: int, jpeg: bool) -> None:
-    """An engine of one slot has no room for another batch; a JPEG would have to be decoded first."""
+@pytest.mark.parametrize(("slots", "jpeg", "on_gpu"), [(1, False, True), (2, True, True), (2, False, False)])
+def test_what_would_hold_up_the_last_batch_waits_for_it(slots: int, jpeg: bool, on_gpu: bool) -> None:
+    """An engine of one slot has no room for another batch; a JPEG would have to be decoded first; on a CPU the next
+    batch and the results of the last would take cores from each other."""
     turnstile = Turnstile()
-    engine = EngineBeside(turnstile, slots)
+    engine = EngineBeside(turnstile, slots, on_gpu=on_gpu)
     _, data = cv2.imencode(".jpg", np.zeros((30, 40, 3), np.uint8))
     had = []
     with serving(engine) as served:

@@ -50,6 +50,7 @@ class EngineInfo:
         precision: the arithmetic really used (``bf16`` too).
         reason: why it was picked.
         key: of a compiled engine, everything it depends on.
+        on_gpu: the CPU has nothing to do while a batch is computed.
     """
 
     backend: str
@@ -58,6 +59,7 @@ class EngineInfo:
     version: str
     reason: str = ""
     key: str = ""
+    on_gpu: bool = False
 
 
 class Slot(Protocol):

@@ -212,7 +212,7 @@ class TrtEngine:
             raise
         key, gpu = plan.key, self.network.gpu
         device = f"{gpu.name} ({gpu.architecture})"
-        self.info = EngineInfo("tensorrt", key.precision, device, key.tensorrt, key=key.text)
+        self.info = EngineInfo("tensorrt", key.precision, device, key.tensorrt, key=key.text, on_gpu=True)
         self._cache_dir = options.cache_dir
 
     def stages(self, labels: LabelSet, options: FusionOptions, allocate: Allocator) -> Stages[Any, Any]:
