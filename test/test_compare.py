@@ -16,7 +16,7 @@ from evaluations import make_evaluation
 from drive_seg.errors import ConfigError, SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.offline.bootstrap import FrameCounts, draws, intervals, scores
-from drive_seg.offline.compare import Comparison, Limit, compare_files
+from drive_seg.offline.compare import Comparison, Difference, Limit, compare_files
 from drive_seg.offline.evaluation import ClassScore, Evaluation, FrameScore
 
 FRAMES = 24
@@ -188,6 +188,17 @@ class TestLimits:
             found.difference("f1")
         with pytest.raises(ConfigError, match=r"no metric 'semantic.mio'.*semantic\.miou"):
             found.difference("semantic.mio")
+
+    def test_a_class_that_is_called_as_a_group_does_not_take_its_place(self) -> None:
+        path = "panoptic.per_class.all.pq"
+        values = {
+            "panoptic.all.pq": Difference("panoptic.all.pq", 0.9, 0.5, None),
+            path: Difference(path, 0.2, 0.2, None),
+        }
+        found = Comparison("a", "b", True, (1, 1), values, 1, 0, 1)
+        assert found.difference("pq").metric == found.difference("panoptic.all.pq").metric == "panoptic.all.pq"
+        assert found.difference(path).metric == path
+        assert len(found.regressions([Limit("pq", 0.1)])) == 1
 
     def test_a_limit_is_broken_beyond_its_margin_only(self, folders: Path) -> None:
         found = compare_files(folders / "good", folders / "bad")

@@ -142,8 +142,8 @@ class Comparison:
         """
         path = SHORT_NAMES.get(metric, metric)
         by_path = {name.replace(".per_class.", "."): name for name in self.differences}
-        if path in self.differences or path in by_path:
-            return self.differences[by_path.get(path, path)]
+        if path in self.differences or path in by_path:  # a class may be called as a group is: all, things, stuff
+            return self.differences[path if path in self.differences else by_path[path]]
         found = [name for name in self.differences if name.endswith("." + path)]
         if len(found) == 1:
             return self.differences[found[0]]
