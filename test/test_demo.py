@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -230,6 +231,17 @@ def test_the_camera_plays_a_video_at_the_rate_that_run_gives_it(tmp_path: Path, 
     video = tmp_path / "in.mp4"
     write_video(video, 3, claimed)
     assert open_pictures(str(video)).rate == open_source(str(video)).fps == played
+
+
+def test_going_round_in_a_recording_without_an_image_ends(tmp_path: Path) -> None:
+    from drive_seg.demo.player import _images
+    from drive_seg.offline.sources import open_source
+
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\nno more of it")
+    assert list(_images(open_source(str(tmp_path)), loop=True)) == []
+    cv2.imwrite(str(tmp_path / "c.png"), np.zeros((4, 4, 3), np.uint8))
+    assert len(list(itertools.islice(_images(open_source(str(tmp_path)), loop=True), 3))) == 3
 
 
 @settings(deadline=None)

@@ -10,7 +10,6 @@ import array
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain, repeat
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
@@ -79,13 +78,17 @@ class Player(Node):  # type: ignore[misc] # rclpy has no stubs
 
 
 def _images(source: Source, loop: bool) -> Iterator[CameraImage]:
-    entries = chain.from_iterable(repeat(source)) if loop else iter(source)
-    for entry in entries:
-        if isinstance(entry, Frame):
-            try:
-                yield decode(entry.image)
-            except MalformedImage:
-                continue  # a real camera would not send it either; `drive_seg run` reports it
+    again = True
+    while again:
+        again = False
+        for entry in source:
+            if isinstance(entry, Frame):
+                try:
+                    image = decode(entry.image)
+                except MalformedImage:
+                    continue  # a real camera would not send it either; `drive_seg run` reports it
+                again = loop  # but never look for ever for an image in a recording that has none
+                yield image
 
 
 def _message(image: CameraImage) -> Image:
