@@ -215,6 +215,21 @@ def test_lanes_of_another_form_are_refused(tmp_path: Path) -> None:
         reader.find("a")
 
 
+def test_points_may_be_written_from_far_to_near_but_not_to_and_fro(tmp_path: Path) -> None:
+    def find(points: list[list[float]]) -> Lane:
+        row = {"order": 1, "confidence": 1, "support": 9, "dashed": None, "points": points}
+        (tmp_path / LANES_FILE).write_text(json.dumps({"frame": "a", "lanes": [row]}) + "\n")
+        lanes = LaneReader(tmp_path / LANES_FILE).find("a")
+        assert lanes is not None
+        return lanes[0]
+
+    near_to_far = [[9.0, 80.0], [7.0, 50.0], [6.0, 30.0]]
+    np.testing.assert_array_equal(find(near_to_far).points, near_to_far)
+    np.testing.assert_array_equal(find(near_to_far[::-1]).points, near_to_far)
+    with pytest.raises(SourceError, match="rows must fall from point to point"):
+        find([*near_to_far, [5.0, 60.0]])
+
+
 def test_a_folder_of_frames_without_lanes_has_no_file(tmp_path: Path) -> None:
     LaneWriter(tmp_path).close()
     assert not (tmp_path / LANES_FILE).exists()

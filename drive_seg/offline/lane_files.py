@@ -111,4 +111,9 @@ def _row(lane: Lane) -> dict[str, Any]:
 
 def _lane(row: dict[str, Any]) -> Lane:
     points = np.asarray(row["points"], np.float32)
+    steps = np.diff(points[:, 1])
+    if (steps > 0).any():  # of another writer, from far to near
+        points, steps = points[::-1], -steps
+    if (steps > 0).any():
+        raise ValueError("rows must fall from point to point, from near to far")
     return Lane(int(row["order"]), points, float(row["confidence"]), int(row["support"]), row["dashed"])
