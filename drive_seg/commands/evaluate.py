@@ -145,7 +145,10 @@ def evaluate(
     ] = "",
     workers: Annotated[int, typer.Option("--workers", min=0, help="Ray workers to start here; 0: one per core.")] = 0,
     chunk_seconds: Annotated[
-        float, typer.Option("--chunk-seconds", min=0.0, help="Of recording that one worker does at a time; 0: a bag.")
+        float,
+        typer.Option(
+            "--chunk-seconds", min=0.0, max=1e6, help="Of recording that one worker does at a time; 0: a bag."
+        ),
     ] = 60.0,
     block: Annotated[
         int, typer.Option("--block", min=1, help="Frames that --compare draws together: 30 or so for video.")

@@ -38,7 +38,10 @@ def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> No
         return
     console = Console(highlight=False, soft_wrap=True)
     for part in human:
-        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+        if isinstance(part, str):
+            console.print(part, markup=False)
+        elif part.row_count:  # where no frame was served there is no latency
+            console.print(part)
 
 
 @contextmanager
