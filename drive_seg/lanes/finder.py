@@ -63,14 +63,14 @@ class LaneFinder:
         if self._classes is None:
             return ()
         unit = mask.shape[1] / _WIDTH
-        road, paint = ((mask == number).view(np.uint8) for number in self._classes)
-        every = max(1, round(8 * unit))
-        some = road[:, ::every] | paint[:, ::every]
-        on_road = np.flatnonzero(np.add.reduce(some, axis=1, dtype=np.uint16) > 0.02 * some.shape[1])
+        road, marking = self._classes
+        some = mask[:, :: max(1, round(8 * unit))]
+        ground = np.add.reduce((some == road) | (some == marking), axis=1, dtype=np.uint16)
+        on_road = np.flatnonzero(ground > 0.02 * some.shape[1])
         if not on_road.size:
             return ()
         top = int(on_road[0])
-        strokes = find_strokes(paint, top)
+        strokes = find_strokes((mask[top:] == marking).view(np.uint8), top)
         guess = None if strokes is None else fit_road(strokes, top, unit)
         if strokes is None or guess is None:
             return ()

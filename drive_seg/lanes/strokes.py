@@ -61,17 +61,17 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
     """The strokes of a map.
 
     Args:
-        paint: uint8 (H, W), C-contiguous, not 0 where there is marking, by one value; the last column is not looked at.
-        top: the first row of the road; the horizon lies near it.
+        paint: uint8 (h, W), C-contiguous, not 0 where there is marking, by one value, from the first row of the
+            road on; the last column is not looked at.
+        top: that row; the horizon lies near it.
 
     Returns:
         None where nothing is left.
     """
     paint[:, -1] = 0  # so that no run reaches from one row into the next
     width = paint.shape[1]
-    below_top = paint[top:]
-    row, begin, end = _runs(below_top)
-    cut = np.zeros(len(below_top), np.bool_)
+    row, begin, end = _runs(paint)
+    cut = np.zeros(len(paint), np.bool_)
     cuts = (_CUTS * (width / 640)).astype(np.intp)
     cut[cuts[cuts < cut.size]] = True
     narrow = (end - begin <= 3 + _WIDEST * (row + 4)) & ~cut[row]
@@ -86,12 +86,12 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
     np.logical_not(closes, out=whole[1:-1])
     begin, end, row = begin[whole[:-1]], end[whole[1:]], row[whole[:-1]]
     length = end - begin
-    lines = np.zeros_like(below_top)
+    lines = np.zeros_like(paint)
     lines.reshape(-1)[np.repeat(begin - np.cumsum(length) + length, length) + np.arange(int(length.sum()))] = 1
     _, numbers = cv2.connectedComponents(lines, connectivity=8, ltype=cv2.CV_16U)
     column = begin - row * width
     stroke = numbers[row, column].astype(np.intp)
-    capped = _capped(row, column + length // 2, stroke, below_top, np.asarray(numbers))
+    capped = _capped(row, column + length // 2, stroke, paint, np.asarray(numbers))
     x = column + (length - 1) / 2
     return _measure(row + float(top), x, length.astype(np.float64), stroke, capped, top, width)
 
