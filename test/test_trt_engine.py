@@ -348,6 +348,14 @@ class TestEnds:
         pipeline.close()
         assert len(pending) == in_work and gpu.idle and not gpu.leaks
 
+    def test_waiting_after_it_was_closed_is_an_error_and_touches_no_memory(self, gpu: FakeGpu, model: Model) -> None:
+        pipeline = Pipeline(engine_of(model), DRIVING, OPTIONS)
+        pending = pipeline.submit(frames(1))
+        pipeline.close()
+        with pytest.raises(EngineError, match="not submitted"):
+            pending.wait()
+        assert not gpu.leaks
+
     def test_the_primary_context_outlives_all_that_knew_it(self, gpu: FakeGpu, model: Model) -> None:
         """As when the process ends and modules are emptied."""
         engine_of(model).close()

@@ -254,6 +254,8 @@ class DeviceStages:
         return Fused(slot, places, count, slot.times)
 
     def _reset(self, places: Sequence[Place]) -> None:
+        if self._arena.closed:  # the memory may be somebody else's by now, and zeros would be wrong pixels there
+            return
         with self._arena.active("clear the scratch memory"):
             for place in places:
                 place.reset()
