@@ -209,6 +209,7 @@ class TestBuilderProcess:
         [
             ('say(error="no kernel fits"); sys.exit(1)', "^no kernel fits$"),
             ('print("first\\nlast words", file=sys.stderr, flush=True); os.abort()', "signal 6.*last words"),
+            ('os.write(2, b"Ger\\xe4t\\nlast words\\n"); os.abort()', "signal 6.*last words"),
             ("os.kill(os.getpid(), signal.SIGSEGV)", "signal 11"),
             ("sys.exit(0)", "ended with code 0: it said nothing"),
         ],

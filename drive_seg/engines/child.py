@@ -47,6 +47,7 @@ def make_in_child(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",  # whoever stops reading at a strange byte leaves the child waiting before a full pipe
         )
         try:
             error, noise = _follow(child, progress, cancelled)
