@@ -529,6 +529,8 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
         NetworkDefinitionCreationFlag=types.SimpleNamespace(**{"EXPLICIT_BATCH" if is_old else "STRONGLY_TYPED": 0}),
         BuilderFlag=types.SimpleNamespace(FP16=0),
     )
+    if not gpu.tensorrt.startswith("8.5"):
+        trt.__dict__.update(HardwareCompatibilityLevel=None)
     return trt
 
 

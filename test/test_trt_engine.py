@@ -518,6 +518,24 @@ class TestOpening:
         with pytest.raises(MissingDependency, match=rf"{package}.*pip install 'drive_seg\[gpu\]'"):
             TrtEngine(Plan(key, b"FAKE", {}), model, EngineOptions())
 
+    def test_what_is_too_old_is_said_before_anything_is_built(
+        self, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """8.5 enqueues as 8.6 does, but its contexts cannot share a profile."""
+        install(FakeGpu(network, SIZE, tensorrt="8.5.3.1"), monkeypatch)
+        with pytest.raises(EngineError, match=r"8\.6 or newer is needed, got 8\.5\.3\.1"):
+            key_here(model, EngineOptions())
+
+    def test_an_empty_folder_called_tensorrt_is_not_taken_for_it(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """What an uninstalled package may leave, or our cache's where the process was started in it."""
+        (tmp_path / "tensorrt").mkdir()
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "tensorrt")
+        with pytest.raises(EngineError, match="newer is needed, got a folder"):
+            key_here(model, EngineOptions())
+
 
 class TestOldTensorRT:
     """8.6, where contexts share a profile only if the plan was built for that."""

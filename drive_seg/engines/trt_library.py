@@ -29,8 +29,10 @@ def load_tensorrt(gpu_id: int = 0) -> tuple[Any, Gpu]:
         raise MissingDependency("tensorrt", "backend tensorrt", INSTALL) from error
     except ImportError as error:
         raise EngineError(f"tensorrt is installed but does not load: {error}") from error
-    if not hasattr(trt, "IExecutionContext") or not hasattr(trt.IExecutionContext, "execute_async_v3"):
-        raise EngineError(f"TensorRT 8.6 or newer is needed, got {trt.__version__}")
+    # New in 8.6, as is sharing a profile: what 8.5 has built for minutes would serve one slot only.
+    if not hasattr(trt, "HardwareCompatibilityLevel"):
+        version = getattr(trt, "__version__", "a folder of that name")  # which Python takes for a package
+        raise EngineError(f"TensorRT 8.6 or newer is needed, got {version}")
     return trt, gpu
 
 
