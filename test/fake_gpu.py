@@ -419,7 +419,8 @@ class FakeGraph:
 def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
     """``tensorrt``, the runtime side. Plans begin with ``FAKE``; those of 8.6 say ``sharing`` where they were built so.
 
-    Other plans of 8.6 have their one profile for one context at a time: a second one is made, and takes no shape.
+    In 8.6 the first context gets the one profile by itself. Those made while it lives have to ask for it, which needs
+    such a plan, or they take no shape (NvInferRuntime.h of 8.6, getOptimizationProfile).
     The first run of a context after a shape was set allocates, which no capture survives (NvInferRuntime.h, enqueueV2).
     """
     trt = types.ModuleType("tensorrt")
@@ -433,17 +434,25 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
     names = ("image", "semantic", "confidence", "centers", "offsets")
 
     class ExecutionContext:
-        def __init__(self, logger: Any, has_profile: bool) -> None:
+        def __init__(self, logger: Any, profile: int, profile_is_free: bool) -> None:
             gpu.alive["contexts"] += 1
             weakref.finalize(self, gpu.destroyed, "contexts").atexit = False
             self._logger = logger
-            self.has_profile = has_profile
+            self.active_optimization_profile, self._profile_is_free = profile, profile_is_free
             self._shape: tuple[int, ...] = ()
             self._is_set_up = False
             self._addresses: dict[str, int] = {}
 
+        def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+            assert profile == 0 and stream in gpu.streams
+            if not self._profile_is_free:
+                self._logger.log(ILogger.ERROR, "Profile 0 has been chosen by another IExecutionContext.")
+                raise RuntimeError("Error in set optimization profile async.")
+            self.active_optimization_profile = profile
+            return True
+
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-            if not self.has_profile:
+            if self.active_optimization_profile != 0:
                 self._logger.log(ILogger.ERROR, "IExecutionContext::setInputShape: no optimization profile is set")
                 return False
             self._shape, self._is_set_up = shape, False
@@ -497,8 +506,10 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
             except OutOfMemory:
                 self._logger.log(ILogger.ERROR, "defaultAllocator: out of memory")
                 return None
-            is_free = self._shares or not any(context.has_profile for context in self._contexts)
-            context = ExecutionContext(self._logger, is_free)
+            is_first = all(context.active_optimization_profile for context in self._contexts)
+            context = ExecutionContext(
+                self._logger, 0 if is_first or not is_old else -1, profile_is_free=is_first or self._shares
+            )
             self._contexts.add(context)
             return context
 

@@ -538,7 +538,7 @@ class TestOpening:
 
 
 class TestOldTensorRT:
-    """8.6, where contexts share a profile only if the plan was built for that."""
+    """8.6, where contexts share a profile only if the plan was built for that, and if they ask for it."""
 
     @pytest.fixture
     def gpu(self, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:

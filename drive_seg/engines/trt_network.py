@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +63,8 @@ class Network:
                 self._engine = self._runtime.deserialize_cuda_engine(plan.data)
                 if self._engine is None:
                     raise EngineError(f"TensorRT cannot load the plan of {plan.key.text}: {self.logger.reason()}")
-                self.tensors = self._checked_tensors(plan)
                 self.upload, self.compute, self.download = (self.arena.stream() for _ in range(3))
+                self.tensors = self._checked_tensors(plan)
                 if self.max_batch > 1:
                     self._loose = self.context()
         except BaseException:
@@ -113,10 +114,13 @@ class Network:
         return {name: tuple(int(side) for side in shaper.get_tensor_shape(name)) for name in names}
 
     def context(self) -> Any:
-        """An execution context; it has scratch memory of its own."""
+        """An execution context for the plan's one profile; it has scratch memory of its own."""
         context = self._engine.create_execution_context()
         if context is None:
             raise EngineError(f"cannot make an execution context: {self.logger.reason()}")
+        if context.active_optimization_profile != 0:  # 8.6 gives it to the first context only, also where it is shared
+            with suppress(RuntimeError):  # what the binding makes of false; such a context refuses every shape
+                context.set_optimization_profile_async(0, self.compute.handle)
         return context
 
     def enqueue(self, context: Any, addresses: dict[str, int], count: int) -> None:
