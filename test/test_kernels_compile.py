@@ -114,3 +114,31 @@ def test_no_compiler_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(source, "find_nvrtc", lambda: None)
     with pytest.raises(EngineError, match="pip install nvidia-cuda-nvrtc"):
         source.find_compiler()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x7fELF of another processor", "nvcc cannot be run: .*[Ee]xec format error"),
+        (b"#!/bin/sh\nprintf 'unbekanntes Ger\\344t' >&2; exit 1\n", "nvcc could not compile the kernels: unbekanntes"),
+    ],
+)
+def test_an_nvcc_that_is_of_no_use_is_an_error_like_none(
+    content: bytes, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nvcc").write_bytes(content)
+    (tmp_path / "nvcc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match=message):
+        kernels.cubin((9, 0))
+
+
+def test_an_nvrtc_that_does_not_load_is_an_error_like_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library = tmp_path / "nvidia" / "cu13" / "lib" / "libnvrtc.so.13"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"cut short")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineError, match=r"NVRTC does not load: .*libnvrtc\.so\.13"):
+        kernels.cubin((9, 0))

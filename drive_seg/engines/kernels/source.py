@@ -120,7 +120,10 @@ def nvcc_compiler(nvcc: Path) -> Compiler:
             given, made = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
             given.write_text(source, encoding="utf-8")
             command = [str(nvcc), *options, "--cubin", "--output-file", str(made), str(given)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+            except OSError as error:  # of another processor, for one: containers mount what their host has
+                raise EngineError(f"{nvcc} cannot be run: {error}") from error
             if done.returncode != 0:
                 raise EngineError(f"nvcc could not compile the kernels: {(done.stderr or done.stdout).strip()[-2000:]}")
             return made.read_bytes()
@@ -140,8 +143,15 @@ def find_nvrtc() -> Path | str | None:
 
 
 def nvrtc_compiler(library: Path | str) -> Compiler:
-    """NVIDIA's runtime compiler (NVRTC, 11.1 or newer): needs no toolkit and no host compiler."""
-    nvrtc = ctypes.CDLL(str(library))
+    """NVIDIA's runtime compiler (NVRTC, 11.1 or newer): needs no toolkit and no host compiler.
+
+    Raises:
+        EngineError: the library does not load.
+    """
+    try:
+        nvrtc = ctypes.CDLL(str(library))
+    except OSError as error:
+        raise EngineError(f"NVRTC does not load: {error}") from error
     major, minor = ctypes.c_int(), ctypes.c_int()
     nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
 
