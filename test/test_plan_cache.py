@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drive_seg.engines import kernels
 from drive_seg.engines.build import Job, Made, obtain
 from drive_seg.engines.gate import Agreement
+from drive_seg.engines.kernels.source import Compiler
 from drive_seg.engines.plan_cache import Plan, PlanCache, PlanKey
 from drive_seg.errors import EngineError
 from drive_seg.model import load_model
@@ -117,6 +119,18 @@ def test_a_damaged_plan_is_built_again(tmp_path: Path) -> None:
     obtain(job(), cache, make)
     obtain(job(), cache, make, rebuild=True)
     assert built == [b"", b"times", b"times"], "later builds are given the timing cache"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_whom_the_umask_lets_may_read_what_another_user_has_built(umask: int, mode: int, tmp_path: Path) -> None:
+    former = os.umask(umask)
+    try:
+        obtain(job(), PlanCache(tmp_path), lambda *_: Made(b"plan", b"timing", GOOD))
+        kernels.cubin((9, 0), tmp_path, Compiler("none", "1", lambda source, options: b"cubin"))
+    finally:
+        os.umask(former)
+    kept = {path.suffix: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert kept == dict.fromkeys((".engine", ".cache", ".lock", ".cubin"), mode)
 
 
 def test_an_engine_that_disagrees_is_refused_with_figures_and_not_stored(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import struct
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -155,20 +155,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         EngineError: it cannot be written.
     """
-    name = ""
+    # Not by tempfile, whose files are for their owner alone: who builds is not always who runs.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        partial.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
-        Path(name).unlink(missing_ok=True) if name else None
+        with suppress(OSError):  # its folder may be what is wrong
+            partial.unlink()
         raise EngineError(f"cannot write {path}: {error}; set engine_cache_dir to a folder with room") from error
