@@ -188,6 +188,18 @@ def test_frames_do_not_depend_on_how_many_processes_render_them(tmp_path: Path) 
         assert one.shape[0] == 6 and (one == np.load(tmp_path / "two" / name)).all()
 
 
+def test_a_rendering_that_was_stopped_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(tmp_path, 2, 1, 64, 64, progress=stop)
+    assert not (tmp_path / "panoptic.npy").exists(), "make model would go on with black frames"
+    render(tmp_path, 2, 1, 64, 64)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.npy", "panoptic.npy"]
+    assert all(image.any() for image in np.load(tmp_path / "images.npy"))
+
+
 def test_weather_changes_pictures_by_its_generator_alone() -> None:
     image = samples(1)[0].image
     seen = {under_weather(image, np.random.default_rng(seed)).tobytes() for seed in range(8)}

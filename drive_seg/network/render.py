@@ -1,7 +1,7 @@
 """Frames of the simulator on disk, so that training does not wait for the renderer.
 
 ``python -m drive_seg.network.render OUT --drives 1500 --frames 2`` writes ``OUT/images.npy`` and
-``OUT/panoptic.npy``, which ``datasets.RenderedSet`` maps into memory.
+``OUT/panoptic.npy``, which ``datasets.RenderedSet`` maps into memory. They are there when all frames are.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def render(
     total = drives * frames
     shape = (total, height, width)
     for name, dtype, full in (("images", np.uint8, (*shape, 3)), ("panoptic", np.uint16, shape)):
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, full).flush()
+        np.lib.format.open_memmap(_part(folder, name), "w+", dtype, full).flush()
     jobs = [(folder, drive, frames, first_seed + drive, width, height) for drive in range(drives)]
     done = 0
     with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
@@ -51,14 +51,22 @@ def render(
             done += rendered
             if progress is not None:
                 progress(done, total)
+    (folder / "panoptic.npy").unlink(missing_ok=True)  # whoever stops us here leaves no pair of two renderings
+    for name in ("images", "panoptic"):
+        _part(folder, name).replace(folder / f"{name}.npy")
     return folder
+
+
+def _part(folder: Path, name: str) -> Path:
+    """Where a file grows: with rows that nobody has drawn yet it would be taken for a finished one."""
+    return folder / f"{name}.npy.part"
 
 
 def _render_drive(job: tuple[Path, int, int, int, int, int]) -> int:
     """One drive into its rows of the files; the number of frames."""
     folder, drive, frames, seed, width, height = job
-    images = np.load(folder / "images.npy", mmap_mode="r+")
-    panoptic = np.load(folder / "panoptic.npy", mmap_mode="r+")
+    images = np.load(_part(folder, "images"), mmap_mode="r+")
+    panoptic = np.load(_part(folder, "panoptic"), mmap_mode="r+")
     simulator = Simulator(seed, width, height)
     for frame in range(frames):
         shot = simulator.frame(frame * FRAME_GAP)
