@@ -394,6 +394,11 @@ def test_unknown_set_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:
         load_set("camvid", tmp_path)
     with pytest.raises(ConfigError, match="point data_root at"):
         load_set("kitti", tmp_path)
+    write_folder(tmp_path / "camvid32/train", ["a"])
+    with pytest.raises(ConfigError, match=r"camvid32/val/images do not exist; point data_root at"):
+        load_set("camvid32", tmp_path)
+    with pytest.raises(ConfigError, match="python -m drive_seg.network.render"):
+        load_set("sim", tmp_path)
 
 
 def write_pair(root: Path, name: str, truth: np.ndarray, suffix: str) -> None:

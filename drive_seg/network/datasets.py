@@ -91,7 +91,7 @@ def load_set(name: str, root: Path, folders: Mapping[str, FolderConfig] = Mappin
 
 
 def _load_folder(rule: FolderRule, root: Path) -> list[Sample]:
-    held_out = {path.stem for other in rule.without for path in (root / other / "images").iterdir()}
+    held_out = {path.stem for other in rule.without for path in _listed(root / other / "images")}
     table = np.arange(256, dtype=np.uint8)
     for label, code in rule.codes.items():
         table[label] = code
@@ -153,13 +153,18 @@ def _load_coco(folder: Path) -> list[Sample]:
 
 
 def _read_all(folder: Path, read: Callable[[Path], Sample], held_out: set[str], first: int = 0) -> list[Sample]:
-    if not folder.is_dir():
-        raise ConfigError(f"training images {folder} do not exist; point data_root at the folder that holds them")
-    paths = sorted(folder.iterdir())[: first or None]
+    paths = _listed(folder)[: first or None]
     samples = [read(path) for path in paths if path.stem not in held_out]
     if not samples:
         raise ConfigError(f"{folder} holds no training image (after leaving out {len(held_out)} held-out names)")
     return samples
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder of images, in name order."""
+    if not folder.is_dir():
+        raise ConfigError(f"images {folder} do not exist; point data_root at the folder that holds them")
+    return sorted(folder.iterdir())
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:

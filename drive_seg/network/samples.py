@@ -61,9 +61,18 @@ class RenderedSet(SampleSet):
     """Frames of the simulator, rendered before (see ``render.py``) into ``images.npy`` and ``panoptic.npy``.
 
     images: uint8 (K, H, W, 3) RGB; panoptic: uint16 (K, H, W). Memory-mapped, so any size is cheap to open.
+
+    Raises:
+        ConfigError: the frames are not there, or images and maps are not of one rendering.
     """
 
     def __init__(self, folder: Path) -> None:
+        for name in ("images.npy", "panoptic.npy"):
+            if not (folder / name).is_file():
+                raise ConfigError(
+                    f"rendered frames {folder / name} do not exist; point sim_folder at them, or render them with: "
+                    f"python -m drive_seg.network.render {folder}"
+                )
         self._images = np.load(folder / "images.npy", mmap_mode="r")
         self._panoptic = np.load(folder / "panoptic.npy", mmap_mode="r")
         if len(self._images) != len(self._panoptic):
