@@ -571,6 +571,11 @@ def test_int8_says_what_it_needs(tmp_path: Path) -> None:
         write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",))
     with pytest.raises(ModelError, match="no calibration image"):
         write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",), [tmp_path])
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "image.png").write_bytes(b"no image")
+    with pytest.raises(ModelError, match="can be read"):
+        write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",), [tmp_path / "damaged"])
+    assert not list(tmp_path.glob("m.*")), "a model that has the name already stays as it is"
 
 
 def test_batch_norms_are_folded_exactly(tmp_path: Path) -> None:

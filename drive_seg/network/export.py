@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
@@ -96,6 +98,8 @@ def write_model(
             f"the network has {net.config.classes} classes with things {net.config.things}, "
             f"the label set {len(labels)} with things {things}"
         )
+    # Before anything is written: a mistake in the folders must not cost the model that had this name.
+    images = _calibration(calibration, size) if "int8" in precisions else []
     sidecar.parent.mkdir(parents=True, exist_ok=True)
     graphs = {"fp32": sidecar.with_suffix(".onnx")}
     write_graph(net, graphs["fp32"], size)
@@ -103,12 +107,19 @@ def write_model(
         graphs["fp16"] = sidecar.with_suffix(".fp16.onnx")
         write_graph(net, graphs["fp16"], size, half=True)
     if "int8" in precisions:
-        if not calibration:
-            raise ModelError("int8 needs calibration images; give a folder of them with --calibration, or sim")
         graphs["int8"] = sidecar.with_suffix(".int8.onnx")
-        write_int8(graphs["fp32"], graphs["int8"], calibration_images(calibration, size))
+        write_int8(graphs["fp32"], graphs["int8"], iter(images))
     write_sidecar(sidecar, _document(sidecar.stem, graphs, card, labels, size))
     return sidecar
+
+
+def _calibration(sources: Sequence[str | Path], size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    if not sources:
+        raise ModelError("int8 needs calibration images; give a folder of them with --calibration, or sim")
+    images = list(calibration_images(sources, size))
+    if not images:
+        raise ModelError(f"int8 needs calibration images; none in {', '.join(map(str, sources))} can be read")
+    return images
 
 
 def write_graph(net: PanopticNet, path: Path, size: tuple[int, int], half: bool = False) -> None:
