@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -356,6 +357,13 @@ class TestWriting:
         (tmp_path / "file").touch()
         with pytest.raises(DriveSegError, match="cannot write"):
             write_report(tmp_path / "file" / "report.html", make_evaluation(1))
+
+    def test_a_frame_whose_name_is_no_utf_8(self, tmp_path: Path) -> None:
+        worst = WorstFrames(1)
+        evaluation = make_evaluation(1, observe=worst.see)
+        worst.rename(lambda _: os.fsdecode(b"caf\xe9"))
+        write_report(tmp_path / "report.html", evaluation, worst.frames)
+        assert "caf?" in parse((tmp_path / "report.html").read_text(encoding="utf-8")).text
 
     @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
     def test_a_missing_package_is_named_before_the_work(self, package: str, monkeypatch: pytest.MonkeyPatch) -> None:

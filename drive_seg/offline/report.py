@@ -45,7 +45,8 @@ def write_report(
     page = render_report(evaluation, worst, times_ms)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        # Names of files that are no UTF-8 have in their text what UTF-8 cannot write.
+        path.write_bytes(page.encode("utf-8", errors="replace"))
     except OSError as error:
         raise DriveSegError(f"cannot write {path}: {error}") from error
 
