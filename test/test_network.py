@@ -397,7 +397,7 @@ def test_unknown_set_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:
     write_folder(tmp_path / "camvid32/train", ["a"])
     with pytest.raises(ConfigError, match=r"camvid32/val/images do not exist; point data_root at"):
         load_set("camvid32", tmp_path)
-    with pytest.raises(ConfigError, match="python -m drive_seg.network.render"):
+    with pytest.raises(ConfigError, match=r"python -m drive_seg\.network\.render"):
         load_set("sim", tmp_path)
 
 
@@ -669,6 +669,8 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
         ("loss: {classes: [1, 1]}", "a weight per class"),
         ("network: [1]", "expected a mapping"),
         ("sets: {}", "at least one data set"),
+        ("augmentation: {zoom: [1.4]}", r"augmentation: zoom must have 2 values, got \[1.4\]"),
+        ("held_out: {network: [640, 384, 3]}", "held_out: network must have 2 values"),
     ],
 )
 def test_training_configuration_errors_name_the_field(tmp_path: Path, text: str, message: str) -> None:

@@ -125,5 +125,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, wanted):
         raise ConfigError(f"{where} must be {getattr(origin, '__name__', origin)}, got {value!r}")
     if origin is tuple:
+        if inner[-1] is not Ellipsis and len(typing.cast("list[Any]", value)) != len(inner):
+            raise ConfigError(f"{where} must have {len(inner)} values, got {value!r}")
         return tuple(_convert(inner[0], entry, where) for entry in typing.cast("list[Any]", value))
     return value if origin not in (Path, float, int, str) else origin(value)
