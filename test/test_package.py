@@ -215,6 +215,17 @@ for module in {sorted(core)!r}:
         result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
 
+    def test_training_needs_torch_and_nothing_else_that_is_optional(self) -> None:
+        """docs/training.md says so of the machine with a GPU; onnx is for starting from a model."""
+        pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
+        script = f"""
+import sys
+sys.modules.update(dict.fromkeys({sorted({*OPTIONAL, "onnx", "scipy"} - {"torch"})!r}))
+import drive_seg.network.__main__
+"""
+        result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
     @pytest.mark.parametrize(
         ("package", "home"),
         [

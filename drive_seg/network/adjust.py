@@ -28,8 +28,7 @@ from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.network.adjustment import LogitAdjustment
 from drive_seg.network.checkpoint import load_checkpoint
-from drive_seg.network.deploy import decide, peaks
-from drive_seg.network.export import DEFAULT_SIZE
+from drive_seg.network.deploy import DEFAULT_SIZE, decide, peaks
 from drive_seg.network.panoptic import Normalise, PanopticNet, RawMaps
 from drive_seg.network.validate import (
     drive_shots,

@@ -16,6 +16,8 @@ from drive_seg.network.panoptic import STRIDE, SUBPIXELS, Normalise, PanopticNet
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("semantic", "confidence", "centers", "offsets")
+DEFAULT_SIZE = (640, 384)
+"""Width and height that the sidecar proposes; the graph takes any multiples of 32."""
 PEAK_WINDOW, NEAR_WINDOW = 7, 3
 """Cells: a center is the highest of this many by this many cells (28 x 28 pixels), or of the fewer ones, if it votes
 for itself: what votes for a place further away is a second peak of a large object."""

@@ -19,15 +19,13 @@ from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.network.adjustment import LogitAdjustment
 from drive_seg.network.checkpoint import load_checkpoint
-from drive_seg.network.deploy import INPUT_NAME, OUTPUT_NAMES, DeployedNet
+from drive_seg.network.deploy import DEFAULT_SIZE, INPUT_NAME, OUTPUT_NAMES, DeployedNet
 from drive_seg.network.graph import fold_padding
 from drive_seg.network.panoptic import PanopticNet
 from drive_seg.network.precision import calibration_images, write_int8
 from drive_seg.network.sidecar import write_sidecar
 
 OPSET = 17
-DEFAULT_SIZE = (640, 384)
-"""Width and height that the sidecar proposes; the graph takes any multiples of 32."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from drive_seg import Pipeline
 from drive_seg.engines import FunctionEngine
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
-from drive_seg.network.deploy import DeployedNet
-from drive_seg.network.export import DEFAULT_SIZE
+from drive_seg.network.deploy import DEFAULT_SIZE, DeployedNet
 from drive_seg.network.panoptic import PanopticNet
 from drive_seg.network.validate import HELD_OUT_SEED, folder_camera, validate_folder, validate_simulator
 from drive_seg.network_size import fitted_size
