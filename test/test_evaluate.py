@@ -72,10 +72,12 @@ def write_truth_bag(
     shift: int = 0,
     encoding: str = "16UC1",
     late: int = 0,
+    topic: str = "",
 ) -> None:
     """A bag with ``/camera/truth/panoptic`` (or mask) of these frames, stamps as ``write_bag``'s plus ``shift`` ns.
 
     Args:
+        topic: another one for the truth.
         camera: with the images of these frames, or so many images.
         late: frames by which truths were recorded after their images.
     """
@@ -84,7 +86,7 @@ def write_truth_bag(
 
     store = get_typestore(Stores.ROS2_HUMBLE)
     kind = "sensor_msgs/msg/Image"
-    image, truth = "/camera/image_raw", f"/camera/truth/{'panoptic' if encoding == '16UC1' else 'mask'}"
+    image, truth = "/camera/image_raw", topic or f"/camera/truth/{'panoptic' if encoding == '16UC1' else 'mask'}"
     numbers = list(numbers)
     images = numbers if camera is True else range(camera)
     messages = [(stamp_of(order), image, number) for order, number in enumerate(images)]
@@ -233,6 +235,27 @@ def test_a_bag_damaged_in_the_middle_is_scored_up_to_there(tmp_path: Path, pipel
     scored = outcome.evaluation.metrics["frames"]
     assert 5 < scored < 21
     perfect(outcome.evaluation.to_dict(), scored)
+
+
+@pytest.mark.parametrize(("encoding", "apart"), [("mono8", False), ("16UC1", True)])
+@pytest.mark.parametrize("topic", ["/gt/labels", "/semantic/ids"])
+def test_a_topic_whose_name_says_nothing_has_objects_where_its_images_do(
+    tmp_path: Path, pipeline: Pipeline, topic: str, encoding: str, apart: bool
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(3), camera=True, encoding=encoding, topic=topic)
+    truth = open_truth(str(tmp_path / "in"), DRIVING, topic=topic)
+    found = evaluate_source(open_source(str(tmp_path / "in")), truth, pipeline, "tiny", EvaluationOptions())
+    assert truth.instances == apart and found.evaluation.metrics["semantic"]["miou"] == 1.0
+    assert found.evaluation.metrics["panoptic"]["things"]["pq"] == (1.0 if apart else None)
+
+
+def test_objects_are_told_apart_in_a_namespace_that_is_called_semantic(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", [0], camera=False, topic="/semantic/truth/panoptic")
+    source = open_truth(str(tmp_path / "in"), DRIVING)
+    source.close()
+    assert source.instances
 
 
 def test_carlas_instance_camera_in_a_bag(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class BagTruth:
         self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
         self._known = KnownIds(self.classes)
-        self.instances = not self.topic.endswith("mask") and "semantic" not in self.topic
+        self.instances = _tells_apart(path, self.topic, self._carla)
         self.count = there[self.topic].count
         base = self.topic.rpartition("/")[0]
         listing, lanes = f"{base}/instances", f"{base}/lanes"
@@ -164,6 +164,22 @@ class BagTruth:
         self._clouds.clear()
         self._listed.clear()
         self._messages.close()
+
+
+def _tells_apart(path: Path, topic: str, carla: bool) -> bool:
+    """Whether a topic has ids of objects, by its name; where that says nothing, by the first message."""
+    if carla:
+        return "semantic" not in topic
+    if topic.endswith(TOPICS):
+        return topic.endswith("panoptic")
+    messages = bag_messages(path, [topic])
+    try:
+        _, first = next(messages, (topic, None))
+    except SourceError:
+        first = None  # whoever reads on will hear of it
+    finally:
+        messages.close()
+    return first is None or str(first.encoding) != "mono8"
 
 
 def _choose(path: Path, there: Mapping[str, Topic], topic: str | None, carla: bool) -> tuple[str, bool]:
