@@ -250,6 +250,19 @@ def test_a_topic_whose_name_says_nothing_has_objects_where_its_images_do(
     assert found.evaluation.metrics["panoptic"]["things"]["pq"] == (1.0 if apart else None)
 
 
+def test_compressed_images_are_no_truth(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        for topic, kind in (("/gt/labels/compressed", "CompressedImage"), ("/gt/labels", "Image")):
+            writer.add_connection(topic, f"sensor_msgs/msg/{kind}", typestore=store)
+    with pytest.raises(SourceError, match=r"no topic '/gt/labels/compressed' of .*msg/Image.* has /gt/labels$"):
+        open_truth(str(tmp_path / "in"), DRIVING, topic="/gt/labels/compressed")
+
+
 def test_objects_are_told_apart_in_a_namespace_that_is_called_semantic(tmp_path: Path) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
     write_truth_bag(tmp_path / "in", [0], camera=False, topic="/semantic/truth/panoptic")

@@ -18,7 +18,7 @@ from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import refuse_views, salvage_messages, storage_files
 from drive_seg.offline.unpack import bound_rosbags, plain
 
-CLOUD = "sensor_msgs/msg/PointCloud2"
+IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 
 _FORMATS = {"mono8": "u1", "8UC1": "u1", "16UC1": "u2", "mono16": "u2"}
 

@@ -10,8 +10,7 @@ from typing import Any
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import CLOUD, Topic, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
-from drive_seg.offline.bags import IMAGE_TYPES
+from drive_seg.offline.bag_images import CLOUD, IMAGE, Topic, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.instance_lists import ListedInstances, instances_of
 from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.prefetch import cores_to_spare, prefetch
@@ -183,10 +182,11 @@ def _tells_apart(path: Path, topic: str, carla: bool) -> bool:
 
 
 def _choose(path: Path, there: Mapping[str, Topic], topic: str | None, carla: bool) -> tuple[str, bool]:
-    images = [name for name, found in there.items() if found.msgtype in IMAGE_TYPES]
+    images = [name for name, found in there.items() if found.msgtype == IMAGE]
     if topic is not None:
         if topic not in images:
-            raise SourceError(f"bag {path} has no image topic '{topic}'; it has {', '.join(sorted(images)) or 'none'}")
+            listed = ", ".join(sorted(images)) or "none"
+            raise SourceError(f"bag {path} has no topic '{topic}' of {IMAGE}, as truth has to be; it has {listed}")
         return topic, carla
     if not carla:
         for ending in TOPICS:
