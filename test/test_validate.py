@@ -77,6 +77,23 @@ def test_what_something_learns_from_can_be_left_out(tmp_path: Path) -> None:
         validate_folder(pipeline, tmp_path, skip=3)
 
 
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        (np.full((60, 80), 11, np.uint8), r"a\.png of .* has id 11; expected 0\.\.5 and 255"),
+        (np.zeros((60, 80, 3), np.uint8), r"8-bit grey \(60, 80\), got uint8 \(60, 80, 3\)"),
+        (np.zeros((30, 40), np.uint8), r"got uint8 \(30, 40\)"),
+        (np.full((60, 80), 257, np.uint16), r"got uint16"),
+    ],
+)
+def test_labels_of_another_kind_are_refused(tmp_path: Path, label: np.ndarray, says: str) -> None:
+    for kind, image in (("images", np.full((60, 80, 3), 90, np.uint8)), ("labels", label)):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "a.png"), image)
+    with pytest.raises(SourceError, match=says):
+        folder_camera(tmp_path)
+
+
 def test_metrics_replace_only_themselves(tmp_path: Path) -> None:
     sidecar = tmp_path / "m.yaml"
     write_sidecar(sidecar, {"name": "m", "metrics": {"old": 1}, "license": "x"})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from drive_seg import Pipeline, open_pipeline
 from drive_seg.errors import SourceError
-from drive_seg.labels import LabelSet
+from drive_seg.labels import DRIVING, UNLABELLED, LabelSet
 from drive_seg.network.sidecar import write_metrics
 from drive_seg.network_size import size_of
 from drive_seg.offline.label_map import LabelMap
@@ -36,7 +36,7 @@ def labelled_folder(folder: Path, skip: int = 0) -> Iterator[tuple[NDArray[np.ui
     """Images (RGB) and labels of ``folder/images`` and ``folder/labels``, in name order, without the first ``skip``.
 
     Raises:
-        SourceError: the folder holds no image, or an image has no label.
+        SourceError: the folder holds no image, or an image has no label of its size and of our classes.
     """
     paths = sorted((folder / "images").glob("*"))[skip:]
     if not paths:
@@ -47,6 +47,13 @@ def labelled_folder(folder: Path, skip: int = 0) -> Iterator[tuple[NDArray[np.ui
         label = cv2.imread(str(folder / "labels" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
         if image is None or label is None:
             raise SourceError(f"{path} or its label {folder}/labels/{path.stem}.png cannot be read")
+        if label.dtype != np.uint8 or label.shape != image.shape[:2]:
+            found = f"{label.dtype} {label.shape}"
+            raise SourceError(f"label {path.stem}.png of {folder} must be 8-bit grey {image.shape[:2]}, got {found}")
+        strange = label[(label >= len(DRIVING)) & (label != UNLABELLED)]
+        if strange.size:
+            ids = f"0..{len(DRIVING) - 1} and {UNLABELLED}"
+            raise SourceError(f"label {path.stem}.png of {folder} has id {strange[0]}; expected {ids}")
         yield np.ascontiguousarray(image[..., ::-1]), np.asarray(label, np.uint8)
 
 
