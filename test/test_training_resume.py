@@ -122,6 +122,14 @@ def test_weights_that_a_run_starts_from_are_not_removed_by_it(
     assert best.is_file()
 
 
+@pytest.mark.parametrize("change", [{"frozen": 0}, {"weight_decay": 0.0}])
+def test_a_checkpoint_of_other_parts_says_what_to_do(config: TrainConfig, change: dict[str, Any]) -> None:
+    config = replace(config, network=replace(TINY, encoder="lite0"), steps=1)
+    train(config)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt .*set frozen, imagenet, .*or delete it"):
+        train(replace(config, steps=2, **change))
+
+
 def test_a_checkpoint_of_another_network_says_how_to_go_on(config: TrainConfig) -> None:
     train(config)
     with pytest.raises(ConfigError, match=r"is of another network .* set network: \{.*decoder: 16.*\}"):

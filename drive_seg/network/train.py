@@ -59,7 +59,7 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
     path is then returned.
 
     Raises:
-        ConfigError: a data set is missing or unknown, or the checkpoint is of another network.
+        ConfigError: a data set is missing or unknown, or the checkpoint is of another network or of other parts of it.
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -127,7 +127,13 @@ class _Run:
             )
         self.net.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.checkpoint} is of a run in which other parts of the network learnt; set frozen, imagenet, "
+                "encoder_rate and weight_decay as they were, or delete it to begin anew"
+            ) from error
         return int(state["step"])
 
     def forget(self) -> None:
