@@ -670,6 +670,7 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
         ("network: [1]", "expected a mapping"),
         ("sets: {}", "at least one data set"),
         ("augmentation: {zoom: [1.4]}", r"augmentation: zoom must have 2 values, got \[1.4\]"),
+        ("held_out: {every: 100}", "held_out.every is 100 without anything to validate on"),
         ("held_out: {network: [640, 384, 3]}", "held_out: network must have 2 values"),
     ],
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from drive_seg import Pipeline
 from drive_seg.engines import FunctionEngine
+from drive_seg.errors import ConfigError
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.network.deploy import DEFAULT_SIZE, DeployedNet
@@ -35,6 +36,10 @@ class HeldOut:
     drives: int = 0
     every: int = 0
     network: tuple[int, int] = DEFAULT_SIZE
+
+    def __post_init__(self) -> None:
+        if self.every and not (self.folder or self.drives):
+            raise ConfigError(f"held_out.every is {self.every} without anything to validate on: set folder or drives")
 
 
 def score(net: PanopticNet, held_out: HeldOut, data_root: Path) -> dict[str, float]:
