@@ -23,6 +23,10 @@ class PlanMissing(EngineError):
     """A compiled engine is not in the cache, and compiling it was not wanted."""
 
 
+class PlanRefused(EngineError):
+    """A compiled engine is whole, but not one that TensorRT takes on this machine."""
+
+
 class EngineLost(EngineError):
     """The device an engine runs on is gone: every further frame would fail, so the engine has to be opened again."""
 

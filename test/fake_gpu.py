@@ -52,7 +52,7 @@ class FakeGpu:
         taken: allocations asked for.
         lost: every call fails from now on.
         during_capture: what other threads do meanwhile.
-        refuses: ``module`` (the kernels do not load) or ``runtime`` (TensorRT has none).
+        refuses: ``module`` (the kernels do not load), ``runtime`` (TensorRT has none) or ``memory`` (for a plan).
         detached: pycuda's destructor of the primary context ran.
         pageable: copies from memory that is not page-locked; they make the host wait.
         network: what the plan computes.
@@ -522,6 +522,9 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
             self._logger = logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
+            if gpu.refuses == "memory":
+                self._logger.log(ILogger.ERROR, "Requested amount of GPU memory could not be allocated: out of memory")
+                return None
             if plan.startswith(b"FAKE"):
                 return Engine(self._logger, plan)
             self._logger.log(ILogger.ERROR, "magic tag does not match")

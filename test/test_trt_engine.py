@@ -631,6 +631,35 @@ class TestBuilding:
         builder.make(Job(model, key_here(model, EngineOptions(gpu_id=1)), 1), lambda *_: None)
         assert current == [True], "its context must be current while TensorRT compiles"
 
+    def test_a_plan_that_tensorrt_does_not_take_is_built_again(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        built = []
+
+        def here(job: Job, progress: Any, cancelled: Any) -> Made:
+            built.append(job.key)
+            return builder.make(job, progress)
+
+        monkeypatch.setattr(planned.plan_for, "__defaults__", (*(planned.plan_for.__defaults__ or ())[:-1], here))
+        options = EngineOptions(cache_dir=tmp_path)
+        key, cache = key_here(model, options), PlanCache(tmp_path / "tensorrt")
+
+        cache.store(Plan(key, b"of another machine", {}))
+        with open_engine(model, "auto", options) as engine:
+            assert engine.info.backend != "tensorrt" and "no engine of" in engine.info.reason
+        assert not built and cache.load(key) is None
+
+        cache.store(Plan(key, b"of another machine", {}))
+        with open_engine(model, "tensorrt", options) as engine:
+            assert engine.info.backend == "tensorrt"
+        assert built == [key]
+
+        gpu.refuses = "memory"
+        with pytest.raises(EngineError, match="out of memory"):
+            open_engine(model, "tensorrt", options)
+        assert cache.load(key) is not None, "nothing is wrong with it"
+        assert not gpu.leaks
+
     def test_auto_is_led_to_tensorrt_by_the_node(
         self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

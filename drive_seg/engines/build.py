@@ -135,7 +135,7 @@ def obtain(
 def _build(job: Job, cache: PlanCache, make: Maker, progress: BuildProgress, cancelled: Callable[[], bool]) -> Plan:
     timing = cache.timing_path(job.key)
     started = time.monotonic()
-    made = make(replace(job, timing=timing.read_bytes() if timing.is_file() else b""), progress, cancelled)
+    made = make(replace(job, timing=_content(timing)), progress, cancelled)
     judge(job.key, made.agreement)
     notes: dict[str, Any] = {
         "seconds": round(time.monotonic() - started, 1),
@@ -147,6 +147,14 @@ def _build(job: Job, cache: PlanCache, make: Maker, progress: BuildProgress, can
     if made.timing:
         write_atomically(timing, made.timing)
     return plan
+
+
+def _content(timing: Path) -> bytes:
+    """Nothing where there is none, or none that may be read: it only saves time."""
+    try:
+        return timing.read_bytes()
+    except OSError:
+        return b""
 
 
 def judge(key: PlanKey, agreement: Agreement) -> None:

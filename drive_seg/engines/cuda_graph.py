@@ -26,6 +26,8 @@ class CudaGraph:
     def __init__(self, stream: int, enqueue: Callable[[], None], library: str = "libcuda.so.1") -> None:
         self._cuda: Any = ctypes.CDLL(library)
         self._executable = ctypes.c_void_p()
+        if not hasattr(self._cuda, "cuGraphInstantiateWithFlags"):
+            raise EngineError("CUDA graph: the driver is older than CUDA 11.4")
         graph = ctypes.c_void_p()
         self._check(self._cuda.cuStreamBeginCapture_v2(ctypes.c_void_p(stream), _THREAD_LOCAL), "begin a capture")
         try:

@@ -118,6 +118,17 @@ class PlanCache:
         write_atomically(path, _HEADER.pack(_MAGIC, hashlib.sha256(body).digest()) + body)
         return path
 
+    def forget(self, key: PlanKey) -> None:
+        """Remove the plan of ``key``, if there is one.
+
+        Raises:
+            EngineError: the folder cannot be written.
+        """
+        try:
+            self.path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise EngineError(f"cannot remove {self.path(key)}: {error}; set engine_cache_dir") from error
+
     def timing_path(self, key: PlanKey) -> Path:
         """Where measured kernel times are kept: they hold for one TensorRT on one kind of GPU, for any network."""
         what = hashlib.sha256(f"{key.tensorrt} {key.gpu} {key.capability}".encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ from drive_seg.engines.compiler import BuildProgress
 from drive_seg.engines.plan_cache import Plan, PlanCache, PlanKey
 from drive_seg.engines.protocol import Engine, EngineOptions
 from drive_seg.engines.trt_library import load_tensorrt, strongly_typed
-from drive_seg.errors import EngineError, PlanMissing
+from drive_seg.errors import EngineError, PlanMissing, PlanRefused
 from drive_seg.model import Model
 
 _SIGN_OF_LIFE_S = 10.0
@@ -72,11 +72,23 @@ def plan_for(
 
 
 def open_tensorrt(model: Model, options: EngineOptions) -> Engine:
-    """An engine on the GPU ``options.gpu_id``.
+    """An engine on the GPU ``options.gpu_id``. A plan that TensorRT does not take here, although it is of this key, is
+    as good as absent.
 
     Raises:
         PlanMissing, EngineError: as ``plan_for``, or the plan does not run.
     """
+    try:
+        return _open(model, options)
+    except PlanRefused as error:
+        if options.cache_dir is None:
+            raise
+        _log.warning("%s; it is removed", error)
+        PlanCache(options.cache_dir / "tensorrt").forget(key_here(model, options))
+    return _open(model, options)
+
+
+def _open(model: Model, options: EngineOptions) -> Engine:
     from drive_seg.engines.trt import TrtEngine
 
     plan = plan_for(model, options)

@@ -13,7 +13,7 @@ import numpy as np
 from drive_seg.engines.cuda import Arena
 from drive_seg.engines.plan_cache import Plan
 from drive_seg.engines.trt_library import load_tensorrt, new_logger
-from drive_seg.errors import EngineError
+from drive_seg.errors import EngineError, PlanRefused
 from drive_seg.model import Model
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Network:
                 self._runtime = self._new_runtime()
                 self._engine = self._runtime.deserialize_cuda_engine(plan.data)
                 if self._engine is None:
-                    raise EngineError(f"TensorRT cannot load the plan of {plan.key.text}: {self.logger.reason()}")
+                    raise self._refusal(plan)
                 self.upload, self.compute, self.download = (self.arena.stream() for _ in range(3))
                 self.tensors = self._checked_tensors(plan)
                 if self.max_batch > 1:
@@ -75,6 +75,11 @@ class Network:
     def outputs(self) -> tuple[Tensor, ...]:
         """semantic, confidence, centers, offsets."""
         return self.tensors[1:]
+
+    def _refusal(self, plan: Plan) -> EngineError:
+        reason = self.logger.reason()
+        kind = EngineError if "memory" in reason.lower() else PlanRefused  # with more memory it would load
+        return kind(f"TensorRT cannot load the plan of {plan.key.text}: {reason}")
 
     def _new_runtime(self) -> Any:
         try:
