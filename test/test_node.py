@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,9 @@ def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> No
         assert not answer.successful
         assert reason in answer.reason
     assert peer.set_parameter("score_threshold", 0.5).successful
+    # Who is refused is told steps that an active node takes, in this order.
+    steps = re.findall(r"deactivate|cleanup|\bconfigure`|activate`$", peer.set_parameter("model", "x").reason)
+    assert steps == ["deactivate", "cleanup", "configure`", "activate`"]
     other = write_tiny_model(tmp_path, "other", (160, 96))
     again = ("deactivate", "cleanup", "configure", "activate")
     for _ in range(3):

@@ -87,9 +87,9 @@ class NodeParameters:
             if parameter is None:
                 raise ConfigError(f"there is no parameter '{name}'")
             if self._configured() and not parameter.live:
-                raise ConfigError(
+                raise ConfigError(  # an active node refuses cleanup
                     f"{name} takes effect on configure: `ros2 lifecycle set {self._node.get_fully_qualified_name()} "
-                    "cleanup` first, then set it and configure again"
+                    "deactivate` and `cleanup` first, then set it, `configure` and `activate`"
                 )
         config = self._load(changes)
         if "cameras" in changes:
