@@ -115,6 +115,12 @@ def until_status(peer: Peer, name: str, level: bytes, *, says: str = "") -> None
     peer.until(there, f"{name} to be {level!r}: {says}")
 
 
+def publishers(peer: Peer) -> list[list[Any]]:
+    """Who publishes masks, for each topic of them."""
+    topics = [name for name, _ in peer.node.get_topic_names_and_types() if name.endswith("segmentation/mask")]
+    return [peer.node.get_publishers_info_by_topic(name) for name in topics]
+
+
 def check_accounts(peer: Peer) -> dict[str, int]:
     peer.await_drained()
     counts = peer.counts()
@@ -388,6 +394,7 @@ def test_two_nodes_of_one_name_are_warned_of_and_go_on(model: Path) -> None:
         until_status(peer, "node", OK)
         with beside(peer, *node_command(model)) as other:
             until_status(peer, "node", DiagnosticStatus.WARN, says="2 nodes are called /drive_seg")
+            warned = peer.status("node")
             own = str(peer.process.pid)  # both publish this status; the one that goes on must have seen it too
             peer.until(lambda: peer.values("node") == {"pid": own, "namesakes": "1"}, "the first node's own warning")
             peer.send_until_served(paint(64, 48))
@@ -396,6 +403,10 @@ def test_two_nodes_of_one_name_are_warned_of_and_go_on(model: Path) -> None:
         until_status(peer, "node", OK)
         peer.send_until_served(paint(64, 48))
         assert peer.process.poll() is None
+        assert warned is not None
+        with beside(peer, *node_command(model), *warned.message.partition("--ros-args ")[2].split()):
+            peer.until(lambda: sum(map(len, publishers(peer))) == 2, "the masks of a second node that took the advice")
+            assert sorted(map(len, publishers(peer))) == [1, 1], "they are mixed"
         peer.process.send_signal(signal.SIGINT)
         said = peer.process.communicate(timeout=TIMEOUT_S)[1]
         assert said.count("2 nodes are called /drive_seg") == 1

@@ -166,7 +166,8 @@ class Diagnostics:
             verdict = Verdict(
                 WARN,
                 f"{others + 1} nodes are called {name} and publish to the same topics; "
-                "name one of them otherwise: --ros-args -r __node:=NAME",
+                # Results lie below the namespace; another name alone would leave them mixed.
+                "give one of them another namespace: --ros-args -r __ns:=/NAME",
             )
             if others > self._namesakes:
                 self._node.get_logger().warning(verdict.message)
