@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -264,6 +266,17 @@ def test_an_interrupt_ends_the_node_in_order(peer: Peer) -> None:
     peer.send_until_served(paint(64, 48))
     peer.process.send_signal(signal.SIGINT)
     assert peer.process.wait(timeout=TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--params-file", "absent.yaml"), ("-r", "__ns:=relative"), ("--no-such-option",)], ids=lambda w: w[0]
+)
+def test_arguments_that_ros_does_not_take_are_one_clear_end(wrong: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "drive_seg.ros.node", "--ros-args", *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "the ROS arguments are refused" in done.stderr and wrong[-1] in done.stderr
 
 
 def test_a_missing_model_is_an_error_state_not_a_crash(tmp_path: Path) -> None:

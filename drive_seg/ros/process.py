@@ -13,6 +13,7 @@ from rclpy import init
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -20,6 +21,9 @@ from rclpy.utilities import ok, try_shutdown
 
 from drive_seg.errors import DriveSegError
 from drive_seg.ros.transport import prepare_process
+
+_REFUSALS = (rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError)
+"""Of ``init``: a parameter file that is not there, a name that cannot be one, an option that ROS does not have."""
 
 
 class StopSignals:
@@ -65,12 +69,16 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 in order, 1 when something it needs failed on the way (a source that cannot be read any more),
-        2 when the node refused to be made with these parameters.
+        2 when the node refused to be made with these parameters, or ROS did not take its arguments.
     """
     prepared = prepare_process()
     stop = StopSignals()
     # rclpy's own handlers would invalidate the context while the worker still publishes.
-    init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    except _REFUSALS as error:
+        get_logger("drive_seg").fatal(f"the ROS arguments are refused: {error}")
+        return 2
     try:
         try:
             node = make_node()
