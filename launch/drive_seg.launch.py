@@ -7,8 +7,7 @@ and activates itself; with `autostart:=false` it waits for `ros2 lifecycle set /
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
 from launch_ros.substitutions import FindPackageShare
 
@@ -41,6 +40,13 @@ def overrides(context):
     return parameters
 
 
+def set_profile(context):
+    # Jazzy and older read the first, Kilted and newer the second.
+    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    profile = LaunchConfiguration("dds_profile").perform(context)
+    return [SetEnvironmentVariable(variable, profile) for variable in variables if profile]
+
+
 def make_node(context):
     given = overrides(context)
     return [
@@ -59,7 +65,6 @@ def make_node(context):
 
 def generate_launch_description():
     default_params = PathJoinSubstitution([FindPackageShare("drive_seg"), "config", "drive_seg.yaml"])
-    has_profile = IfCondition(PythonExpression(["'", LaunchConfiguration("dds_profile"), "' != ''"]))
     return LaunchDescription(
         [
             DeclareLaunchArgument("params_file", default_value=default_params, description="Parameter file"),
@@ -86,11 +91,7 @@ def generate_launch_description():
                 )
                 for argument, (_, description) in BOOLEAN_PARAMETERS.items()
             ),
-            # Jazzy and older read the first, Kilted and newer the second.
-            *(
-                SetEnvironmentVariable(variable, LaunchConfiguration("dds_profile"), condition=has_profile)
-                for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-            ),
+            OpaqueFunction(function=set_profile),
             OpaqueFunction(function=make_node),
         ]
     )

@@ -11,14 +11,14 @@ from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    OpaqueFunction,
     RegisterEventHandler,
     Shutdown,
     TimerAction,
 )
-from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
 
 # Launch argument -> (default or None where it must be given, what it means).
@@ -33,16 +33,18 @@ ARGUMENTS = {
 LAST_FRAMES_S = 2.0
 
 
+def make_recorder(context):
+    """Nothing where `out` is empty."""
+    out, topics = (LaunchConfiguration(name).perform(context) for name in ("out", "record"))
+    command = ["ros2", "bag", "record", "--use-sim-time", "--regex", topics, "--output", out]
+    return [ExecuteProcess(cmd=command, output="screen")] if out else []
+
+
 def generate_launch_description():
     given = {name: LaunchConfiguration(name) for name in ARGUMENTS}
     play = ExecuteProcess(
         cmd=["ros2", "bag", "play", given["bag"], "--clock", "--rate", given["rate"], "--delay", given["delay"]],
         output="screen",
-    )
-    record = ExecuteProcess(
-        cmd=["ros2", "bag", "record", "--use-sim-time", "--regex", given["record"], "--output", given["out"]],
-        output="screen",
-        condition=IfCondition(PythonExpression(["'", given["out"], "' != ''"])),
     )
     segmentation = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
@@ -60,7 +62,7 @@ def generate_launch_description():
                 for name, (default, description) in ARGUMENTS.items()
             ),
             segmentation,
-            record,
+            OpaqueFunction(function=make_recorder),
             play,
             RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[end])),
         ]

@@ -19,6 +19,7 @@ import yaml
 
 from drive_seg import resources
 from drive_seg.errors import ConfigError, ModelError
+from drive_seg.ros.transport import PROFILE_VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -300,7 +301,7 @@ def launch_modules(monkeypatch: pytest.MonkeyPatch) -> None:
         "launch.conditions": ["IfCondition"],
         "launch.event_handlers": ["OnProcessExit"],
         "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
-        "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution", "PythonExpression"],
+        "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution"],
         "launch_ros": [],
         "launch_ros.actions": ["LifecycleNode", "Node"],
         "launch_ros.parameter_descriptions": ["ParameterValue"],
@@ -376,6 +377,12 @@ class TestLaunchFiles:
             "autostart": False,
         }
 
+    def test_a_profile_is_set_for_every_distribution_where_one_is_given(self) -> None:
+        set_profile = describe("drive_seg.launch.py")[-2].kwargs["function"]
+        assert set_profile({"dds_profile": ""}) == []
+        variables = [action.args for action in set_profile({"dds_profile": "/home/o'neil/dds.xml"})]
+        assert variables == [(name, "/home/o'neil/dds.xml") for name in PROFILE_VARIABLES]
+
     def test_overridden_parameters_exist(self) -> None:
         """Each name that the launch file sets is one of config/drive_seg.yaml (use_sim_time is every node's)."""
         actions = describe("drive_seg.launch.py")
@@ -410,7 +417,11 @@ class TestLaunchFiles:
         assert required == ["bag"]
         segmentation, record, play, end = actions[-4:]
         assert dict(segmentation.kwargs["launch_arguments"]) == {"use_sim_time": "true"}
-        assert record.kwargs["cmd"][:3] == ["ros2", "bag", "record"] and "condition" in record.kwargs
+        make_recorder = record.kwargs["function"]
+        assert make_recorder({"out": "", "record": ".*"}) == []
+        (recorder,) = make_recorder({"out": "Jan's drive", "record": "/segmentation/.*"})
+        assert recorder.kwargs["cmd"][:3] == ["ros2", "bag", "record"]
+        assert recorder.kwargs["cmd"][-3:] == ["/segmentation/.*", "--output", "Jan's drive"]
         assert play.kwargs["cmd"][:3] == ["ros2", "bag", "play"] and "--clock" in play.kwargs["cmd"]
         handler = end.args[0]
         assert handler.kwargs["target_action"] is play
