@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
+import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +228,35 @@ def test_tensorrt_refuses_it(tmp_path: Path) -> None:
     gpu = Gpu(0, "any", (9, 0), 132, 80_000, False, "13.0")
     with pytest.raises(EngineError, match="decoder block, which tensorrt does not obey"):
         plan_key(model, EngineOptions(), gpu, "10.0", typed=True)
+
+
+def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is printed, but for torchvision's network: its weights cannot be downloaded here."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    class Lraspp(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self, weights: str, num_classes: int) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, num_classes, 1)
+
+        def forward(self, image: Any) -> dict[str, Any]:
+            return {"out": self.convolution(image)}
+
+    segmentation = types.SimpleNamespace(lraspp_mobilenet_v3_large=Lraspp)
+    torchvision = types.SimpleNamespace(models=types.SimpleNamespace(segmentation=segmentation))
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "bring_your_own_model.md"
+    if not page.is_file():
+        pytest.skip("the source archive has no docs")
+    text = page.read_text(encoding="utf-8")
+    python, sidecar = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("python", "yaml"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates its exporters one after the other
+        exec(compile(python, "example", "exec"), {"__name__": "example"})
+    digest = hashlib.sha256(Path("lraspp.onnx").read_bytes()).hexdigest()
+    Path("lraspp.yaml").write_text(sidecar.replace("sha256: ...", f"sha256: {digest}"), encoding="utf-8")
+    assert len(list(tmp_path.iterdir())) == 2, "weights beside the file have no digest"
+    with open_pipeline("lraspp.yaml", BACKENDS[0]) as pipeline:
+        result = pipeline(np.zeros((384, 640, 3), np.uint8))
+    assert result.mask.shape == (384, 640)
