@@ -67,7 +67,7 @@ setup(
             "pycuda>=2025.1.2; sys_platform == 'linux'",
             "onnx>=1.16",
         ],
-        "train": ["torch>=2.4", "onnx>=1.16"],
+        "train": ["torch>=2.5", "onnx>=1.16"],
         "offline": OFFLINE,
         "cluster": [*OFFLINE, "ray>=2.9"],
         "test": TEST,

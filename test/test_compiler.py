@@ -17,6 +17,52 @@ from drive_seg.resources import find_model
 ORDER = Order(b"graph", "image", "fp16", 640, 384, 4, 512, timing=b"old times")
 
 
+KINDS = ("CONVOLUTION", "CONSTANT", "SHAPE", "IDENTITY", "CAST", "ACTIVATION", "POOLING", "ELEMENTWISE", "SELECT")
+
+
+@dataclasses.dataclass
+class Tensor:
+    name: str
+    dtype: str = "float32"
+
+
+class Layer:
+    """One of a network; what it was asked for is in ``precision`` and ``types``."""
+
+    def __init__(self, kind: str, inputs: list[Tensor | None], output: Tensor) -> None:
+        self.type, self.precision, self.types = kind, None, {}
+        self.num_inputs, self.num_outputs = len(inputs), 1
+        self.get_input = inputs.__getitem__
+        self.get_output = [output].__getitem__
+
+    def set_output_type(self, index: int, kind: str) -> None:
+        self.types[index] = kind
+
+
+class Network:
+    """Two heads as they are parsed: heat is compared with the highest around it, logits become masks."""
+
+    num_layers, num_outputs = 9, 2
+
+    def __init__(self) -> None:
+        head, heat, highest, zero = (Tensor(name) for name in ("head", "heat", "highest", "zero"))
+        is_peak, sides, cells = Tensor("is_peak", "bool"), Tensor("sides", "int32"), Tensor("cells")
+        self.outputs = [Tensor("centers"), Tensor("semantic", "uint8")]
+        self.layers = {
+            "head": Layer("CONVOLUTION", [cells, None], head),
+            "sigmoid": Layer("ACTIVATION", [head], heat),
+            "shape": Layer("SHAPE", [heat], sides),
+            "zero": Layer("CONSTANT", [sides], zero),
+            "pool": Layer("POOLING", [heat], highest),
+            "compare": Layer("ELEMENTWISE", [heat, highest], is_peak),
+            "choose": Layer("SELECT", [is_peak, heat, zero], self.outputs[0]),
+            "logits": Layer("CONVOLUTION", [cells, None], Tensor("logits")),
+            "cast": Layer("CAST", [Tensor("logits")], self.outputs[1]),
+        }
+        self.get_layer = list(self.layers.values()).__getitem__
+        self.get_output = self.outputs.__getitem__
+
+
 class Release:
     """A ``tensorrt`` module; what was asked of it is in ``asked``."""
 
@@ -26,6 +72,9 @@ class Release:
         asked = self.asked
         creation = {8: {"EXPLICIT_BATCH": 0}, 10: {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 11: {"STRONGLY_TYPED": 1}}
         builder_flags = {"TF32": 7} if major == 11 else {"TF32": 7, "FP16": 0, "INT8": 1}
+        if major == 8:
+            builder_flags["PREFER_PRECISION_CONSTRAINTS"] = 11
+        self.network = parsed = Network()
         self.steps = 0
 
         class ILogger:
@@ -90,9 +139,9 @@ class Release:
                     logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
                     raise TypeError("pybind11::init(): factory function returned nullptr")
 
-            def create_network(self, flags: int) -> str:
+            def create_network(self, flags: int) -> Network:
                 asked["creation"] = flags
-                return "network"
+                return parsed
 
             def create_builder_config(self) -> Config:
                 return Config()
@@ -100,7 +149,7 @@ class Release:
             def create_optimization_profile(self) -> Profile:
                 return Profile()
 
-            def build_serialized_network(self, network: str, config: Config) -> bytes | None:
+            def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
                 if fails == "build":
                     self.logger.log(ILogger.ERROR, "could not find any implementation for node conv7")
                     return None
@@ -117,7 +166,7 @@ class Release:
         class OnnxParser:
             num_errors = 1
 
-            def __init__(self, network: str, logger: Any) -> None: ...
+            def __init__(self, network: Network, logger: Any) -> None: ...
 
             def parse(self, content: bytes) -> bool:
                 asked["graph"] = content
@@ -135,6 +184,8 @@ class Release:
             TacticSource=types.SimpleNamespace(EDGE_MASK_CONVOLUTIONS=3, JIT_CONVOLUTIONS=4),
             NetworkDefinitionCreationFlag=types.SimpleNamespace(**creation[major]),
             BuilderFlag=types.SimpleNamespace(**builder_flags),
+            LayerType=types.SimpleNamespace(**{name: name for name in KINDS}),
+            float32="float32",
         )
         if major < 11:
             module.PreviewFeature = types.SimpleNamespace(PROFILE_SHARING_0806="sharing")
@@ -165,8 +216,8 @@ def test_networks_are_typed_where_they_can_be_and_explicit_where_they_must_be(
     ("major", "precision", "flags"),
     [
         (8, "fp32", set()),
-        (8, "fp16", {0}),
-        (8, "int8", {0, 1}),
+        (8, "fp16", {0, 11}),
+        (8, "int8", {0, 1, 11}),
         *((major, precision, set()) for major in (10, 11) for precision in ("fp32", "fp16", "int8")),
     ],
 )
@@ -178,6 +229,25 @@ def test_precision_is_a_flag_in_8_and_in_the_graph_later(major: int, precision: 
     typed = strongly_typed(release.module)
     model = load_model(find_model("default"))
     assert source_graph(model, precision, typed) == ("fp32" if precision == "fp16" and not typed else precision)
+
+
+@pytest.mark.parametrize(
+    ("major", "precision", "asked"),
+    [
+        (8, "fp16", {"sigmoid", "pool", "choose"}),
+        (8, "int8", {"sigmoid", "pool", "choose"}),
+        (8, "fp32", set()),
+        (10, "fp16", set()),
+        (11, "int8", set()),
+    ],
+)
+def test_heat_and_what_it_is_compared_with_are_of_one_type(major: int, precision: str, asked: set[str]) -> None:
+    release = Release(major)
+    release.compile(with_precision(precision))
+    layers = release.network.layers
+    assert {name for name, layer in layers.items() if layer.precision == "float32"} == asked
+    assert {name for name, layer in layers.items() if layer.types} == asked
+    assert all(layers[name].types == {0: "float32"} for name in asked)
 
 
 @pytest.mark.parametrize("major", [8, 10, 11])

@@ -16,7 +16,7 @@ from drive_seg.engines.protocol import EngineOptions
 from drive_seg.errors import EngineError
 from drive_seg.model import Model
 
-RECIPE = 2
+RECIPE = 3
 """Raise it with every change to the rewriting of graphs or to what is asked of the builder: old plans are stale."""
 WORKSPACE_MB = 2048
 _POLL_S = 0.2

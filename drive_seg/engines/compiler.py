@@ -11,6 +11,7 @@ from typing import Any
 
 from drive_seg.engines.trt_graph import eight_bit_graph
 from drive_seg.engines.trt_library import new_logger, strongly_typed
+from drive_seg.engines.trt_types import decide_in_float
 from drive_seg.errors import EngineError
 from drive_seg.model import Model
 
@@ -80,6 +81,9 @@ def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Cal
         raise EngineError(f"TensorRT {trt.__version__} cannot take this graph: {reasons or logger.reason()}")
     config = builder.create_builder_config()
     _configure(trt, config, order)
+    if not strongly_typed(trt) and order.precision != "fp32":
+        config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+        decide_in_float(trt, network)
     profile = builder.create_optimization_profile()
     image = (order.height, order.width, 3)
     profile.set_shape(order.input_name, (1, *image), (order.batch, *image), (order.batch, *image))
