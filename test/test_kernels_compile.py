@@ -113,7 +113,7 @@ def test_no_compiler_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setattr(source, "find_nvrtc", lambda: None)
     with pytest.raises(EngineError, match="pip install nvidia-cuda-nvrtc"):
-        source.find_compiler()
+        source.find_compilers()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,29 @@ def test_an_nvcc_that_is_of_no_use_is_an_error_like_none(
     (tmp_path / "nvcc").write_bytes(content)
     (tmp_path / "nvcc").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(source, "find_nvrtc", lambda: None)
     with pytest.raises(EngineError, match=message):
+        kernels.cubin((9, 0))
+
+
+def test_where_nvcc_does_not_know_the_gpu_nvrtc_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Ubuntu 22.04's nvcc and any GPU since 2022."""
+    asked = tmp_path / "asked"
+    (tmp_path / "nvcc").write_text(f"#!/bin/sh\necho . >> {asked}\necho Unsupported gpu architecture >&2; exit 1\n")
+    (tmp_path / "nvcc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    newer = Fake()
+    monkeypatch.setattr(source, "find_nvrtc", lambda: "libnvrtc.so.13")
+    monkeypatch.setattr(source, "nvrtc_compiler", lambda library: newer.compiler)
+    for _ in range(2):
+        assert kernels.cubin((9, 0), tmp_path / "cache") == b"code for --gpu-architecture=sm_90"
+    assert len(newer.calls) == 1 and asked.read_text().count(".") == 1, "both are asked once"
+
+    def refuse(text: str, options: tuple[str, ...]) -> bytes:
+        raise EngineError("NVRTC could not compile the kernels: neither")
+
+    monkeypatch.setattr(source, "nvrtc_compiler", lambda library: source.Compiler("NVRTC", "1", refuse))
+    with pytest.raises(EngineError, match=r"nvcc could not .*Unsupported gpu architecture; NVRTC could not .*neither"):
         kernels.cubin((9, 0))
 
 

@@ -68,49 +68,77 @@ def cubin(capability: tuple[int, int], cache_dir: Path | None = None, compiler: 
         capability: of the GPU, (9, 0) for sm_90.
         cache_dir: kept there under a name that says source, options and compiler, where it can be written (one that
             came with its plans may not be); None = no cache.
-        compiler: ``find_compiler()`` when None.
+        compiler: the first of ``find_compilers()`` that takes them when None.
 
     Raises:
-        EngineError: there is no compiler, or it refuses.
+        EngineError: there is no compiler, or none takes them.
     """
-    compiler = compiler or find_compiler()
+    compilers = find_compilers() if compiler is None else [compiler]
     source, options = source_text(), options_for(capability)
-    if cache_dir is None:
-        return compiler.compile(source, options)
-    key = hashlib.sha256("\0".join((source, *options, compiler.identity)).encode()).hexdigest()
-    path = cache_dir / f"kernels-sm{capability[0]}{capability[1]}-{key[:20]}.cubin"
-    try:
-        kept = path.read_bytes()
-    except OSError:
-        kept = b""
-    digest, code = kept[:32], kept[32:]
-    if hashlib.sha256(code).digest() == digest:
+
+    def place(compiler: Compiler) -> Path | None:
+        if cache_dir is None:
+            return None
+        key = hashlib.sha256("\0".join((source, *options, compiler.identity)).encode()).hexdigest()
+        return cache_dir / f"kernels-sm{capability[0]}{capability[1]}-{key[:20]}.cubin"
+
+    for path in map(place, compilers):  # before one that does not know this GPU is asked once more
+        code = None if path is None else _kept(path)
+        if code is not None:
+            return code
+    refusals = []
+    for candidate in compilers:
+        try:
+            code = candidate.compile(source, options)
+        except EngineError as error:
+            refusals.append(str(error))
+            continue
+        path = place(candidate)
+        if path is not None:
+            _keep(path, code)
         return code
-    code = compiler.compile(source, options)
+    raise EngineError("; ".join(refusals))
+
+
+def _kept(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:32], content[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _keep(path: Path, code: bytes) -> None:
     try:
         _write_whole(path, hashlib.sha256(code).digest() + code)
     except OSError as error:
         _log.warning("the compiled kernels cannot be kept, and are compiled again next time: %s", error)
-    return code
 
 
-def find_compiler() -> Compiler:
-    """nvcc from the PATH or CUDA_HOME, else an NVRTC library.
+def find_compilers() -> list[Compiler]:
+    """nvcc from the PATH or CUDA_HOME, then an NVRTC library: a distribution's nvcc may be older than the GPU.
 
     Raises:
         EngineError: there is neither.
     """
+    found, trouble = [], ""
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home) / "bin"))
     if nvcc is not None:
-        return nvcc_compiler(Path(nvcc))
+        found.append(nvcc_compiler(Path(nvcc)))
     library = find_nvrtc()
     if library is not None:
-        return nvrtc_compiler(library)
-    raise EngineError(
-        "the CUDA kernels need a compiler once: put nvcc of a CUDA toolkit on PATH, "
-        "or `pip install nvidia-cuda-nvrtc` (CUDA 12: nvidia-cuda-nvrtc-cu12)"
-    )
+        try:
+            found.append(nvrtc_compiler(library))
+        except EngineError as error:
+            trouble = f" ({error})"
+    if not found:
+        raise EngineError(
+            "the CUDA kernels need a compiler once: put nvcc of a CUDA toolkit on PATH, "
+            f"or `pip install nvidia-cuda-nvrtc` (CUDA 12: nvidia-cuda-nvrtc-cu12){trouble}"
+        )
+    return found
 
 
 def nvcc_compiler(nvcc: Path) -> Compiler:
