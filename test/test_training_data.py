@@ -161,6 +161,15 @@ def test_packed_sets_come_back_in_bounded_pieces(tmp_path: Path) -> None:
         open_sets(TrainConfig(sets={"mine": 1.0}, data_root=tmp_path))
 
 
+@pytest.mark.parametrize(("lost", "message"), [(0, r"mine-000\.zip is missing"), (1, "001"), (-1, "the last files of")])
+def test_a_file_of_a_packed_set_that_got_lost_is_missed(lost: int, message: str, tmp_path: Path) -> None:
+    written = pack("mine", samples(5), tmp_path, chunk_bytes=4000)
+    assert len(written) > 2
+    written[lost].unlink()
+    with pytest.raises(ConfigError, match=message):
+        open_sets(TrainConfig(sets={"mine": 1.0}, data_root=tmp_path))
+
+
 def test_a_packed_set_is_told_from_one_whose_name_goes_on(tmp_path: Path) -> None:
     pack("city-night", samples(3), tmp_path, chunk_bytes=1)
     pack("city", samples(2), tmp_path, chunk_bytes=1)

@@ -5,7 +5,8 @@ but ``sim`` (render that where you train) as ``SET-000.zip``, ``SET-001.zip``...
 takes them as they are. What a teacher has decided (``taught``) is packed in.
 
 A zip holds, per image, ``000000.jpg``, ``000000.codes.png`` (uint8) and, where objects are known,
-``000000.instances.png`` (uint16), and the objects' classes in ``classes.json``.
+``000000.instances.png`` (uint16), and the objects' classes in ``classes.json``. The last zip of a set also has an empty
+``last``, so that one that got lost on the way is missed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from drive_seg.network.samples import InMemory, Sample, SampleSet
 
 _QUALITY = 93
 _MIB = 1 << 20
+_LAST = "last"
 
 
 def pack(name: str, samples: SampleSet, folder: Path, chunk_bytes: int) -> list[Path]:
@@ -47,7 +49,7 @@ def pack(name: str, samples: SampleSet, folder: Path, chunk_bytes: int) -> list[
         entries |= files
         classes[f"{number:06d}"] = samples[number].classes.tolist()
         size += here
-    return [*written, _write(name, folder, len(written), entries, classes)]
+    return [*written, _write(name, folder, len(written), entries | {_LAST: b""}, classes)]
 
 
 def _files(number: int, sample: Sample) -> dict[str, bytes]:
@@ -67,7 +69,7 @@ def _encode(suffix: str, image: NDArray[Any], options: list[int]) -> bytes:
 
 
 def _write(name: str, folder: Path, part: int, entries: dict[str, bytes], classes: dict[str, list[int]]) -> Path:
-    path = folder / f"{name}-{part:03d}.zip"
+    path = folder / _part(name, part)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         for entry, data in entries.items():
             file.writestr(entry, data)
@@ -77,26 +79,36 @@ def _write(name: str, folder: Path, part: int, entries: dict[str, bytes], classe
 
 def is_packed(name: str, root: Path) -> bool:
     """Whether ``root`` holds the set ``name`` in packed form."""
-    return (root / f"{name}-000.zip").is_file()
+    return root.is_dir() and bool(_parts(name, root))
 
 
 def read_packed(name: str, root: Path) -> InMemory:
     """The set that ``pack`` wrote, decoded into memory.
 
     Raises:
-        ConfigError: a zip is damaged or not one of ours.
+        ConfigError: a zip is damaged, not one of ours, or missing.
     """
     samples = []
-    for path in _parts(name, root):
+    ended = False
+    for number, path in enumerate(_parts(name, root)):
+        if path.name != _part(name, number):
+            raise ConfigError(f"{root / _part(name, number)} is missing, although there is {path.name}")
         try:
             with zipfile.ZipFile(path) as file:
+                ended = _LAST in file.namelist()
                 classes = json.loads(file.read("classes.json"))
                 samples += [_sample(file, stem, classes[stem]) for stem in sorted(classes)]
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise ConfigError(
                 f"{path} is not a packed training set ({error}); write it again with: python -m drive_seg.network.pack"
             ) from error
+    if not ended:
+        raise ConfigError(f"the last files of the packed set {name} are missing in {root}")
     return InMemory(samples)
+
+
+def _part(name: str, number: int) -> str:
+    return f"{name}-{number:03d}.zip"
 
 
 def _parts(name: str, folder: Path) -> list[Path]:
@@ -130,8 +142,9 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("out/packed"))
     parser.add_argument("--chunk-mib", type=int, default=60, help="largest file")
+    parser.add_argument("--data", default="", help="folder of the data sets, instead of the configuration's")
     arguments = parser.parse_args()
-    config = load_train_config(arguments.config)
+    config = load_train_config(arguments.config, **({"data_root": arguments.data} if arguments.data else {}))
     for name, samples in open_sets(config).items():
         if name != "sim":
             for path in pack(name, samples, arguments.out, arguments.chunk_mib * _MIB):
