@@ -62,6 +62,12 @@ def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(config: Tr
         assert all(torch.equal(value, resumed[kind][name]) for name, value in whole[kind].items()), kind
 
 
+def test_a_run_goes_on_with_the_decay_of_its_configuration(config: TrainConfig) -> None:
+    train(replace(config, weight_decay=0.1))
+    state = torch.load(train(replace(config, steps=3, weight_decay=0.02)), weights_only=True)
+    assert sorted({group["weight_decay"] for group in state["optimizer"]["param_groups"]}) == [0.0, 0.02]
+
+
 def test_the_best_weights_survive_a_run_that_is_killed_as_it_writes_them(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ class _Run:
             )
         self.net.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
+        wanted = [{name: group[name] for name in ("factor", "weight_decay")} for group in self.optimizer.param_groups]
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
@@ -134,6 +135,8 @@ class _Run:
                 f"{self.checkpoint} is of a run in which other parts of the network learnt; set frozen, imagenet, "
                 "encoder_rate and weight_decay as they were, or delete it to begin anew"
             ) from error
+        for group, own in zip(self.optimizer.param_groups, wanted, strict=True):
+            group.update(own)  # as the configuration has them now, which may have changed
         return int(state["step"])
 
     def forget(self) -> None:
