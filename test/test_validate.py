@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -101,3 +103,20 @@ def test_metrics_replace_only_themselves(tmp_path: Path) -> None:
     document = yaml.safe_load(sidecar.read_text())
     assert document == {"name": "m", "metrics": {"iou": {"road": 0.1235}, "frames": 3}, "license": "x"}
     assert list(document) == ["name", "metrics", "license"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("validate", ["--folder", "nowhere"], "nowhere"),
+        ("teach", ["--model", "nowhere.yaml", "--set", "kitti", "--data", "."], "nowhere.yaml"),
+    ],
+)
+def test_a_tool_that_cannot_do_it_says_so_in_one_line(
+    module: str, arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", f"drive_seg.network.{module}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("drive_seg: error: ") and message in line

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from drive_seg.network.tool import run
 from drive_seg.network.train import Progress, train
 from drive_seg.network.train_config import load_train_config
 
@@ -30,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -30,6 +30,7 @@ from drive_seg.network.adjustment import LogitAdjustment
 from drive_seg.network.checkpoint import load_checkpoint
 from drive_seg.network.deploy import DEFAULT_SIZE, decide, peaks
 from drive_seg.network.panoptic import Normalise, PanopticNet, RawMaps
+from drive_seg.network.tool import run
 from drive_seg.network.validate import (
     drive_shots,
     folder_camera,
@@ -165,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
 from drive_seg.network.samples import InMemory, Sample, SampleSet
+from drive_seg.network.tool import run
 
 _QUALITY = 93
 _MIB = 1 << 20
@@ -152,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

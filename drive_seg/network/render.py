@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from drive_seg.network.tool import run
 from drive_seg.network_size import size_of
 from drive_seg.sim import Simulator
 
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

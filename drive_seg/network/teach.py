@@ -30,6 +30,7 @@ from drive_seg.network.codes import SETS, VOID
 from drive_seg.network.datasets import load_set
 from drive_seg.network.folders import FolderConfig
 from drive_seg.network.samples import SampleSet
+from drive_seg.network.tool import run
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import find_model
 
@@ -150,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,6 +21,7 @@ from drive_seg import Pipeline, open_pipeline
 from drive_seg.errors import SourceError
 from drive_seg.labels import DRIVING, UNLABELLED, LabelSet
 from drive_seg.network.sidecar import write_metrics
+from drive_seg.network.tool import run
 from drive_seg.network_size import size_of
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import Confusion, MatchCounts, Runs, overlaps
@@ -174,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
