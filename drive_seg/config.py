@@ -59,7 +59,8 @@ class Parameter:
         if self.maximum is not None and not value <= self.maximum:
             raise ConfigError(f"{self.name} must be <= {self.maximum}, got {value}")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'")
+            choices = ", ".join(choice or "'' (empty)" for choice in self.choices)
+            raise ConfigError(f"{self.name} must be one of {choices}; got '{value}'")
         if self.pattern and not re.fullmatch(self.pattern, value):
             raise ConfigError(f"{self.name} is '{value}', which it cannot be. {self.description}")
         return value  # type: ignore[no-any-return]
