@@ -21,16 +21,19 @@ PIXELWISE: dict[str, int | None] = {
 }
 """Encodings whose pixels are independent, so that resizing may come first, with cv2's conversion to RGB."""
 
+# ROS names the Bayer tile by its first row and column, OpenCV's older names by its second.
+_BAYER: dict[str, int] = {
+    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
+}
 _FROM_NEIGHBOURS: dict[str, int] = {
     "yuv422": cv2.COLOR_YUV2RGB_UYVY,
     "uyvy": cv2.COLOR_YUV2RGB_UYVY,
     "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2,
     "yuyv": cv2.COLOR_YUV2RGB_YUY2,
-    # ROS names the Bayer tile by its first row and column, OpenCV's older names by its second.
-    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
-    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
-    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
-    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
+    **_BAYER,
 }
 _MAX_SCANS = 32
 """Scans of a JPEG; progressive ones have about ten. Each costs a pass over all pixels, however few bytes it has."""
@@ -98,10 +101,20 @@ def decode_compressed(image: CompressedImage) -> CameraImage:
     """Decode a JPEG or PNG to ``bgr8``. The bytes decide which it is; EXIF rotation is not applied, so that
     the pixels stay those that CameraInfo describes.
 
+    A raw Bayer image is compressed as the grey one that it looks like; ``format`` then begins with its encoding
+    (``bayer_rggb8; jpeg compressed``), which the result has, too.
+
     Raises:
         MalformedImage: neither format, cut short, damaged, or over the limits of ``check_size`` by its own header.
     """
-    return CameraImage.from_bgr(decode_file(image.data, cv2.IMREAD_COLOR))
+    encoding = image.format.partition(";")[0].strip()
+    if encoding not in _BAYER:
+        return CameraImage.from_bgr(decode_file(image.data, cv2.IMREAD_COLOR))
+    decoded = decode_file(image.data, cv2.IMREAD_ANYCOLOR)
+    if decoded.ndim == 3:  # of a camera that made the colours itself
+        return CameraImage.from_bgr(decoded)
+    height, width = decoded.shape
+    return CameraImage(encoding, width, height, width, decoded.reshape(-1))
 
 
 def decode_file(data: NDArray[np.uint8], mode: int) -> NDArray[np.uint8]:

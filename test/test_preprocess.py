@@ -262,6 +262,21 @@ def test_grey_and_16_bit_files_become_colour():
         assert np.abs(decoded.astype(int) - grey_values[..., np.newaxis]).max() <= 1
 
 
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name.startswith("bayer_")])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_compressed_bayer_image_keeps_its_colours(encoding: str, kind: str):
+    """image_transport compresses the mosaic, which is no colour image, and says so in the format."""
+    tile = [{"r": 200, "g": 60, "b": 20}[letter] for letter in encoding[6:10]]
+    mosaic = np.tile(np.array(tile, np.uint8).reshape(2, 2), (24, 40))
+    data = np.frombuffer(cv2.imencode(f".{kind}", mosaic)[1].tobytes(), np.uint8)
+    image = decode_compressed(CompressedImage(data, f"{encoding}; {kind} compressed "))
+    assert (image.encoding, image.width, image.height) == (encoding, 80, 48)
+    assert np.abs(decode_rgb(image).astype(int) - (200, 60, 20)).max() <= 8
+    colours = compressed(".png", scene(80, 48))
+    image = decode_compressed(CompressedImage(colours.data, f"{encoding}; png compressed bgr8"))
+    np.testing.assert_array_equal(decode_rgb(image), scene(80, 48))
+
+
 def test_exif_rotation_is_not_applied():
     """CameraInfo and the boxes mean the sensor's pixels."""
     plain = compressed(".jpg", scene(64, 32)).data.tobytes()
