@@ -207,8 +207,10 @@ def test_lines_of_other_files_are_refused(tmp_path: Path, line: str) -> None:
         LaneReader(tmp_path / LANES_FILE)
 
 
-def test_lanes_of_another_form_are_refused(tmp_path: Path) -> None:
-    (tmp_path / LANES_FILE).write_text('{"frame": "a", "lanes": [{"order": 1, "points": [[1, 2]]}]}\n')
+@pytest.mark.parametrize("points", ["[[1, 2]]", "[]", "[[1, 2], [NaN, 1]]", "[[[1, 2]]]"])
+def test_lanes_of_another_form_are_refused(tmp_path: Path, points: str) -> None:
+    lane = f'{{"order": 1, "confidence": 1, "support": 9, "dashed": null, "points": {points}}}'
+    (tmp_path / LANES_FILE).write_text(f'{{"frame": "a", "lanes": [{lane}]}}\n')
     reader = LaneReader(tmp_path / LANES_FILE)
     assert reader.find("b") is None
     with pytest.raises(SourceError, match="frame a are not of its form"):
@@ -228,6 +230,33 @@ def test_points_may_be_written_from_far_to_near_but_not_to_and_fro(tmp_path: Pat
     np.testing.assert_array_equal(find(near_to_far[::-1]).points, near_to_far)
     with pytest.raises(SourceError, match="rows must fall from point to point"):
         find([*near_to_far, [5.0, 60.0]])
+
+
+@pytest.mark.parametrize("order", [[2, 1, 0], [0]], ids=["far to near", "one point"])
+def test_boundaries_that_another_node_recorded(tmp_path: Path, order: list[int]) -> None:
+    pytest.importorskip("rosbags")
+    from drive_seg.offline.bag_images import CLOUD
+    from drive_seg.offline.bag_writer import IMAGE, BagFile
+
+    lane = straight(300.25)
+    bag = BagFile(tmp_path / "drive.mcap")
+    header = bag.header(7, "optical")
+    bag.write("/segmentation/panoptic", IMAGE, bag.image(header, "16UC1", np.ones((720, 1280), np.uint16)), 7)
+    cloud = bag.lanes(header, [lane])
+    step = cloud.point_step
+    cloud.data = np.concatenate([cloud.data[n * step : (n + 1) * step] for n in order])
+    cloud.width = len(order)
+    bag.write("/segmentation/lanes", CLOUD, cloud, 7)
+    bag.close()
+    predictions = open_predictions(str(tmp_path / "drive.mcap"), DRIVING)
+    assert predictions is not None
+    if len(order) > 1:
+        (answer,) = predictions
+        assert answer.prediction.lanes is not None
+        np.testing.assert_array_equal(answer.prediction.lanes[0].points, lane.points)
+    else:
+        with pytest.raises(SourceError, match=r"the lanes at 7 cannot be read: boundary 1: points must be float32"):
+            list(predictions)
 
 
 def test_a_folder_of_frames_without_lanes_has_no_file(tmp_path: Path) -> None:

@@ -244,7 +244,10 @@ lanes = st.lists(
     ),
     max_size=5,
 ).map(
-    lambda many: [Lane(n - 3 or 9, one.points, one.confidence, one.support, one.dashed) for n, one in enumerate(many)]
+    lambda many: [
+        Lane(n - 3 or 9, one.points[np.argsort(-one.points[:, 1])], one.confidence, one.support, one.dashed)
+        for n, one in enumerate(many)
+    ]
 )
 
 
@@ -285,6 +288,27 @@ def test_other_point_clouds_are_refused() -> None:
         parse_records([("x", 0, 8)], 16, 1, np.zeros(16, np.uint8))
     with pytest.raises(MalformedImage, match="need 3200 bytes, got 16"):
         parse_records([], 32, 100, np.zeros(16, np.uint8))
+    with pytest.raises(MalformedImage, match="points of 0 bytes"):
+        parse_records([], 0, 1 << 45, np.zeros(16, np.uint8))
+
+
+def test_points_of_another_writer_may_go_from_far_to_near() -> None:
+    points = np.array([[9, 80], [7, 50], [6, 30]], np.float32)
+    records = to_records([Lane(-1, points), Lane(1, points)])
+    for order in ([0, 1, 2], [2, 1, 0]):
+        for lane in from_records(records[[*order, 3, 4, 5]]):
+            np.testing.assert_array_equal(lane.points, points)
+
+
+def test_points_that_are_no_line_are_refused() -> None:
+    records = to_records([Lane(-1, np.array([[9, 80], [7, 50], [6, 30]], np.float32))])
+    with pytest.raises(MalformedImage, match="boundary -1: rows must fall from point to point"):
+        from_records(records[[0, 2, 1]])
+    with pytest.raises(MalformedImage, match=r"boundary -1: points must be float32 \(N >= 2, 2\)"):
+        from_records(records[:1])
+    records["u"][1] = np.nan
+    with pytest.raises(MalformedImage, match="boundary -1: points must be finite"):
+        from_records(records)
 
 
 def test_a_lane_s_points_are_checked() -> None:

@@ -65,17 +65,40 @@ def to_records(lanes: Sequence[Lane], rays: Rays | None = None) -> NDArray[np.vo
 
 
 def from_records(records: NDArray[np.void]) -> tuple[Lane, ...]:
-    """The inverse of ``to_records``; rays are not kept."""
+    """The inverse of ``to_records``; rays are not kept.
+
+    Raises:
+        MalformedImage: the points of a boundary are no line, see ``near_to_far``.
+    """
     if not records.size:
         return ()
     edges = np.flatnonzero(np.diff(records["lane"])) + 1
     lanes = []
     for part in np.split(records, edges):
         first = part[0]
-        dashed = None if first["dashed"] < 0 else bool(first["dashed"])
-        points = np.stack([part["u"], part["v"]], axis=1)
-        lanes.append(Lane(int(first["lane"]), points, float(first["confidence"]), int(first["support"]), dashed))
+        order, dashed = int(first["lane"]), None if first["dashed"] < 0 else bool(first["dashed"])
+        try:
+            points = near_to_far(np.stack([part["u"], part["v"]], axis=1))
+            lanes.append(Lane(order, points, float(first["confidence"]), int(first["support"]), dashed))
+        except ValueError as error:
+            raise MalformedImage(f"boundary {order}: {error}") from error
     return tuple(lanes)
+
+
+def near_to_far(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The points (N, 2) of a boundary in our order; another writer's may go from far to near.
+
+    Raises:
+        ValueError: they go to and fro, or are not finite.
+    """
+    if not np.isfinite(points).all():
+        raise ValueError("points must be finite")
+    steps = np.diff(points[:, 1])
+    if (steps > 0).any():
+        points, steps = points[::-1], -steps
+    if (steps > 0).any():
+        raise ValueError("rows must fall from point to point, from near to far")
+    return points
 
 
 def parse_records(
@@ -94,7 +117,7 @@ def parse_records(
     """
     numbers = {number: kind for kind, number in POINT_FIELD_TYPES.items()}
     there = {name: (offset, numbers.get(number, "?")) for name, offset, number in fields}
-    if data.size < step * count:
+    if data.size < max(step, 1) * count:  # or a step of 0 would have room for any count
         raise MalformedImage(f"{count} lane points of {step} bytes need {step * count} bytes, got {data.size}")
     records = np.zeros(count, RECORD)
     raw = np.ascontiguousarray(data[: step * count]).reshape(count, step)

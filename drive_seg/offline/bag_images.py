@@ -114,7 +114,7 @@ def lanes_of(message: Any) -> tuple[Lane, ...]:
     """The lane boundaries of a PointCloud2, see ``drive_seg.lanes.table``.
 
     Raises:
-        SourceError: it has other fields.
+        SourceError: it has other fields, or points that are no lines.
     """
     fields = [(field.name, field.offset, field.datatype) for field in message.fields]
     data = np.asarray(message.data).view(np.uint8)

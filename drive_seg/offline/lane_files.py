@@ -15,6 +15,7 @@ import numpy as np
 
 from drive_seg.errors import DriveSegError, SourceError
 from drive_seg.frame import Lane
+from drive_seg.lanes.table import near_to_far
 
 LANES_FILE = "lanes.jsonl"
 
@@ -80,7 +81,7 @@ class LaneReader:
             row = self._parse(lines.readline())
         try:
             return tuple(_lane(lane) for lane in row["lanes"])
-        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
             raise SourceError(f"{self._path}: the lanes of frame {stem} are not of its form: {error!r}") from error
 
     def _parse(self, line: bytes) -> dict[str, Any]:
@@ -110,10 +111,5 @@ def _row(lane: Lane) -> dict[str, Any]:
 
 
 def _lane(row: dict[str, Any]) -> Lane:
-    points = np.asarray(row["points"], np.float32)
-    steps = np.diff(points[:, 1])
-    if (steps > 0).any():  # of another writer, from far to near
-        points, steps = points[::-1], -steps
-    if (steps > 0).any():
-        raise ValueError("rows must fall from point to point, from near to far")
+    points = near_to_far(np.asarray(row["points"], np.float32))
     return Lane(int(row["order"]), points, float(row["confidence"]), int(row["support"]), row["dashed"])

@@ -39,7 +39,7 @@ def lanes_of(message: PointCloud2) -> tuple[Lane, ...]:
     """The boundaries in a message like those of ``cloud``.
 
     Raises:
-        MalformedImage: it has other fields.
+        MalformedImage: it has other fields, or points that are no lines.
     """
     fields = [(field.name, field.offset, field.datatype) for field in message.fields]
     data = np.frombuffer(message.data, np.uint8)
