@@ -279,6 +279,23 @@ def test_a_full_disk_ends_the_keeping_of_frames_and_not_the_demo(monkeypatch: py
     kept.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("name", ['it\'s "q" \\ \\ud83d\\ude00', "\u65e5\x85\u2028", "\U0001f600 \U00020bb7"])
+def test_a_path_of_any_characters_reaches_the_node(name: str) -> None:
+    import rclpy
+    from rclpy.node import Node
+
+    from drive_seg.demo.session import ros_arguments
+
+    context = rclpy.Context()
+    rclpy.init(args=ros_arguments({"model": f"/tmp/{name}.yaml"}), context=context)
+    try:
+        node = Node("of_any_characters", context=context, automatically_declare_parameters_from_overrides=True)
+        assert node.get_parameter("model").value == f"/tmp/{name}.yaml"
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
 def test_at_most_so_many_frames_are_kept() -> None:
     from drive_seg.demo.session import at_most
 

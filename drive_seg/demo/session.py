@@ -151,8 +151,13 @@ def at_most(rate: float) -> Callable[[int], bool]:
 
 def ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
     """``--ros-args -p name:=value ...``; values are quoted as JSON, which the YAML parser of rcl reads as meant."""
-    pairs = [["-p", f"{name}:={json.dumps(value)}"] for name, value in parameters.items()]
+    pairs = [["-p", f"{name}:={_quoted(value)}"] for name, value in parameters.items()]
     return ["--ros-args", *(part for pair in pairs for part in pair)]
+
+
+def _quoted(value: Any) -> str:
+    # YAML refuses the two halves that JSON writes a character beyond 16 bits with; it stands as it is.
+    return re.sub(r"\\ud[89ab]..\\ud[c-f]..", lambda halves: str(json.loads(f'"{halves[0]}"')), json.dumps(value))
 
 
 def _step_back() -> None:
