@@ -279,6 +279,33 @@ def test_a_full_disk_ends_the_keeping_of_frames_and_not_the_demo(monkeypatch: py
     kept.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize(("configured", "trouble"), [("false", "no such model"), ("true", "")])
+def test_a_batch_that_takes_long_does_not_end_the_demo(configured: str, trouble: str) -> None:
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+    from drive_seg.demo.watch import Watcher
+    from drive_seg.labels import DRIVING
+
+    rclpy.init(args=[], domain_id=60 + os.getpid() % 40)
+    node = rclpy.create_node("watching")
+    watcher = Watcher(node, DRIVING, lambda stamp: False, lambda frame: None)
+    try:
+        publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        status = DiagnosticStatus(level=DiagnosticStatus.ERROR, name="drive_seg: engine")
+        status.message = trouble or "the engine has been at work on one batch for 3 s"
+        status.values = [KeyValue(key="configured", value=configured)]
+        end = time.monotonic() + 20.0
+        while watcher.state is None and time.monotonic() < end:
+            publisher.publish(DiagnosticArray(status=[status]))
+            watcher.spin(0.1)
+        assert watcher.state is not None and watcher.state.trouble == trouble
+    finally:
+        watcher.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
 @pytest.mark.parametrize("name", ['it\'s "q" \\ \\ud83d\\ude00', "\u65e5\x85\u2028", "\U0001f600 \U00020bb7"])
 def test_a_path_of_any_characters_reaches_the_node(name: str) -> None:
     import rclpy

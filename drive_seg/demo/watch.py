@@ -199,8 +199,10 @@ class Watcher:
         engine = next((status for status in message.status if status.name.endswith(": engine")), None)
         if engine is not None:
             camera = next((status for status in message.status if ": camera " in status.name), None)
-            trouble = engine.message if engine.level == DiagnosticStatus.ERROR else ""
-            self.state = NodeState(_values(engine), _values(camera) if camera else {}, trouble)
+            values = _values(engine)
+            # A batch that takes long is an ERROR too, and over as soon as it is done.
+            failed = engine.level == DiagnosticStatus.ERROR and values.get("configured") != "true"
+            self.state = NodeState(values, _values(camera) if camera else {}, engine.message if failed else "")
 
     def _add(self, stamp: int, part: str, value: Any) -> None:
         parts = self._parts.setdefault(stamp, {})
