@@ -306,6 +306,20 @@ def test_a_batch_that_takes_long_does_not_end_the_demo(configured: str, trouble:
         rclpy.try_shutdown()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it keeps its priority")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it keeps its priority")
+@pytest.mark.parametrize("more", [0, 15])
+def test_a_demo_that_was_started_with_nice_stays_as_nice(more: int) -> None:
+    script = (
+        "import os; from drive_seg.demo.session import _step_back; os.getuid() or os.setuid(65534); "
+        f"given = os.nice({more}); _step_back(); print(given, os.getpriority(os.PRIO_PROCESS, 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    given, found = map(int, done.stdout.split())
+    assert found == max(10, given)
+
+
 @pytest.mark.parametrize("name", ['it\'s "q" \\ \\ud83d\\ude00', "\u65e5\x85\u2028", "\U0001f600 \U00020bb7"])
 def test_a_path_of_any_characters_reaches_the_node(name: str) -> None:
     import rclpy

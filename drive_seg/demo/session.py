@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,10 @@ def _step_back() -> None:
     """Lower the priority of every thread of this process: from here on it only watches, others are measured."""
     cv2.setNumThreads(1)
     for thread in Path("/proc/self/task").iterdir() if sys.platform.startswith("linux") else ():
-        os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICE)
+        with suppress(OSError):  # it has ended
+            number = int(thread.name)
+            # Who started us may have us step back further already, and only root may come forward again.
+            os.setpriority(os.PRIO_PROCESS, number, max(_NICE, os.getpriority(os.PRIO_PROCESS, number)))
 
 
 class _Show:
