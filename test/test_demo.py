@@ -279,6 +279,22 @@ def test_a_full_disk_ends_the_keeping_of_frames_and_not_the_demo(monkeypatch: py
     kept.__exit__(None, None, None)
 
 
+def test_frames_are_kept_where_there_is_one_scheduling_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from drive_seg.demo.spool import Spool
+    from drive_seg.demo.watch import SeenFrame
+    from drive_seg.frame import CameraImage, StageTimes
+
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse, raising=False)
+    image = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8))
+    with Spool() as kept:
+        kept.add(SeenFrame(7, image, np.zeros((64, 64), np.uint16), (), StageTimes()))
+        kept.finish()
+        assert [frame.stamp_ns for frame in kept.frames()] == [7]
+
+
 @pytest.mark.parametrize(("configured", "trouble"), [("false", "no such model"), ("true", "")])
 def test_a_batch_that_takes_long_does_not_end_the_demo(configured: str, trouble: str) -> None:
     import rclpy

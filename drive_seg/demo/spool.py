@@ -7,6 +7,7 @@ import queue
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -80,7 +81,8 @@ class Spool:
 
     def _write(self) -> None:
         if hasattr(os, "SCHED_IDLE"):  # Linux: only when nobody else wants the processor
-            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+            with suppress(OSError):  # gVisor knows the usual policy only
+                os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         full = False
         while (frame := self._queue.get()) is not None:
             offset = self._file.tell()
