@@ -7,6 +7,7 @@ import resource
 import sqlite3
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -82,6 +83,42 @@ def test_a_chunk_that_is_a_bomb_is_left_out_of_a_salvage(tmp_path: Path) -> None
     with pytest.raises(SourceError, match="no readable image topic"):
         BagSource(path)
     assert peak_mb() - before < 1200
+
+
+def ros1_record(fields: dict[bytes, bytes], data: bytes) -> bytes:
+    """A record of a ROS 1 bag."""
+    named = [name + b"=" + value for name, value in fields.items()]
+    header = b"".join(struct.pack("<I", len(field)) + field for field in named)
+    return struct.pack("<I", len(header)) + header + struct.pack("<I", len(data)) + data
+
+
+@pytest.mark.parametrize("kind", ["mcap", "bag"])
+def test_chunks_in_chunks_are_not_unpacked(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each level multiplies what is to be unpacked, and a thousand of them are too deep to follow."""
+
+    def chunk(content: bytes) -> bytes:
+        packed = PACKERS["bz2" if kind == "bag" else "zstd"](content)
+        if kind == "bag":
+            return ros1_record({b"op": b"\x05", b"compression": b"bz2", b"size": bytes(4)}, packed)
+        return record(6, struct.pack("<QQQI", 0, 1, len(content), 0) + text("zstd") + blob(packed))
+
+    def blob(packed: bytes) -> bytes:
+        return struct.pack("<Q", len(packed)) + packed
+
+    unpacked = []
+
+    def counting(*given: Any) -> bytes:
+        unpacked.append(given)
+        return unpack(*given)
+
+    for module in ("salvage", "salvage_ros1"):
+        monkeypatch.setattr(f"drive_seg.offline.{module}.unpack", counting)
+    path = tmp_path / f"deep.{kind}"
+    begin = b"\x89MCAP0\r\n" + record(1, text("ros2") + text("x")) if kind == "mcap" else b"#ROSBAG V2.0\n"
+    path.write_bytes(begin + chunk(chunk(chunk(b"") * 20) * 20))
+    with pytest.raises(SourceError, match="no readable image topic"):
+        BagSource(path)
+    assert len(unpacked) == 1
 
 
 def test_definitions_of_a_bag_are_not_believed(tmp_path: Path) -> None:

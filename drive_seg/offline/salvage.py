@@ -73,7 +73,7 @@ def _mcap(path: Path) -> Iterator[SalvagedMessage]:
                 continue  # bytes that are no record; the next may be one
 
 
-def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+def _records(stream: BinaryIO, size: int, in_chunk: bool = False) -> Iterator[tuple[int, bytes]]:
     """(opcode, body) of every whole record, those inside chunks in their place."""
     while True:
         head = stream.read(9)
@@ -84,9 +84,10 @@ def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
             return
         body = stream.read(length)
         if head[0] == _CHUNK:
-            content = _unpack_chunk(body)
+            # None may lie in another; a kilobyte of such would stand for years of unpacking.
+            content = None if in_chunk else _unpack_chunk(body)
             if content is not None:
-                yield from _records(io.BytesIO(content), len(content))
+                yield from _records(io.BytesIO(content), len(content), in_chunk=True)
         else:
             yield head[0], body
 

@@ -45,7 +45,7 @@ def ros1_messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
                 continue
 
 
-def _records(stream: BinaryIO, size: int) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
+def _records(stream: BinaryIO, size: int, in_chunk: bool = False) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
     """(header, data) of every whole record, those inside chunks in their place."""
     while True:
         header = _block(stream, size)
@@ -56,12 +56,14 @@ def _records(stream: BinaryIO, size: int) -> Iterator[tuple[dict[bytes, bytes], 
         if fields.get(b"op", b"\0")[0] != _CHUNK:
             yield fields, data
             continue
+        if in_chunk:
+            continue  # none may lie in another; a kilobyte of such would stand for years of unpacking
         try:
             kind = fields.get(b"compression", b"none").decode()
             content = data if kind == "none" else unpack(kind, data)
         except Exception:  # noqa: BLE001 - each decompressor has its own
             continue
-        yield from _records(io.BytesIO(content), len(content))
+        yield from _records(io.BytesIO(content), len(content), in_chunk=True)
 
 
 def _block(stream: BinaryIO, size: int) -> bytes | None:
