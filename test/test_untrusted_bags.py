@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from recordings import write_bag
 
 from drive_seg.errors import SourceError
+from drive_seg.labels import DRIVING
 from drive_seg.offline.bags import BagSource
+from drive_seg.offline.truth import open_truth
 from drive_seg.offline.unpack import bound_rosbags, unpack
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
@@ -145,6 +147,64 @@ def test_a_table_that_never_ends_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(SourceError, match=r"has views \(messages\), rosbag2 writes only tables"):
         BagSource(path)
+
+
+VIEW = "CREATE VIEW messages AS SELECT * FROM real"
+LARGE = (
+    "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, "
+    "data BLOB AS (zeroblob(100000000)))"
+)
+
+
+@pytest.mark.parametrize("statement", [VIEW, LARGE], ids=["a view that says it is a table", "a computed column"])
+def test_tables_that_are_none_in_disguise_are_refused(statement: str, tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 2, storage="sqlite3")
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE messages RENAME TO real")
+        connection.execute(statement)
+        if statement is LARGE:
+            connection.execute("INSERT INTO messages SELECT id, topic_id, timestamp FROM real")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET type = 'table' WHERE name = 'messages'")
+    connection.close()
+    with pytest.raises(SourceError, match="no readable image topic"):
+        list(BagSource(path))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_name_of_a_file_says_nothing(packed: bool, tmp_path: Path) -> None:
+    """The metadata of a bag may call it anything."""
+    path = write_bag(tmp_path / "bag", 2, storage="sqlite3", packed="file" if packed else "none")
+    content = zstd.decompress(path.read_bytes()) if packed else path.read_bytes()
+    plain = tmp_path / "plain.db3"
+    plain.write_bytes(content)
+    with sqlite3.connect(plain) as connection:
+        connection.execute("ALTER TABLE messages RENAME TO real")
+        connection.execute(LARGE)
+        connection.execute("INSERT INTO messages SELECT id, topic_id, timestamp FROM real")
+    connection.close()
+    content = plain.read_bytes()
+    path.unlink()
+    (path.parent / "strange").write_bytes(zstd.compress(content) if packed else content)
+    metadata = path.parent / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace(path.name, "strange"))
+    with pytest.raises(SourceError, match=r"views \(messages\)"):
+        BagSource(path.parent)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE topics SET name = x'ff00'", "UPDATE topics SET type = x'07'", "UPDATE messages SET timestamp = 'noon'"],
+)
+def test_columns_of_other_types_are_damage(change: str, tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 2, storage="sqlite3")
+    with sqlite3.connect(path) as connection:
+        connection.execute(change)
+    connection.close()
+    with pytest.raises(SourceError, match=r"bag\.db3 has no readable image topic"):
+        list(BagSource(path))
+    with pytest.raises(SourceError, match=r"bag\.db3"):
+        open_truth(str(path), DRIVING)
 
 
 @settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])

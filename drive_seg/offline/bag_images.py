@@ -15,7 +15,7 @@ from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.read_ahead import read_ahead
-from drive_seg.offline.salvage import refuse_views, salvage_messages, storage_files
+from drive_seg.offline.salvage import salvage_messages, storage_files
 from drive_seg.offline.unpack import bound_rosbags, plain
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
@@ -130,5 +130,4 @@ def _open(path: Path) -> Any:
 
     closed = path.is_file() or (path / "metadata.yaml").is_file()
     bound_rosbags()
-    refuse_views(storage_files(path))
     return AnyReader([path] if closed else storage_files(path), default_typestore=store)

@@ -17,7 +17,7 @@ from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
-from drive_seg.offline.salvage import refuse_views, salvage_messages, storage_files
+from drive_seg.offline.salvage import salvage_messages, storage_files
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 from drive_seg.offline.unpack import bound_rosbags, plain
 
@@ -206,7 +206,6 @@ def _open(path: Path) -> Any:
 
     closed = path.is_file() or (path / "metadata.yaml").is_file()
     bound_rosbags()
-    refuse_views(storage_files(path))
     return AnyReader([path] if closed else storage_files(path), default_typestore=ros2_types())
 
 

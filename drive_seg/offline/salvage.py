@@ -20,6 +20,8 @@ from drive_seg.offline.images import natural
 from drive_seg.offline.unpack import plain, unpack
 
 _MAGIC = b"\x89MCAP0\r\n"
+_STORED = ("CREATE TABLE ", "CREATE INDEX ", "CREATE UNIQUE INDEX ")
+_UNNAMED = "SELECT 1 FROM topics WHERE typeof(name) != 'text' OR typeof(type) != 'text'"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 
@@ -115,26 +117,36 @@ def _text(body: bytes, at: int) -> tuple[str, int]:
     return body[at + 4 : end].decode(), end
 
 
-def refuse_views(files: Sequence[Path]) -> None:
-    """Let SQLite bags pass whose tables are tables: a view called ``messages`` may never come to an end.
+def refuse_views(file: Path) -> None:
+    """Let a SQLite bag pass whose tables are tables: a view called ``messages`` may never come to an end, and a column
+    that is computed may hold a gigabyte in every row.
 
     Raises:
-        SourceError: one has a view.
+        SourceError: it has a view, or what is like one; or topics without a name.
+        sqlite3.DatabaseError: it is damaged.
     """
-    for file in files:
-        if file.suffix != ".db3":
-            continue
-        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        try:
-            views = _views(connection)
-        finally:
-            connection.close()
-        if views:
-            raise SourceError(f"bag {file} has views ({', '.join(views)}), rosbag2 writes only tables")
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    try:
+        views = _views(connection)
+        unnamed = not views and connection.execute(_UNNAMED).fetchone()
+    finally:
+        connection.close()
+    if views:
+        raise SourceError(f"bag {file} has views ({', '.join(views)}), rosbag2 writes only tables")
+    if unnamed:
+        raise SourceError(f"bag {file} has topics whose name or type is no text")
 
 
 def _views(connection: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
+    """Names of views, virtual tables and tables with computed columns."""
+    # SQLite obeys the statement, whatever the type beside it says; it writes the beginnings of those of its own so.
+    views = [
+        str(name)
+        for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")
+        if sql is not None and not str(sql).startswith(_STORED)
+    ]
+    columns = "SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE x.hidden > 0"
+    return views or [str(name) for (name,) in connection.execute(columns)]
 
 
 def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
@@ -144,9 +156,11 @@ def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
         connection.execute("PRAGMA writable_schema = ON")
         if _views(connection):
             return
-        topics = {row[0]: (row[1], row[2]) for row in connection.execute("SELECT id, name, type FROM topics")}
+        rows = connection.execute("SELECT id, name, type FROM topics")
+        # SQLite takes any value in any column.
+        topics = {row[0]: (row[1], row[2]) for row in rows if isinstance(row[1], str) and isinstance(row[2], str)}
         for topic_id, recorded, data in _rows(connection):
-            if topic_id in topics and isinstance(data, bytes):
+            if topic_id in topics and isinstance(recorded, int) and isinstance(data, bytes):
                 yield SalvagedMessage(*topics[topic_id], recorded, plain(data))
     except sqlite3.DatabaseError:
         return  # not even the list of topics; the caller knows that the bag is damaged

@@ -84,9 +84,12 @@ class _BoundedZstd:
 
 
 def bound_rosbags() -> None:
-    """Give rosbags decompressors with a limit; a second call does nothing."""
+    """Give rosbags decompressors with a limit, and have it look at SQLite files before it asks them anything; a second
+    call does nothing."""
     from rosbags.rosbag1 import reader as ros1
     from rosbags.rosbag2 import storage_mcap as mcap
+
+    from drive_seg.offline.salvage import refuse_views
 
     ros2: Any = importlib.import_module("rosbags.rosbag2.reader")  # its zstd is no public name
     if isinstance(ros2.zstd, _BoundedZstd):
@@ -97,3 +100,12 @@ def bound_rosbags() -> None:
     for kind in ("lz4", "bz2"):
         ros1.decompressors[kind] = lambda data, kind=kind: unpack(kind, data)  # type: ignore[misc]
     ros2.zstd = _BoundedZstd(ros2.zstd)
+    sqlite: Any = importlib.import_module("rosbags.rosbag2.storage_sqlite3").Sqlite3Reader
+    open_file = sqlite.open
+
+    def open_plain(self: Any) -> None:
+        # Only here the file is known for sure: metadata may give it any name, and it may have been compressed.
+        refuse_views(self.path)
+        open_file(self)
+
+    sqlite.open = open_plain
