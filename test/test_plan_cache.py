@@ -195,3 +195,15 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path: Path) -> None
         obtain(job(), PlanCache(file / "cache"), lambda *_: Made(b"", b"", GOOD))
     with pytest.raises(EngineError, match="engine_cache_dir"):
         PlanCache(file / "cache").store(Plan(KEY, b"", {}))
+
+
+@pytest.mark.parametrize("name", ["../../up", "/tmp/elsewhere", "a/b", "nul\0", "x" * 400, "\ud800"])
+def test_a_model_s_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
+    """It is whatever its sidecar says."""
+    cache = PlanCache(tmp_path / "cache")
+    key = dataclasses.replace(KEY, model=name)
+    assert cache.store(Plan(key, b"plan", {})).resolve().parent == tmp_path / "cache"
+    assert cache.load(key) == Plan(key, b"plan", {}) and cache.load(KEY) is None
+    with cache.locked(key) as mine:
+        assert mine
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]

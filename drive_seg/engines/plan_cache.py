@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import struct
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from drive_seg.errors import EngineError
 _MAGIC = b"drive_seg plan 1\n"
 _HEADER = struct.Struct(f"<{len(_MAGIC)}s32s")
 _LENGTH = struct.Struct("<Q")
+_LONGEST_NAME = 40
+"""Characters of a model's name in that of a file."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class PlanCache:
 
     def path(self, key: PlanKey) -> Path:
         """Where the plan of ``key`` is, or would be."""
-        return self.folder / f"{key.model}-{key.precision}-{key.width}x{key.height}x{key.batch}-{key.digest}.engine"
+        name = re.sub(r"[^\w.-]", "_", key.model)[:_LONGEST_NAME]  # a sidecar may say "../x"; the digest has all of it
+        return self.folder / f"{name}-{key.precision}-{key.width}x{key.height}x{key.batch}-{key.digest}.engine"
 
     def load(self, key: PlanKey) -> Plan | None:
         """The plan of ``key``; None where there is none that is whole, unchanged and really of this key."""
