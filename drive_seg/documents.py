@@ -19,6 +19,9 @@ MAX_DEPTH = 50
 MAX_DIGITS = 64
 """Longest number, in characters: YAML 1.1 also has base 60 (``1:30:00``), whose cost grows with the square."""
 
+MAX_TAG = 256
+"""Longest tag, in characters."""
+
 
 class _PlainLoader(yaml.SafeLoader):
     """Safe, and without the two things that make a short document expensive."""
@@ -30,6 +33,9 @@ class _PlainLoader(yaml.SafeLoader):
         where = f"line {event.start_mark.line + 1}" if event.start_mark else "the end"
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"{where}: aliases are refused, write it out")
+        # A directive may stand for a tag of any length, and every node keeps its own.
+        if len(getattr(event, "tag", None) or "") > MAX_TAG:
+            raise yaml.YAMLError(f"{where}: a tag has more than {MAX_TAG} characters")
         if self._depth >= MAX_DEPTH:
             raise yaml.YAMLError(f"{where}: it is nested deeper than {MAX_DEPTH} levels")
         self._depth += 1

@@ -76,6 +76,7 @@ EVIL = [
     "a: !!bool perhaps",
     "a: !!timestamp soon",
     "{[1]: 2}",
+    "%TAG !e! tag:" + "x" * 100_000 + "\n---\n[" + "!e!a 1, " * 1000 + "]",
     "\x00",
     "a: " + "x" * MAX_BYTES,
 ]
