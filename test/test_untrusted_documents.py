@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.model import load_model
 from drive_seg.offline.evaluate import evaluate_predictions
 from drive_seg.offline.evaluation import Evaluation
+from drive_seg.offline.instance_lists import instances_of
 from drive_seg.offline.label_map import bind, load_map
 from drive_seg.offline.predictions import open_predictions
 from drive_seg.offline.truth import open_truth
@@ -145,6 +147,15 @@ def test_lists_of_predictions_are_refused_in_one_sentence(name: str, text: str, 
     folder = predictions(tmp_path, name, text)
     with pytest.raises(SourceError, match=name.replace(".", r"\.")):
         evaluate(folder)
+
+
+def test_detections_with_endless_ids_are_not_ours() -> None:
+    def detection(text: str) -> SimpleNamespace:
+        return SimpleNamespace(id=text, results=[SimpleNamespace(hypothesis=SimpleNamespace(score=0.5))])
+
+    ids = ["9" * 5000, "3001/" + "9" * 5000, "3002/7"]
+    listed = instances_of(SimpleNamespace(detections=[detection(text) for text in ids]), 1)
+    assert listed.scores == {3002: 0.5} and listed.tracks is None
 
 
 @pytest.mark.parametrize("p95", ["null", "NaN", "1e400", '"x"', "[]", "true"])

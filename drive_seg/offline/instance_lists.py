@@ -11,6 +11,9 @@ from typing import Any
 from drive_seg.errors import SourceError
 from drive_seg.frame import split_id
 
+_DIGITS = 18
+"""Of the longest number in an id: what fits 64 bits. Python itself refuses to read some thousands."""
+
 
 @dataclass(frozen=True)
 class ListedInstances:
@@ -68,7 +71,8 @@ def instances_of(message: Any, stamp_ns: int) -> ListedInstances:
     rows = [
         (detection.id, float(detection.results[0].hypothesis.score))
         for detection in message.detections
-        if len(detection.results) and all(part.isdecimal() for part in detection.id.split("/", 1))
+        if len(detection.results)
+        and all(part.isdecimal() and len(part) <= _DIGITS for part in detection.id.split("/", 1))
     ]
     listed = ListedInstances.of("", stamp_ns, rows)
     return listed if len(rows) == len(message.detections) else replace(listed, tracks=None)
