@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from drive_seg.documents import read_yaml
-from drive_seg.errors import ConfigError, ModelError
+from drive_seg.errors import ConfigError, MalformedImage, ModelError
 from drive_seg.foreign import Decoder
+from drive_seg.frame import check_size
 from drive_seg.labels import LabelSet
 from drive_seg.network_size import STEP, fitted_size
 
@@ -77,6 +78,10 @@ class Model:
         for side, value in (("width", self.width), ("height", self.height)):
             if value <= 0 or value % STEP:
                 raise ModelError(f"{self.path}: input {side} must be a positive multiple of {STEP}, got {value}")
+        try:
+            check_size(self.width, self.height)
+        except MalformedImage as error:  # no camera's either; room for it would be asked of the system at once
+            raise ModelError(f"{self.path}: the input cannot be: {error}") from error
         if self.labels[0].thing:
             raise ModelError(
                 f"{self.path}: label 0, '{self.labels[0].name}', is a thing: its panoptic ids, 0 * 1000 + k, would be"

@@ -247,6 +247,15 @@ def test_a_coco_document_nested_without_end_is_refused(tmp_path: Path) -> None:
         open_coco(path)
 
 
+@pytest.mark.parametrize("size", [(32 * 10**8, 32), (32, 32 * 10**20), (32736, 32736)])
+def test_an_input_beyond_any_image_is_refused(size: tuple[int, int], tmp_path: Path) -> None:
+    tree = {**SIDECAR, "input": {**SIDECAR["input"], "width": size[0], "height": size[1]}}
+    path = tmp_path / "net.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ModelError, match=rf"net\.yaml: the input cannot be: image of {size[0]}x{size[1]}"):
+        load_model(path)
+
+
 def sidecar(folder: Path, path: str, digest: str = "0" * 64) -> Path:
     tree = dict(SIDECAR)
     tree["onnx"] = {"fp32": {"path": path, "sha256": digest}}
