@@ -12,7 +12,7 @@ import typer
 from drive_seg import __version__
 from drive_seg.commands import benchmark, build_engine, demo, evaluate, info, network, run, sim
 from drive_seg.commands.options import Debug, debug_wanted
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import DriveSegError, printable
 
 app = typer.Typer(
     name="drive_seg",
@@ -67,5 +67,5 @@ def main() -> None:
 def _fail(message: str) -> None:
     if debug_wanted():
         raise
-    print(f"drive_seg: error: {message}", file=sys.stderr)
+    print(f"drive_seg: error: {printable(message)}", file=sys.stderr)
     sys.exit(1)

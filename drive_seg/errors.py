@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+
+def printable(message: str) -> str:
+    """``message`` with control characters as escapes, but for ends of lines and tabs: it may quote what a file says,
+    and a terminal obeys them."""
+    return "".join(c if unicodedata.category(c) != "Cc" or c in "\n\t" else f"\\x{ord(c):02x}" for c in message)
+
 
 class DriveSegError(Exception):
     """Root of everything this package raises on purpose; the message is fit for a user to read."""

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from drive_seg.errors import printable
+
 _SHOW_EVERY_S = 0.2
 
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -28,7 +30,7 @@ notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def warn(message: str) -> None:
     """A line on stderr about something that did not stop the work."""
-    print(f"drive_seg: warning: {message}", file=sys.stderr)
+    print(f"drive_seg: warning: {printable(message)}", file=sys.stderr)
 
 
 def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import DriveSegError, printable
 
 
 def run(main: Callable[[], None]) -> None:
@@ -13,4 +13,4 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except DriveSegError as error:
-        sys.exit(f"drive_seg: error: {error}")
+        sys.exit(f"drive_seg: error: {printable(str(error))}")
