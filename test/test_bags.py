@@ -25,9 +25,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from drive_seg.engines import FunctionEngine
-from drive_seg.errors import SourceError
+from drive_seg.errors import ConfigError, SourceError
 from drive_seg.frame import Frame
 from drive_seg.labels import DRIVING
+from drive_seg.offline.bag_writer import BagFile
 from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.runner import Outcome, run
@@ -258,6 +259,30 @@ def test_the_windows_of_a_damaged_bag_have_every_image_once(tmp_path: Path, piec
     whole = stamps(None)
     assert 0 < len(whole) < COUNT
     assert [stamp for window in pairwise(edges) for stamp in stamps(window)] == whole
+
+
+@pytest.mark.parametrize("name", ["a#1", "b?mode=memory", "c%20d"])
+def test_sqlite_does_not_take_a_path_for_a_uri(name: str, tmp_path: Path) -> None:
+    file = write_bag(tmp_path / "drive", 3, "sqlite3")
+    folder = (tmp_path / "drive").rename(tmp_path / name)
+    before = sorted(tmp_path.rglob("*"))
+    for source in (folder, folder / file.name):
+        assert [frame.stamp_ns for frame in BagSource(source)] == [stamp_of(number) for number in range(3)]
+    damaged = folder / file.name
+    damaged.write_bytes(damaged.read_bytes()[:-5000])
+    assert list(islice(BagSource(damaged), 1))
+    assert sorted(tmp_path.rglob("*")) == before, "and no file is made beside it"
+    with pytest.raises(ConfigError, match=r"# \? or %"):
+        open_sink(tmp_path / f"{name}.bag2", DRIVING, 30.0)
+
+
+def test_stamps_that_seconds_cannot_hold_are_kept(tmp_path: Path) -> None:
+    bag = BagFile(tmp_path / "out.mcap")
+    stamp = (2**31 - 1) * 10**9 + 2**32 - 1
+    bag.write("/a", "std_msgs/msg/Header", bag.header(stamp, "camera"), 0)
+    bag.close()
+    (header,) = [message for _, message in read(tmp_path / "out.mcap")["/a"]]
+    assert (header.stamp.sec, header.stamp.nanosec) == (2**31 - 1, 2**32 - 1)
 
 
 def test_a_message_that_is_none_is_left_out_and_counted(tmp_path: Path, pipeline: Pipeline) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.errors import DriveSegError, MissingDependency
+from drive_seg.errors import ConfigError, DriveSegError, MissingDependency
 from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
@@ -38,6 +38,7 @@ class BagFile:
     The file is made by the first ``write``, and by its thread, since SQLite is bound to one.
 
     Raises:
+        ConfigError: there can be no such bag at ``path``.
         MissingDependency: rosbags is not installed.
     """
 
@@ -46,6 +47,9 @@ class BagFile:
             from rosbags.typesys import Stores, get_types_from_msg, get_typestore
         except ImportError as error:
             raise MissingDependency("rosbags", "writing bags", "pip install 'drive_seg[offline]'") from error
+        if path.suffix != ".mcap" and any(sign in str(path) for sign in "#?%"):
+            # rosbags hands SQLite the path as a URI, in which they mean something else.
+            raise ConfigError(f"a bag with SQLite storage cannot be in a path with # ? or %: {path}; write .mcap")
         self.path = path
         self._store = get_typestore(Stores.ROS2_HUMBLE)
         for name, text in DEFINITIONS.items():
@@ -142,9 +146,9 @@ class BagFile:
         )
 
     def header(self, stamp_ns: int, frame_id: str) -> Any:
-        """std_msgs/Header."""
-        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-        stamp = self.types["builtin_interfaces/msg/Time"](seconds, nanoseconds)
+        """std_msgs/Header. A stamp beyond 2038 keeps what its seconds cannot hold in the nanoseconds, as it came."""
+        seconds = min(stamp_ns // 1_000_000_000, 2**31 - 1)
+        stamp = self.types["builtin_interfaces/msg/Time"](seconds, stamp_ns - seconds * 1_000_000_000)
         return self.types["std_msgs/msg/Header"](stamp, frame_id)
 
     def image(self, header: Any, encoding: str, pixels: NDArray[Any]) -> Any:

@@ -125,7 +125,7 @@ def refuse_views(file: Path) -> None:
         SourceError: it has a view, or what is like one; or topics without a name.
         sqlite3.DatabaseError: it is damaged.
     """
-    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
     try:
         views = _views(connection)
         unnamed = not views and connection.execute(_UNNAMED).fetchone()
@@ -150,7 +150,7 @@ def _views(connection: sqlite3.Connection) -> list[str]:
 
 
 def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         # Lets SQLite open a file that is shorter than its header says.
         connection.execute("PRAGMA writable_schema = ON")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import bz2
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 MAX_UNPACKED = 1 << 29
 """512 MiB: more than the largest image that is accepted takes."""
@@ -105,7 +107,12 @@ def bound_rosbags() -> None:
 
     def open_plain(self: Any) -> None:
         # Only here the file is known for sure: metadata may give it any name, and it may have been compressed.
-        refuse_views(self.path)
-        open_file(self)
+        path = self.path
+        refuse_views(path)
+        self.path = Path(quote(str(path)))  # it goes into a URI as it is, where #, ? and % mean something else
+        try:
+            open_file(self)
+        finally:
+            self.path = path
 
     sqlite.open = open_plain
