@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -179,13 +180,29 @@ def load_model(path: Path) -> Model:
             labels=labels,
             onnx={p: _onnx_file(path, p, entry) for p, entry in tree["onnx"].items()},
             path=path,
-            metrics=tree.get("metrics") or {},
+            metrics=_metrics(tree.get("metrics") or {}),
             training_data=tree.get("training_data"),
             license=str(tree.get("license", "")),
             decoder=decoder,
         )
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"model sidecar {path} is incomplete or malformed: {type(error).__name__}: {error}") from error
+
+
+def _metrics(stated: Any) -> Mapping[str, Any]:
+    if not isinstance(stated, Mapping):
+        raise ValueError(f"metrics must be a mapping, got {stated!r}")
+    return {str(name): _figure(value) for name, value in stated.items()}
+
+
+def _figure(value: Any) -> Any:
+    """As JSON can have it: YAML also knows dates, sets, bytes and numbers that are none."""
+    if isinstance(value, Mapping):
+        return {str(name): _figure(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_figure(part) for part in value]
+    is_plain = value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else str(value)
 
 
 def _onnx_file(sidecar: Path, precision: str, entry: Mapping[str, Any]) -> OnnxFile:

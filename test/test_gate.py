@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from drive_seg.engines.gate import LIMITS, Agreement, compare
 from drive_seg.engines.reference import Reference
+from drive_seg.errors import EngineError
 from drive_seg.frame import RawOutputs
+from drive_seg.model import load_model
+from drive_seg.resources import find_model
 
 THINGS = (3, 4, 5)
 
@@ -70,3 +74,14 @@ def test_the_worse_of_two_is_worse_in_every_figure(name: str) -> None:
         bad = dataclasses.replace(good, frames=2, **{name: value})
         for worse in (good.or_worse(bad), bad.or_worse(good)):
             np.testing.assert_equal(worse.as_dict() | {"frames": 2}, bad.as_dict())
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut short", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_reference_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "reference.npz"
+    path.write_bytes(content)
+    with pytest.raises(EngineError, match="is no reference that drive_seg wrote"):
+        Reference.load(path, load_model(find_model("default")))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(EngineError, match="is no reference that drive_seg wrote"):
+        Reference.load(tmp_path / "array.npy", load_model(find_model("default")))

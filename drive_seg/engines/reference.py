@@ -8,6 +8,7 @@ It can be computed in one Python and used in another, for a machine whose Tensor
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +79,7 @@ class Reference:
             with np.load(path) as file:
                 sha, frames = str(file["onnx_sha256"]), file["frames"]
                 maps = [file[name] for name in ("semantic", "confidence", "centers", "offsets")]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise EngineError(f"{path} is no reference that drive_seg wrote: {error}") from error
         if sha != model.onnx[yardstick(model)].sha256:
             raise EngineError(f"{path} belongs to another graph ({sha[:12]}) than {model.name}'s; write it again")
