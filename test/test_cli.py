@@ -115,6 +115,11 @@ def test_errors_are_one_line_and_exit_1(tmp_path: Path, model: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_file_says_gives_the_terminal_no_orders(tmp_path: Path, model: Path) -> None:
+    done = run(tmp_path / "\x1b[31mred\x9b2J.mp4", tmp_path / "out", model, code=1)
+    assert r"\x1b[31mred\x9b2J.mp4' does not exist" in errors(done)[0] and "\x1b" not in done.stderr
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
     arguments: Sequence[object] = ("run", tmp_path / "nowhere.mp4", "-o", tmp_path / "out")
@@ -272,6 +277,22 @@ def test_info_shows_brackets_as_they_are(tmp_path: Path) -> None:
     lines = [line for line in sidecar.read_text().splitlines() if not line.startswith("license:")]
     sidecar.write_text("\n".join([*lines, "license: mine [gpu] [/x]", ""]))
     assert "mine [gpu] [/x]" in drive_seg("info", "--model", sidecar).stdout
+
+
+def test_info_gives_json_whatever_the_figures_are(tmp_path: Path) -> None:
+    from tiny_model import write_tiny_model
+
+    sidecar = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
+    kept = [line for line in sidecar.read_text().splitlines() if not line.startswith("metrics:")]
+
+    def state(metrics: str) -> None:
+        sidecar.write_text("\n".join([*kept, f"metrics: {metrics}", ""]))
+
+    state("{2026-01-02: .nan, on: [2026-01-02, 0.5], raw: !!binary aGk=}")
+    found = last_object(drive_seg("info", "--model", sidecar, "--json"))["model"]["metrics"]
+    assert found == {"2026-01-02": "nan", "True": ["2026-01-02", 0.5], "raw": "b'hi'"}
+    state("5")
+    assert "metrics must be a mapping" in errors(drive_seg("info", "--model", sidecar, code=1))[0]
 
 
 def test_info_refuses_a_damaged_model(tmp_path: Path) -> None:
