@@ -247,6 +247,14 @@ class TestRefusals:
         with pytest.raises(SourceError, match="of another evaluation"):
             compare_files(folders / "good", mixed)
 
+    @pytest.mark.parametrize(
+        "changes",
+        [{"labels": [{"name": "car"}]}, {"fps": "fast"}, {"lane": "none"}, {"latency_ms": 5}, {"semantic": [1]}],
+    )
+    def test_figures_of_another_form(self, folders: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+        with pytest.raises(SourceError, match="damaged"):
+            compare_files(folders / "good", edited(folders / "good", tmp_path / "broken", **changes))
+
     @pytest.mark.parametrize("damage", ["{}\n", "no json\n", '{"frame": 1, "stamp_ns": 0}\n', "[]\n"])
     def test_damaged_frames(self, folders: Path, tmp_path: Path, damage: str) -> None:
         broken = edited(folders / "good", tmp_path / "broken")

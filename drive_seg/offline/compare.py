@@ -253,7 +253,9 @@ def _read(path: Path) -> tuple[Evaluation, FrameCounts]:
         evaluation = Evaluation.read(path)
         frames = evaluation.frames
         try:
-            counts = FrameCounts.of(frames, [label["name"] for label in evaluation.metrics["labels"]])
+            dict(_leaves(evaluation))  # a figure of another form is found here
+            classes = [(label["name"], label["thing"]) for label in evaluation.metrics["labels"]]
+            counts = FrameCounts.of(frames, [name for name, _ in classes])
         finally:
             if isinstance(frames, FrameLog):
                 frames.close()
