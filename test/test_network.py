@@ -691,5 +691,5 @@ def test_shipped_training_configurations_load(path: Path) -> None:
     assert set(config.taught) <= set(config.sets)
     # The last part of the shipped model, and what goes on from it, have its network; earlier parts and `simulator` one
     # that grows into it.
-    grown = path.stem in ("driving_wide", "driving_more", "driving_city", "driving_cities", "driving_gpu", "finetune")
-    assert config.network == (NetworkConfig() if grown else NetworkConfig(decoder=96, refine=False))
+    grown = {"driving_" + part for part in ("wide", "more", "city", "cities", "streets", "gpu")} | {"finetune"}
+    assert config.network == (NetworkConfig() if path.stem in grown else NetworkConfig(decoder=96, refine=False))

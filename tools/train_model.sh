@@ -77,8 +77,15 @@ if [ ! -f out/sim_frames_cities/panoptic.npy ]; then
 fi
 say 'cities'
 $python -m drive_seg train config/train/driving_cities.yaml --data "$data"
+if [ ! -f out/sim_frames_streets/panoptic.npy ]; then
+    say 'rendering 6500 more frames of the simulator'
+    $python -m drive_seg.network.render out/sim_frames_streets --drives 6500 --frames 1 --first-seed 110000 --size 960x544 \
+        --workers "$(nproc)"
+fi
+say 'streets'
+$python -m drive_seg train config/train/driving_streets.yaml --data "$data"
 say "export to models/$name.yaml"
-$python -m drive_seg export out/train/driving_cities/checkpoint.pt --name "$name" -o models \
+$python -m drive_seg export out/train/driving_streets/checkpoint.pt --name "$name" -o models \
     --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim \
     --adjust cyclist=-0.8 --adjust pedestrian=-0.4 --adjust-centers cyclist=-0.8 --adjust-centers pedestrian=-0.4
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
