@@ -86,7 +86,8 @@ say 'streets'
 $python -m drive_seg train config/train/driving_streets.yaml --data "$data"
 say "export to models/$name.yaml"
 $python -m drive_seg export out/train/driving_streets/checkpoint.pt --name "$name" -o models \
-    --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" --calibration sim \
-    --adjust cyclist=-0.8 --adjust pedestrian=-0.4 --adjust-centers cyclist=-0.8 --adjust-centers pedestrian=-0.4
+    --precision fp16 --precision int8 --calibration "$data/camvid32/train/images" \
+    --calibration "$data/cityscapes/leftImg8bit/train/aachen" --calibration sim \
+    --adjust lane_marking=0.3 --adjust vehicle=0.3 --adjust cyclist=-0.4 --adjust-centers cyclist=-0.8 --adjust-centers pedestrian=-0.4
 $python -m drive_seg.network.validate --model "models/$name.yaml" --folder "$data/camvid32/val" --skip 50 \
     --drives 60 --size 1280x720 --write
