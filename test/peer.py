@@ -37,6 +37,19 @@ TIMEOUT_S = 30.0
 OUTPUTS = ("mask", "panoptic", "instances")
 
 
+def stay_apart(environment: pytest.MonkeyPatch) -> None:
+    """A domain of this run's own on this machine, and shared memory that an image fits into.
+
+    Call it before any ``rclpy.init`` in the tests' own process: Fast DDS reads its profile once per process, and images
+    sent without it through segments of half a megabyte are lost for all tests that follow.
+    """
+    environment.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    environment.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    environment.setenv("ROS_LOCALHOST_ONLY", "1")  # the same for Humble
+    for variable in PROFILE_VARIABLES:
+        environment.setenv(variable, str(config_file("fastdds.xml")))
+
+
 class Feed:
     """One camera: what it sends, and what comes back for it, by the seconds of the stamps.
 
@@ -97,7 +110,7 @@ class Peer:
     def __init__(self, *command: str, cameras: dict[str, str] | None = None) -> None:
         cameras = cameras or {"front": "/camera/image_raw"}
         self._environment = pytest.MonkeyPatch()
-        self._stay_apart(self._environment)
+        stay_apart(self._environment)
         self.context = Context()
         rclpy.init(context=self.context, domain_id=DOMAIN)
         self.node = rclpy.create_node("peer", context=self.context)
@@ -111,15 +124,6 @@ class Peer:
             for name, topic in cameras.items()
         }
         self.process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
-
-    @staticmethod
-    def _stay_apart(environment: pytest.MonkeyPatch) -> None:
-        """A domain of this run's own on this machine, and shared memory that an image fits into."""
-        environment.setenv("ROS_DOMAIN_ID", str(DOMAIN))
-        environment.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        environment.setenv("ROS_LOCALHOST_ONLY", "1")  # the same for Humble
-        for variable in PROFILE_VARIABLES:
-            environment.setenv(variable, str(config_file("fastdds.xml")))
 
     @property
     def front(self) -> Feed:

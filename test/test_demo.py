@@ -296,14 +296,18 @@ def test_frames_are_kept_where_there_is_one_scheduling_policy(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("configured", "trouble"), [("false", "no such model"), ("true", "")])
-def test_a_batch_that_takes_long_does_not_end_the_demo(configured: str, trouble: str) -> None:
+def test_a_batch_that_takes_long_does_not_end_the_demo(
+    configured: str, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+    from peer import stay_apart
 
     from drive_seg.demo.watch import Watcher
     from drive_seg.labels import DRIVING
 
-    rclpy.init(args=[], domain_id=60 + os.getpid() % 40)
+    stay_apart(monkeypatch)
+    rclpy.init(args=[])
     node = rclpy.create_node("watching")
     watcher = Watcher(node, DRIVING, lambda stamp: False, lambda frame: None)
     try:
@@ -337,12 +341,14 @@ def test_a_demo_that_was_started_with_nice_stays_as_nice(more: int) -> None:
 
 
 @pytest.mark.parametrize("name", ['it\'s "q" \\ \\ud83d\\ude00', "\u65e5\x85\u2028", "\U0001f600 \U00020bb7"])
-def test_a_path_of_any_characters_reaches_the_node(name: str) -> None:
+def test_a_path_of_any_characters_reaches_the_node(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import rclpy
+    from peer import stay_apart
     from rclpy.node import Node
 
     from drive_seg.demo.session import ros_arguments
 
+    stay_apart(monkeypatch)
     context = rclpy.Context()
     rclpy.init(args=ros_arguments({"model": f"/tmp/{name}.yaml"}), context=context)
     try:
