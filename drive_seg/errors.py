@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import unicodedata
+
+_EXTRAS = {
+    "offline": ("rosbags>=0.11,<0.12", "matplotlib", "jinja2"),
+    "cluster": ("rosbags>=0.11,<0.12", "matplotlib", "jinja2", "ray>=2.9"),
+    "gpu": ("tensorrt<12", "pycuda>=2025.1.2", "onnx"),
+    "train": ("torch>=2.5", "onnx"),
+}
+"""What the extras of setup.py add."""
+
+
+def pip_install(*packages: str, extra: str = "") -> str:
+    """The command that installs ``packages``, or those of one of our extras, for the Python that runs.
+
+    Not ``drive_seg[extra]``: PyPI has no drive_seg, and where colcon installed it it would bring a NumPy and an OpenCV
+    beside the system's. And not a bare ``pip``, which is another Python's where a virtual environment is not activated.
+    """
+    return shlex.join([sys.executable or "python3", "-m", "pip", "install", *packages, *_EXTRAS.get(extra, ())])
 
 
 def printable(message: str) -> str:

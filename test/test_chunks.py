@@ -383,5 +383,5 @@ def test_without_ray_the_error_says_what_to_install(tmp_path: Path, monkeypatch:
     from drive_seg.offline.cluster import Cluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DriveSegError, match=r"pip install 'drive_seg\[cluster\]'"):
+    with pytest.raises(DriveSegError, match=r"-m pip install .* 'ray>=2.9'"):
         Cluster()

@@ -352,7 +352,7 @@ def test_bags_without_rosbags_name_the_command_that_installs_it(
         lambda: open_source(str(tmp_path / "in.mcap")),
         lambda: open_sink(tmp_path / "out.mcap", DRIVING, 30.0),
     ):
-        with pytest.raises(MissingDependency, match=r"pip install 'drive_seg\[offline\]'"):
+        with pytest.raises(MissingDependency, match=r"-m pip install 'rosbags>="):
             attempt()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import types
@@ -18,7 +19,7 @@ import pytest
 import yaml
 
 from drive_seg import resources
-from drive_seg.errors import ConfigError, ModelError
+from drive_seg.errors import ConfigError, ModelError, pip_install
 from drive_seg.ros.transport import PROFILE_VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +96,22 @@ class TestManifests:
         # As root, with --upgrade: on Ubuntu 22.04 it replaces the NumPy that the system's OpenCV is built against.
         keys = [element.text or "" for element in manifest() if element.tag.endswith("depend")]
         assert keys and not [key for key in keys if key.endswith("-pip")]
+
+    @pytest.mark.parametrize("extra", ["offline", "cluster", "gpu", "train"])
+    def test_messages_install_what_the_extra_has_for_the_python_that_runs(
+        self, extra: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: dict[str, Any] = {}
+        monkeypatch.setattr("setuptools.setup", said.update)
+        monkeypatch.setattr("setuptools.find_packages", lambda **_: [])
+        runpy.run_path(str(ROOT / "setup.py"))
+
+        def names(requirements: list[str]) -> set[str]:
+            return {re.split("[<>=;]", requirement)[0].strip() for requirement in requirements}
+
+        command = shlex.split(pip_install(extra=extra))
+        assert command[:4] == [sys.executable, "-m", "pip", "install"]
+        assert names(command[4:]) == names(said["extras_require"][extra])
 
     def test_the_resource_index_marker_is_named_after_the_package(self) -> None:
         assert [path.name for path in (ROOT / "resource").iterdir()] == ["drive_seg"]

@@ -515,7 +515,7 @@ class TestOpening:
         key = key_here(model, EngineOptions())
         for name in (package, f"{package}.driver"):
             monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(MissingDependency, match=rf"{package}.*pip install 'drive_seg\[gpu\]'"):
+        with pytest.raises(MissingDependency, match=rf"{package}.*-m pip install 'tensorrt<12' 'pycuda>="):
             TrtEngine(Plan(key, b"FAKE", {}), model, EngineOptions())
 
     def test_what_is_too_old_is_said_before_anything_is_built(

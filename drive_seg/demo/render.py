@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.demo.spool import Spool
-from drive_seg.errors import MissingDependency
+from drive_seg.errors import MissingDependency, pip_install
 from drive_seg.frame import Frame, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet, mask_of
 from drive_seg.offline.video import VideoWriter
@@ -25,7 +25,7 @@ _STACK = ("transport", "queue", "decode", "preprocess", "inference", "postproces
 def require_matplotlib() -> None:
     """Raise MissingDependency where ``plot_latency`` would fail: before a run, not after it."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependency("matplotlib", "latency.png", "pip install 'drive_seg[offline]'")
+        raise MissingDependency("matplotlib", "latency.png", pip_install(extra="offline"))
 
 
 def render_video(spool: Spool, labels: LabelSet, path: Path, progress: Callable[[int], None]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from drive_seg.engines.foreign import foreign_tensors
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share, give_way, giving_way
-from drive_seg.errors import EngineError, MissingDependency
+from drive_seg.errors import EngineError, MissingDependency, pip_install
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
 from drive_seg.privacy import forbid_reports
@@ -63,7 +63,7 @@ class OnnxEngine:
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise MissingDependency("onnxruntime", "backend onnxruntime", "pip install onnxruntime") from error
+            raise MissingDependency("onnxruntime", "backend onnxruntime", pip_install("onnxruntime")) from error
         precision = model.precisions[0] if options.precision == "auto" else options.precision
         settings = ort.SessionOptions()
         share = cpu_share(options)

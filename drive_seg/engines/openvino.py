@@ -13,7 +13,7 @@ from drive_seg.engines.foreign import foreign_tensors
 from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share, giving_way
-from drive_seg.errors import EngineError, MissingDependency
+from drive_seg.errors import EngineError, MissingDependency, pip_install
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
 from drive_seg.privacy import without_reporter
@@ -67,7 +67,7 @@ class OpenVinoEngine:
             with without_reporter():
                 import openvino as ov
         except ImportError as error:
-            raise MissingDependency("openvino", "backend openvino", "pip install openvino") from error
+            raise MissingDependency("openvino", "backend openvino", pip_install("openvino")) from error
         core = ov.Core()
         # Asked for fp32, it computes in fp32; every other graph may be rounded further where that is faster.
         bf16 = options.precision != "fp32" and has_bf16(core)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from drive_seg.engines.driver import find_gpu
 from drive_seg.engines.protocol import Engine, EngineOptions
-from drive_seg.errors import ConfigError, EngineError
+from drive_seg.errors import ConfigError, EngineError, pip_install
 from drive_seg.model import Model
 
 
@@ -53,7 +53,7 @@ def availability(gpu_id: int = 0) -> list[Availability]:
     rows = [_tensorrt_row(gpu_id)]
     for backend in BACKENDS[1:]:
         if importlib.util.find_spec(backend) is None:
-            rows.append(Availability(backend, False, f"not installed; pip install {backend}"))
+            rows.append(Availability(backend, False, f"not installed; {pip_install(backend)}"))
         else:
             rows.append(Availability(backend, True, "installed"))
     return rows
@@ -67,7 +67,7 @@ def _tensorrt_row(gpu_id: int) -> Availability:
         return Availability("tensorrt", False, str(error))
     missing = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
     if missing:
-        reason = f"{gpu.name} is there, but {' and '.join(missing)} not installed; pip install 'drive_seg[gpu]'"
+        reason = f"{gpu.name} is there, but {' and '.join(missing)} not installed; {pip_install(extra='gpu')}"
         return Availability("tensorrt", False, reason)
     return Availability("tensorrt", True, f"installed, on {gpu.name}")
 

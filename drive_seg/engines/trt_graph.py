@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from drive_seg.errors import MissingDependency, ModelError
+from drive_seg.errors import MissingDependency, ModelError, pip_install
 
 _HALF_OPSET = 19
 _LEAST_HALF_SCALE = float(np.finfo(np.float16).tiny)
@@ -39,7 +39,7 @@ def eight_bit_graph(content: bytes, half: bool) -> bytes:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise MissingDependency("onnx", "building int8 engines", "pip install onnx") from error
+        raise MissingDependency("onnx", "building int8 engines", pip_install("onnx")) from error
     try:
         model = onnx.load_from_string(content)
     except Exception as error:  # protobuf's DecodeError, whose place differs between its releases

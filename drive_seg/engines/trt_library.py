@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from drive_seg.engines.driver import Gpu, find_gpu
-from drive_seg.errors import EngineError, MissingDependency
+from drive_seg.errors import EngineError, MissingDependency, pip_install
 
-INSTALL = "pip install 'drive_seg[gpu]'"
+INSTALL = pip_install(extra="gpu")
 
 _log = logging.getLogger(__name__)
 

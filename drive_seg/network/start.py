@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drive_seg.errors import ConfigError, MissingDependency, ModelError
+from drive_seg.errors import ConfigError, MissingDependency, ModelError, pip_install
 from drive_seg.model import load_model
 from drive_seg.network.checkpoint import Checkpoint, how_to_have, load_checkpoint
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
@@ -181,7 +181,7 @@ def _folded(graph: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     try:
         import onnx
     except ImportError as error:
-        raise MissingDependency("onnx", "starting from a model", "pip install 'drive_seg[train]'") from error
+        raise MissingDependency("onnx", "starting from a model", pip_install(extra="train")) from error
     model = onnx.load(str(graph))
     tensors = {one.name: one for one in model.graph.initializer}
     found = []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from drive_seg.errors import MissingDependency
+from drive_seg.errors import MissingDependency, pip_install
 from drive_seg.offline.vision_msgs import DEFINITIONS
 
 Decode = Callable[[bytes | memoryview, str], Any]
@@ -27,7 +27,7 @@ def ros2_types() -> Any:
     try:
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError as error:
-        raise MissingDependency("rosbags", "reading bags", "pip install 'drive_seg[offline]'") from error
+        raise MissingDependency("rosbags", "reading bags", pip_install(extra="offline")) from error
     store = get_typestore(Stores.ROS2_HUMBLE)
     for name, text in DEFINITIONS.items():
         store.register(get_types_from_msg(text, name))

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.errors import ConfigError, DriveSegError, MissingDependency
+from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, pip_install
 from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
@@ -46,7 +46,7 @@ class BagFile:
         try:
             from rosbags.typesys import Stores, get_types_from_msg, get_typestore
         except ImportError as error:
-            raise MissingDependency("rosbags", "writing bags", "pip install 'drive_seg[offline]'") from error
+            raise MissingDependency("rosbags", "writing bags", pip_install(extra="offline")) from error
         if path.suffix != ".mcap" and any(sign in str(path) for sign in "#?%"):
             # rosbags hands SQLite the path as a URI, in which they mean something else.
             raise ConfigError(f"a bag with SQLite storage cannot be in a path with # ? or %: {path}; write .mcap")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from drive_seg.errors import MalformedImage, MissingDependency, SourceError
+from drive_seg.errors import MalformedImage, MissingDependency, SourceError, pip_install
 from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.offline.bag_types import decoder, ros2_types
 from drive_seg.offline.passage import Copier, Passage
@@ -198,7 +198,7 @@ def _require_rosbags() -> None:
     try:
         import rosbags.highlevel  # noqa: F401
     except ImportError as error:
-        raise MissingDependency("rosbags", "reading and writing bags", "pip install 'drive_seg[offline]'") from error
+        raise MissingDependency("rosbags", "reading and writing bags", pip_install(extra="offline")) from error
 
 
 def _open(path: Path) -> Any:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from drive_seg.errors import DriveSegError, MissingDependency
+from drive_seg.errors import DriveSegError, MissingDependency, pip_install
 from drive_seg.offline.chunks import Chunk, ChunkResult, Work
 from drive_seg.privacy import forbid_reports
 
@@ -34,7 +34,7 @@ class Cluster:
         try:
             import ray
         except ImportError as error:
-            raise MissingDependency("ray", "--engine ray", "pip install 'drive_seg[cluster]'") from error
+            raise MissingDependency("ray", "--engine ray", pip_install(extra="cluster")) from error
         self._ray: Any = ray
         try:
             if address:

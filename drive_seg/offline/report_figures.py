@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.errors import MissingDependency
+from drive_seg.errors import MissingDependency, pip_install
 
-INSTALL = "pip install 'drive_seg[offline]'"
+INSTALL = pip_install(extra="offline")
 
 SERIES = 9
 """Different colours of curves; the page defines ``--series-0`` and so on."""
