@@ -7,6 +7,7 @@ asked only what the truth knows::
     classes:
       background: {truth: [building, sky]}          # predicted: the model's class of the same name
       road: {truth: [road], predicted: [road, lane_marking]}
+      vehicle: {truth: [car, truck, bus]}
       people: {truth: [person, rider], predicted: [pedestrian, cyclist]}
     instances: false                                # the truth does not tell objects apart (default true)
 
