@@ -22,7 +22,7 @@ help:
 	@echo 'make test    lint, types and all tests (PYTEST_ARGS="-k lifecycle -x" picks some)'
 	@echo 'make check   lint and types only'
 	@echo 'make gpu     what needs an NVIDIA GPU: engines, parity, memory, benchmark (docs/tensorrt.md; PYTHON=... with TensorRT)'
-	@echo 'make model   train the shipped model again from DATA=FOLDER (docs/training.md), about two hours on two cores'
+	@echo 'make model   train the shipped model again from DATA=FOLDER (docs/training.md), about fifteen hours on two cores'
 	@echo 'make venv    make or update .venv, which the others do by themselves (PYTHON=python3.12 picks the Python)'
 	@echo 'make clean   remove .venv and everything built; results in out/ stay'
 
