@@ -75,7 +75,8 @@ def run(
     """Segment a video, images or a bag without ROS; every frame, in order.
 
     OUT decides what comes out: [bold].mp4[/bold] an overlay video, [bold].mcap[/bold] or a folder [bold].bag2[/bold]
-    a ROS 2 bag, else a folder with mask/ (8-bit class ids), panoptic/ (16-bit), instances.jsonl and summary.json.
+    a ROS 2 bag, else a folder with mask/ (8-bit class ids), panoptic/ (16-bit), instances.jsonl, lanes.jsonl and
+    summary.json.
 
     Latencies are those of several frames in flight together; [bold]drive_seg benchmark[/bold] and the node show live
     latency.

@@ -30,9 +30,9 @@ def sim(
 ) -> None:
     """Render a drive with exact panoptic truth.
 
-    OUT ending in [bold].mcap[/bold] or [bold].bag2[/bold] is a ROS 2 bag with /camera/image_raw, /camera/truth/mask,
-    /camera/truth/panoptic and /camera/truth/instances; anything else a folder with image/, mask/ (8-bit), panoptic/
-    (16-bit) and instances.jsonl. The ids of instances end in a number that lasts: 3001/17.
+    OUT ending in [bold].mcap[/bold] or [bold].bag2[/bold] is a ROS 2 bag with /camera/image_raw, and mask, panoptic,
+    instances and lanes under /camera/truth; anything else a folder with image/, mask/ (8-bit), panoptic/ (16-bit),
+    instances.jsonl and lanes.jsonl. The ids of instances end in a number that lasts: 3001/17.
     """
     from drive_seg.commands.terminal import progress_bar, report
     from drive_seg.offline.rendering import open_render_sink
