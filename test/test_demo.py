@@ -326,6 +326,111 @@ def test_a_batch_that_takes_long_does_not_end_the_demo(
         rclpy.try_shutdown()
 
 
+def test_what_others_publish_on_its_topics_does_not_end_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+    from peer import stay_apart
+    from sensor_msgs.msg import Image, PointCloud2
+    from std_msgs.msg import Header
+    from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+    from drive_seg.demo.watch import SeenFrame, Watcher
+    from drive_seg.frame import StageTimes
+    from drive_seg.labels import DRIVING
+    from drive_seg.ros.lanes import cloud
+    from drive_seg.ros.publishers import latency_message
+
+    def image(encoding: str, width: int, height: int, step: int, size: int) -> Image:
+        return Image(encoding=encoding, width=width, height=height, step=step, data=bytes(size))
+
+    def things(name: str, text: str, left: float = 1.0, results: int = 1) -> Detection2DArray:
+        detection = Detection2D(id=text, results=[ObjectHypothesisWithPose() for _ in range(results)])
+        for result in detection.results:
+            result.hypothesis.class_id = name
+        detection.bbox.center.position.x = left
+        return Detection2DArray(detections=[detection])
+
+    def status(name: str, **values: str) -> DiagnosticStatus:
+        pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+        return DiagnosticStatus(level=DiagnosticStatus.ERROR, name=name, message="of another", values=pairs)
+
+    picture, latency = image("rgb8", 4, 2, 12, 24), latency_message("front", StageTimes(inference=5.0), Header())
+    ours = {
+        "/camera/image_raw": picture,
+        "/segmentation/panoptic": image("16UC1", 4, 2, 8, 16),
+        "/segmentation/instances": things("vehicle", "3001/7"),
+        "/segmentation/lanes": cloud((), Header()),
+        "/segmentation/latency": latency,
+        "/diagnostics": DiagnosticArray(status=[status("drive_seg: engine", configured="true")]),
+    }
+    theirs = {
+        "/camera/image_raw": [image("rgb8", 4, 2, 12, 23), image("none", 0, 0, 0, 0)],
+        "/segmentation/panoptic": [
+            image("16UC1", 4, 2, 8, 15),
+            image("16UC1", 4, 2, 8, 17),
+            image("16UC1", 4, 2, 10, 20),
+            image("mono8", 4, 2, 4, 8),
+            image("16UC1", 0, 0, 0, 0),
+            image("16UC1", 2, 4, 4, 16),
+        ],
+        "/segmentation/instances": [
+            things("vehicle", "3001", results=0),
+            things("road", "1"),
+            things("tram", "3001"),
+            things("vehicle", "seven"),
+            things("vehicle", "3001/" + 400 * "9"),
+            things("vehicle", "3001", float("nan")),
+            things("vehicle", "3001", float("inf")),
+        ],
+        "/segmentation/lanes": [PointCloud2(width=9, height=9), PointCloud2(width=1, height=1, data=b"1")],
+        "/segmentation/latency": [
+            DiagnosticArray(),
+            DiagnosticArray(status=[status("x", inference="soon")]),
+            DiagnosticArray(status=[status("x", inference="nan")]),
+            DiagnosticArray(status=[status("x", queue="1e308", inference="1e308")]),
+        ],
+        "/diagnostics": [
+            DiagnosticArray(status=[status("car: engine", temperature="90"), status("car: camera front")]),
+            DiagnosticArray(status=[status("drive_seg: engine"), status("drive_seg: camera front", received="many")]),
+        ],
+    }
+    stay_apart(monkeypatch)
+    rclpy.init(args=[])
+    node = rclpy.create_node("watching")
+    whole: list[SeenFrame] = []
+    watcher = Watcher(node, DRIVING, lambda stamp: True, whole.append)
+    try:
+        publishers = {topic: node.create_publisher(type(message), topic, 50) for topic, message in ours.items()}
+        end = time.monotonic() + 20.0
+        while not all(publisher.get_subscription_count() for publisher in publishers.values()):
+            assert time.monotonic() < end
+            watcher.spin(0.05)
+        foreign = [(topic, message) for topic, messages in theirs.items() for message in messages]
+        for second, (topic, message) in enumerate(foreign, start=1):
+            for part, fine in ours.items():
+                sent = message if part == topic else fine
+                if part != "/diagnostics" or part == topic:
+                    sent.header.stamp.sec = second
+                    publishers[part].publish(sent)
+            while watcher.arrivals["image"].count < second and time.monotonic() < end:
+                watcher.spin(0.01)
+        untouched = {second for second, (topic, _) in enumerate(foreign, start=1) if topic == "/diagnostics"}
+        while len(whole) < len(untouched) and time.monotonic() < end:
+            watcher.spin(0.05)
+        watcher.spin(0.1)
+        assert {seen.stamp_ns // 10**9 for seen in whole} == untouched
+        assert watcher.state is None
+        publishers["/diagnostics"].publish(ours["/diagnostics"])
+        while watcher.state is None and time.monotonic() < end:
+            watcher.spin(0.1)
+        assert watcher.state is not None and watcher.state.trouble == "" and watcher.instance_counts["vehicle"] == 1
+        assert watcher.percentiles()["inference"].max == 5.0
+    finally:
+        watcher.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it keeps its priority")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it keeps its priority")
 @pytest.mark.parametrize("more", [0, 15])

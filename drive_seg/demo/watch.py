@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,9 +26,27 @@ from drive_seg.ros.lanes import lanes_of
 from drive_seg.telemetry import STAGES, FrameCounts, Percentiles
 
 IMAGE_TOPIC = "/camera/image_raw"
+NODE = "drive_seg"
 PREFIX = "/segmentation"
 _WAITING = 30
 """Frames whose parts may be incomplete at a time; of older ones some part was lost on the way to us."""
+_LONGEST_MS = 86_400_000.0
+_LARGEST_TRACK = (1 << 63) - 1
+
+Handler = Callable[["Watcher", Any], None]
+
+
+def _ours_only(handler: Handler) -> Handler:
+    """Leave out messages that make no sense: others may publish whatever they like on the same topics."""
+
+    @functools.wraps(handler)
+    def handle(watcher: Watcher, message: Any) -> None:
+        try:
+            handler(watcher, message)
+        except (ValueError, LookupError, OverflowError):  # a MalformedImage is a ValueError, too
+            return
+
+    return handle
 
 
 @dataclass(frozen=True)
@@ -157,58 +176,71 @@ class Watcher:
                 found[stage] = percentiles
         return found
 
+    @_ours_only
     def _on_image(self, message: Image) -> None:
-        self.arrivals["image"].add()
+        self.arrivals["image"].add()  # malformed or not: the node counts it as such
         stamp = stamp_ns(message.header)
         if self._keep(stamp):
-            try:
-                self._add(stamp, "image", camera_image(message))
-            except MalformedImage:
-                return  # the node counts it as such
+            self._add(stamp, "image", camera_image(message))
 
     def _on_mask(self, message: Image) -> None:
         self.arrivals["mask"].add()
         if self.first_mask is None:
             self.first_mask = time.monotonic()
 
+    @_ours_only
     def _on_panoptic(self, message: Image) -> None:
+        if message.encoding != "16UC1" or message.step != 2 * message.width:
+            raise MalformedImage(f"expected rows of 16UC1 without padding, got {message.encoding}")
+        order = ">" if message.is_bigendian else "<"
+        pixels = np.frombuffer(message.data, f"{order}u2").reshape(message.height, message.width)
         self.arrivals["panoptic"].add()
-        pixels = np.frombuffer(message.data, np.uint16).reshape(message.height, message.width)
-        self._add(stamp_ns(message.header), "panoptic", pixels)
+        self._add(stamp_ns(message.header), "panoptic", pixels.astype(np.uint16, copy=False))
 
+    @_ours_only
     def _on_instances(self, message: Detection2DArray) -> None:
-        self.arrivals["instances"].add()
         instances = tuple(self._instance(detection) for detection in message.detections)
-        self.instance_counts = {label.name: 0 for label in self._labels.things}
+        counts = {label.name: 0 for label in self._labels.things}
         for instance in instances:
-            self.instance_counts[instance.class_name] += 1
+            counts[instance.class_name] += 1
+        self.arrivals["instances"].add()
+        self.instance_counts = counts
         self._add(stamp_ns(message.header), "instances", instances)
 
+    @_ours_only
     def _on_lanes(self, message: PointCloud2) -> None:
+        lanes = lanes_of(message)
         self.arrivals["lanes"].add()
-        self._add(stamp_ns(message.header), "lanes", lanes_of(message))
+        self._add(stamp_ns(message.header), "lanes", lanes)
 
+    @_ours_only
     def _on_latency(self, message: DiagnosticArray) -> None:
-        self.arrivals["latency"].add()
         values = {pair.key: pair.value for pair in message.status[0].values}
         times = StageTimes(**{stage: _milliseconds(values.get(stage, "n/a")) for stage in STAGES})
+        self.arrivals["latency"].add()
         self.times.append((time.monotonic(), times))
         self._add(stamp_ns(message.header), "times", times)
 
+    @_ours_only
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        engine = next((status for status in message.status if status.name.endswith(": engine")), None)
+        engine = next((status for status in message.status if status.name == f"{NODE}: engine"), None)
         if engine is not None:
-            camera = next((status for status in message.status if ": camera " in status.name), None)
+            camera = next((status for status in message.status if status.name.startswith(f"{NODE}: camera ")), None)
             values = _values(engine)
             # A batch that takes long is an ERROR too, and over as soon as it is done.
             failed = engine.level == DiagnosticStatus.ERROR and values.get("configured") != "true"
-            self.state = NodeState(values, _values(camera) if camera else {}, engine.message if failed else "")
+            state = NodeState(values, _values(camera) if camera else {}, engine.message if failed else "")
+            state.counts()  # or whoever asks for them later would find out that they are none
+            self.state = state
 
     def _add(self, stamp: int, part: str, value: Any) -> None:
         parts = self._parts.setdefault(stamp, {})
         parts[part] = value
         if len(parts) == 5:
             del self._parts[stamp]
+            image, panoptic = parts["image"], parts["panoptic"]
+            if panoptic.shape != (image.height, image.width):
+                raise MalformedImage(f"a map of {panoptic.shape} for an image of {image.height}x{image.width}")
             self._whole(SeenFrame(stamp, **parts, fps=self.arrivals["latency"].rate()))
         while len(self._parts) > _WAITING:
             del self._parts[next(iter(self._parts))]
@@ -218,6 +250,8 @@ class Watcher:
         left = round(box.center.position.x - box.size_x / 2)
         top = round(box.center.position.y - box.size_y / 2)
         panoptic_id, track = split_id(detection.id)
+        if not 0 <= panoptic_id <= 0xFFFF or not 0 <= (track or 0) <= _LARGEST_TRACK:
+            raise ValueError(f"{detection.id} is not the id of an instance")
         area = Box(left, top, round(box.size_x), round(box.size_y))
         label = self._labels.by_name(hypothesis.class_id)
         return Instance(panoptic_id, label.id, label.name, hypothesis.score, area, area.width * area.height, track)
@@ -228,4 +262,9 @@ def _values(status: DiagnosticStatus) -> dict[str, str]:
 
 
 def _milliseconds(text: str) -> float | None:
-    return None if text == "n/a" else float(text)
+    if text == "n/a":
+        return None
+    value = float(text)
+    if not 0 <= value <= _LONGEST_MS:
+        raise ValueError(f"{text} is not how long a stage takes")
+    return value
