@@ -464,9 +464,28 @@ def test_a_path_of_any_characters_reaches_the_node(name: str, monkeypatch: pytes
         rclpy.shutdown(context=context)
 
 
+def test_a_video_plays_at_its_pace_though_the_clock_was_set_meanwhile(tmp_path: Path) -> None:
+    from drive_seg.demo.render import render_video
+    from drive_seg.demo.spool import Spool
+    from drive_seg.demo.watch import SeenFrame
+    from drive_seg.frame import CameraImage, StageTimes
+    from drive_seg.labels import DRIVING
+
+    image, panoptic = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8)), np.zeros((64, 64), np.uint16)
+    with Spool() as kept:
+        for count, number in enumerate((*range(10), *range(36_000, 36_010)), start=1):
+            kept.add(SeenFrame(number * 10**8, image, panoptic, (), StageTimes(inference=1.0)))
+            assert wait_for(lambda count=count: len(kept) == count, 20.0)
+        kept.finish()
+        assert render_video(kept, DRIVING, tmp_path / "overlay.mp4", lambda done: None) == 20
+    assert cv2.VideoCapture(str(tmp_path / "overlay.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(10, abs=0.1)
+
+
 def test_at_most_so_many_frames_are_kept() -> None:
     from drive_seg.demo.session import at_most
 
     keep = at_most(10.0)
     stamps = [round(number * 1e9 / 30) for number in range(90)]
     assert [number for number, stamp in enumerate(stamps) if keep(stamp)] == list(range(0, 90, 3))
+    earlier = [stamp - 3600 * 10**9 for stamp in stamps]  # the clock was set back
+    assert [number for number, stamp in enumerate(earlier) if keep(stamp)] == list(range(0, 90, 3))

@@ -20,6 +20,8 @@ from drive_seg.preprocess import decode_rgb
 from drive_seg.telemetry import Percentiles
 
 _STACK = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish")
+_JUMP = 20.0
+"""A gap between two frames that is so many times the usual one is no part of their pace."""
 
 
 def require_matplotlib() -> None:
@@ -54,9 +56,11 @@ def render_video(spool: Spool, labels: LabelSet, path: Path, progress: Callable[
 
 
 def _pace(stamps: Sequence[int]) -> float:
-    """Frames per second between the first and the last."""
-    span = (stamps[-1] - stamps[0]) / 1e9 if len(stamps) > 1 else 0.0
-    return (len(stamps) - 1) / span if span > 0 else 15.0
+    """Frames per second over ascending stamps, but for gaps where their clock was set."""
+    gaps = np.diff(np.array(stamps, np.int64)) / 1e9
+    usual = gaps[gaps <= _JUMP * np.median(gaps)] if gaps.size else gaps
+    span = float(usual.sum())
+    return usual.size / span if span > 0 else 15.0
 
 
 def plot_latency(rows: Sequence[tuple[float, StageTimes]], path: Path) -> None:

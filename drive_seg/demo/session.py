@@ -140,8 +140,8 @@ def at_most(rate: float) -> Callable[[int], bool]:
 
     def keep(stamp: int) -> bool:
         nonlocal last
-        # A little early counts as in time: cameras jitter.
-        if stamp - last < 0.9e9 / rate:
+        # A little early counts as in time: cameras jitter. A clock that was set back begins anew.
+        if 0 <= stamp - last < 0.9e9 / rate:
             return False
         last = stamp
         return True
