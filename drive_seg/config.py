@@ -14,6 +14,8 @@ from drive_seg.resources import cache_folder
 
 Value = Union[bool, int, float, str, "list[str]"]
 QOS_NAMES = ("SENSOR_DATA", "DEFAULT", "SYSTEM_DEFAULT", "BEST_AVAILABLE", "PARAMETERS", "SERVICES_DEFAULT")
+SLOWEST_HZ = 1e-6
+"""Least rate of a camera: ROS counts the nanoseconds between two images with 64 bits."""
 _TOKEN = r"[A-Za-z_{][A-Za-z0-9_{}]*"
 _TOPIC_OR_EMPTY = rf"((~?/)?{_TOKEN}(/{_TOKEN})*)?"
 """What ROS takes for a topic's name, before substitutions."""

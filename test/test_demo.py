@@ -152,6 +152,11 @@ def test_a_ros1_bag_is_played_as_a_camera(demo: Demo, tmp_path: Path) -> None:
     assert printed["camera_sent"] == 20
 
 
+def test_a_rate_that_no_timer_has_is_bad_usage(demo: Demo) -> None:
+    _, stderr = demo.run("--rate", "1e-10", code=2)
+    assert "--rate must be 0 or >= 1e-06" in stderr
+
+
 def test_what_the_node_complains_about_is_the_error(demo: Demo, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", 5)
     _, stderr = demo.run("--source", tmp_path / "in.mp4", "--backend", "tensorrt", code=1)

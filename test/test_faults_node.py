@@ -232,6 +232,16 @@ def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(
     assert "1 images sent" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [("rate", "1.0e-10", "rate must be 0 or >= 1e-06, got 1e-10")],
+)
+def test_a_camera_refuses_a_parameter_in_a_line(name: str, value: object, says: str) -> None:
+    done = camera_process(**{"width": 64, "height": 32, name: value})
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert says in done.stderr.splitlines()[-1]
+
+
 def test_a_camera_that_begins_again_ends_where_nothing_of_its_video_can_be_decoded(tmp_path: Path) -> None:
     video = tmp_path / "video.mp4"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))

@@ -20,6 +20,7 @@ from drive_seg.commands.options import (
     Topic,
     Weather,
 )
+from drive_seg.config import SLOWEST_HZ
 from drive_seg.errors import DriveSegError, MissingDependency
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def demo(
     from drive_seg.model import load_model
     from drive_seg.resources import find_model
 
+    if 0.0 < rate < SLOWEST_HZ:
+        raise typer.BadParameter(f"--rate must be 0 or >= {SLOWEST_HZ:g}, got {rate:g}")
     card = load_model(find_model(model))
     try:
         from drive_seg.demo.display import open_display

@@ -19,7 +19,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
-from drive_seg.config import QOS_NAMES, Parameter
+from drive_seg.config import QOS_NAMES, SLOWEST_HZ, Parameter
+from drive_seg.errors import ConfigError
 from drive_seg.frame import Instance
 from drive_seg.ros.convert import detections
 from drive_seg.ros.lanes import cloud
@@ -76,6 +77,8 @@ class SimCamera(Node):
     def __init__(self, name: str = "sim_camera", **options: Any) -> None:
         super().__init__(name, **options)
         given = {parameter.name: declare(self, parameter) for parameter in PARAMETERS}
+        if 0.0 < given["rate"] < SLOWEST_HZ:
+            raise ConfigError(f"rate must be 0 or >= {SLOWEST_HZ:g}, got {given['rate']:g}")
         self._pictures = _open(given)
         rate = given["rate"] or self._pictures.rate
         self._frame_id: str = given["frame_id"]
