@@ -232,9 +232,20 @@ def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(
     assert "1 images sent" in done.stderr and "Traceback" not in done.stderr
 
 
+QOS = "qos_overrides./camera/image_raw.publisher"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
-    [("rate", "1.0e-10", "rate must be 0 or >= 1e-06, got 1e-10")],
+    [
+        ("rate", "1.0e-10", "rate must be 0 or >= 1e-06, got 1e-10"),
+        ("source", "\u00b2", "cannot open '\u00b2'"),
+        ("source", "'99999999999'", "cannot open '99999999999'"),
+        ("use_sim_time", 1, "'use_sim_time' to '1'"),
+        (f"{QOS}.reliability", "reliably", f"{QOS}.reliability must be one of"),
+        (f"{QOS}.depth", -1, f"{QOS}.depth must be a number >= 0, got -1"),
+        (f"{QOS}.durability", 1, f"{QOS}.durability must be one of"),
+    ],
 )
 def test_a_camera_refuses_a_parameter_in_a_line(name: str, value: object, says: str) -> None:
     done = camera_process(**{"width": 64, "height": 32, name: value})

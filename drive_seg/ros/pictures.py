@@ -84,9 +84,13 @@ class VideoPictures:
 
     def _open(self) -> cv2.VideoCapture:
         device = self._source.removeprefix("/dev/video")
-        capture = cv2.VideoCapture(int(device) if device.isdigit() else self._source)
+        why = "no such file or device, or no codec for it"
+        try:
+            capture = cv2.VideoCapture(int(device) if device.isdecimal() else self._source)
+        except (ValueError, cv2.error) as error:  # a number beyond those of devices
+            raise SourceError(f"cannot open '{self._source}' as a video: {why}") from error
         if not capture.isOpened():
-            raise SourceError(f"cannot open '{self._source}' as a video: no such file or device, or no codec for it")
+            raise SourceError(f"cannot open '{self._source}' as a video: {why}")
         return capture
 
     def __iter__(self) -> Iterator[Picture]:

@@ -12,6 +12,7 @@ from typing import Any
 from rclpy import init
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
@@ -82,7 +83,7 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     try:
         try:
             node = make_node()
-        except DriveSegError as error:
+        except (DriveSegError, ParameterException) as error:  # rclpy's: of a parameter of its own, as use_sim_time
             get_logger("drive_seg").fatal(str(error))
             return 2
         node.get_logger().info(prepared)

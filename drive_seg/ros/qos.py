@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
+    LivelinessPolicy,
     QoSPolicyKind,
     QoSPresetProfiles,
     QoSProfile,
@@ -17,6 +20,14 @@ from drive_seg.errors import ConfigError
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Late joiners get the last message: label_info."""
+
+_NAMED: dict[QoSPolicyKind, Any] = {
+    QoSPolicyKind.DURABILITY: DurabilityPolicy,
+    QoSPolicyKind.HISTORY: HistoryPolicy,
+    QoSPolicyKind.LIVELINESS: LivelinessPolicy,
+    QoSPolicyKind.RELIABILITY: ReliabilityPolicy,
+}
+"""Policies whose value is a name; of the others it is a number, or whether they are wanted."""
 
 
 def profile(name: str, depth: int) -> QoSProfile:
@@ -44,7 +55,27 @@ def overrides(node: Node, topic: str, entity: str) -> QoSOverridingOptions:
 
     Args:
         entity: ``publisher`` or ``subscription``.
+
+    Raises:
+        ConfigError: one of them has a value that its policy does not.
     """
     prefix = f"qos_overrides.{node.resolve_topic_name(topic)}.{entity}."
     given = getattr(node, "_parameter_overrides", {})
-    return QoSOverridingOptions([kind for kind in QoSPolicyKind if prefix + kind.name.lower() in given])
+    real = (kind for kind in QoSPolicyKind if kind is not QoSPolicyKind.INVALID)
+    kinds = [kind for kind in real if prefix + kind.name.lower() in given]
+    for kind in kinds:
+        name = prefix + kind.name.lower()
+        _check(name, kind, given[name].value)
+    return QoSOverridingOptions(kinds)
+
+
+def _check(name: str, kind: QoSPolicyKind, value: Any) -> None:
+    if kind in _NAMED:
+        names = [policy.lower() for policy in _NAMED[kind].__members__ if policy != "UNKNOWN"]
+        if not isinstance(value, str) or value.lower() not in names:
+            raise ConfigError(f"{name} must be one of {', '.join(names)}; got {value!r}")
+    elif kind.name.startswith("AVOID"):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be true or false, got {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name} must be a number >= 0, got {value!r}")
