@@ -31,16 +31,18 @@ def test_rates_are_those_of_the_frames_in_the_window(seed: int) -> None:
     now, stamp = 100.0, 10**9
     arrivals = Arrivals(seconds=5.0, clock=lambda: now)
     seen: list[tuple[float, int]] = []
+    quiet_since: float | None = None
     assert arrivals.idle_s() is None and arrivals.rate() == arrivals.stamp_rate() == 0.0
     for _ in range(200):
         now += float(random.choice([0.125, 0.5, 2.0, 7.0, -30.0], p=[0.5, 0.3, 0.15, 0.04, 0.01]))
+        if quiet_since is not None and now < quiet_since:
+            seen, quiet_since = [], now
         if random.random() < 0.7:
             stamp += int(random.choice([50_000_000, 100_000_000, 0, -(10**9)], p=[0.5, 0.4, 0.05, 0.05]))
-            if seen and now < seen[-1][0]:
-                seen = []
             seen.append((now, stamp))
+            quiet_since = now
             arrivals.add(stamp)
-        assert arrivals.idle_s() == (max(0.0, now - seen[-1][0]) if seen else None)
+        assert arrivals.idle_s() == (None if quiet_since is None else now - quiet_since)
         for seconds in (None, 2.0):
             times = [at for at, _ in seen if at >= now - (seconds or 5.0)]
             span = times[-1] - times[0] if times else 0
@@ -50,6 +52,27 @@ def test_rates_are_those_of_the_frames_in_the_window(seed: int) -> None:
             since = [*since, value] if since and value >= since[-1] else [value]
         length = since[-1] - since[0] if since else 0
         assert arrivals.stamp_rate() == (pytest.approx((len(since) - 1) / length * 1e9) if length else 0.0)
+
+
+def test_a_camera_that_does_not_return_after_simulated_time_began_anew_is_missed() -> None:
+    now = 1000.0
+    arrivals = Arrivals(clock=lambda: now)
+    for _ in range(30):
+        now += 0.1
+        arrivals.add(int(now * 1e9))
+
+    def verdict() -> Verdict:
+        return watch("camera", arrivals.rate(2.0), arrivals.idle_s(), 10.0, 0.2)
+
+    assert verdict().level == OK
+    now = 0.0
+    assert verdict().level != ERROR  # it has its time to return
+    now = 1.5
+    assert verdict() == Verdict(ERROR, "no camera frame for 1.5 s, expected 10 Hz")
+    for _ in range(30):
+        now += 0.1
+        arrivals.add(int(now * 1e9))
+    assert verdict().level == OK
 
 
 @pytest.mark.parametrize(

@@ -37,17 +37,17 @@ class Arrivals:
         self._seconds = seconds
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque(maxlen=capacity)
+        self._quiet_since: float | None = None
 
     def add(self, stamp: int) -> None:
         """A frame came now, with this stamp in nanoseconds."""
-        now = self._clock()
-        if self._seen and now < self._seen[-1][0]:
-            self._seen.clear()  # simulated time jumped back: what was before it is no measure
-        self._seen.append((now, stamp))
+        self._quiet_since = self._now()
+        self._seen.append((self._quiet_since, stamp))
 
     def idle_s(self) -> float | None:
-        """Seconds since the last frame; None before the first."""
-        return max(0.0, self._clock() - self._seen[-1][0]) if self._seen else None
+        """Seconds since the last frame, or since simulated time jumped back after it; None before the first."""
+        now = self._now()
+        return None if self._quiet_since is None else now - self._quiet_since
 
     def rate(self, seconds: float | None = None) -> float:
         """Frames per second over the last ``seconds`` (default: the whole window); 0 below two frames."""
@@ -62,8 +62,15 @@ class Arrivals:
         return _rate(len(stamps), (stamps[-1] - stamps[0]) / 1e9) if stamps else 0.0
 
     def _fresh(self, seconds: float | None) -> list[tuple[float, int]]:
-        oldest = self._clock() - (self._seconds if seconds is None else seconds)
+        oldest = self._now() - (self._seconds if seconds is None else seconds)
         return [item for item in self._seen if item[0] >= oldest]
+
+    def _now(self) -> float:
+        now = self._clock()
+        if self._quiet_since is not None and now < self._quiet_since:
+            self._seen.clear()  # simulated time jumped back: what was before it is no measure
+            self._quiet_since = now
+        return now
 
 
 def _rate(count: int, span: float) -> float:
