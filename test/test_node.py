@@ -228,13 +228,15 @@ def test_qos_follows_its_parameters_and_overrides_stand_above_them(model: Path) 
 
 
 def test_cameras_may_be_named_while_the_node_runs(model: Path) -> None:
-    named_before = "left.image_topic:=/port/image_raw"
-    peer = Peer(*node_command(model, named_before), cameras={"left": "/port/image_raw", "right": "/right/image_raw"})
+    named_before = "left.image_topic:=/port/image_raw", "rear.image_topic:=5"
+    peer = Peer(*node_command(model, *named_before), cameras={"left": "/port/image_raw", "right": "/right/image_raw"})
     try:
         peer.until(lambda: peer.state() == "active", "the node")
         assert not peer.set_parameter("cameras", ["left", "right"]).successful  # not while it is configured
         peer.change_state("deactivate", "cleanup")
         assert not peer.set_parameter("cameras", ["left", "left"]).successful
+        for _ in range(2):
+            assert "rear.image_topic" in peer.set_parameter("cameras", ["rear"]).reason
         assert peer.set_parameter("cameras", ["left", "right"]).successful
         peer.change_state("configure", "activate")
         for feed in peer.feeds.values():

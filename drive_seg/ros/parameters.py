@@ -56,10 +56,9 @@ class NodeParameters:
 
     def _declare(self, parameters: Iterable[Parameter]) -> None:
         for parameter in parameters:
-            if parameter.name in self._known:
-                continue
             self._known[parameter.name] = parameter
-            declare(self._node, parameter)
+            if not self._node.has_parameter(parameter.name):  # one that was refused is to be refused again
+                declare(self._node, parameter)
 
     def _load(self, changes: dict[str, Any]) -> Config:
         def lookup(parameter: Parameter) -> Any:
