@@ -167,6 +167,28 @@ def test_overlays_are_drawn_only_while_somebody_looks(model: Path, tmp_path: Pat
         assert float(drawn.read_text().split()[-1]) > 0
 
 
+@pytest.mark.parametrize("way", [("-p", "front.image_topic:="), ("-r", "/camera/image_raw:=")])
+def test_a_topic_that_ends_in_compressed_carries_jpegs_however_it_came_by_its_name(
+    model: Path, way: tuple[str, str]
+) -> None:
+    topic = "/port/image_raw/compressed"
+    jpeg = cv2.imencode(".jpg", paint(64, 48))[1].tobytes()
+    peer = Peer(*node_command(model), way[0], way[1] + topic)
+    try:
+        camera = peer.node.create_publisher(CompressedImage, topic, 10)
+        peer.until(camera.get_subscription_count, "the node to subscribe")
+
+        def served() -> dict[int, Image]:
+            camera.publish(CompressedImage(header=Header(frame_id="port"), format="jpeg", data=jpeg))
+            peer.pace(0.1)
+            return peer.front.masks
+
+        (mask,) = peer.until(served, "a mask").values()
+        assert (mask.header.frame_id, mask.width, mask.height) == ("port", 64, 48)
+    finally:
+        peer.close()
+
+
 def unpacked(message: CompressedImage) -> np.ndarray:
     assert "jpeg" in message.format
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

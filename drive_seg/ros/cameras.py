@@ -101,7 +101,9 @@ class CameraInput:
         self._worker = worker
         self._report = report
         self._subscriptions: list[Subscription] = []
-        kind, handler = (CompressedImage, self._on_compressed) if camera.compressed else (Image, self._on_image)
+        remapped = node.resolve_topic_name(camera.image_topic)
+        compressed = camera.compressed or remapped.endswith("/compressed")
+        kind, handler = (CompressedImage, self._on_compressed) if compressed else (Image, self._on_image)
         try:
             self._subscribe(kind, camera.image_topic, handler, config)
             if camera.camera_info_topic:
