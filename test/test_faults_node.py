@@ -266,6 +266,18 @@ def test_a_camera_that_begins_again_ends_where_nothing_of_its_video_can_be_decod
     assert done.returncode == 0 and "0 images sent" in done.stderr
 
 
+def test_a_node_that_cannot_be_activated_says_why(model: Path) -> None:
+    wrong = "qos_overrides./camera/image_raw.subscription.reliability:=somewhat"
+    peer = Peer(*node_command(model, wrong))
+    try:
+        until_status(peer, "camera front", ERROR, says="subscription.reliability must be one of")
+        assert peer.state() == "inactive"
+        peer.change_state("cleanup", "configure")
+        until_status(peer, "camera front", OK, says="inactive")
+    finally:
+        peer.close()
+
+
 def configure(peer: Peer) -> bool:
     request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
     return bool(peer.call(ChangeState, "/drive_seg/change_state", request).success)

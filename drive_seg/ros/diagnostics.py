@@ -79,7 +79,7 @@ class Diagnosed(Protocol):
 
     @property
     def trouble(self) -> str:
-        """Why it could not be configured; empty when nothing is wrong."""
+        """Why it could not be configured or activated; empty when nothing is wrong."""
         ...
 
 
@@ -202,7 +202,8 @@ class Diagnostics:
 
     def _judge(self, camera: str, source: CameraInput | None, counts: FrameCounts, config: Config) -> Verdict:
         if source is None:
-            return Verdict(OK, "inactive")
+            trouble = self._state.trouble  # it could not be activated
+            return Verdict(ERROR, trouble) if trouble else Verdict(OK, "inactive")
         before = self._before.get(camera, FrameLedger().counts())
         expected = config.expected_frequency
         seconds = max(2.0, _WATCH_FRAMES / expected) if expected else None
