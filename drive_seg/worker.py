@@ -50,6 +50,7 @@ class Worker:
         finished: called after ``publish`` with the complete times (``publish``, ``processing``).
         report: called with (camera, error) for every frame lost to an error.
         max_age_ms: current age limit of a frame at pick-up; 0 is off.
+        prepare: called on the worker's thread with the pipeline before it is given a batch.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Worker:
         finished: Publish,
         report: Report,
         max_age_ms: Callable[[], float] = lambda: 0.0,
+        prepare: Callable[[Pipeline], None] = lambda pipeline: None,
     ) -> None:
         self._open_pipeline = open_pipeline
         self._publish = publish
         self._finished = finished
         self._report = report
         self._max_age_ms = max_age_ms
+        self._prepare = prepare
         self._ledgers = {camera: FrameLedger() for camera in cameras}
         self._latest: dict[str, Frame] = {}
         self._picked_up: int | None = None
@@ -238,6 +241,7 @@ class Worker:
         if not batch:
             return None
         try:
+            self._prepare(pipeline)
             return Flight(batch, picked_up, pipeline.submit(batch))
         except Exception as error:  # noqa: BLE001 - see _lose
             self._lose_all(batch, error)

@@ -97,8 +97,7 @@ def test_outputs_keep_the_header_and_agree_with_each_other(peer: Peer) -> None:
         assert box.center.position.y + box.size_y / 2 == rows.max() + 1
         assert detection.results[0].hypothesis.class_id == DRIVING[value // 1000].name
     assert peer.set_parameter("tracking", False).successful
-    for _ in range(2):  # the first frame is still of before
-        stamp = peer.send_until_served(paint(640, 384, [(3, 200, 200, 100, 80)]))
+    stamp = peer.send_until_served(paint(640, 384, [(3, 200, 200, 100, 80)]))
     assert [detection.id for detection in front.instances[stamp].detections] == ["3001"]
 
 

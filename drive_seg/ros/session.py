@@ -75,6 +75,7 @@ class Session:
             self._finish,
             self._complaints.add,
             lambda: config().max_age_ms,
+            self._prepare,
         )
         self.upgrade: Upgrade | None = None
         self._announced: float | None = None
@@ -201,6 +202,13 @@ class Session:
         output = self.outputs.get(frame.camera)
         return fresh(frame, kind, shape, dtype) if output is None else output.allocate(kind, shape, dtype)
 
+    def _prepare(self, pipeline: Pipeline) -> None:
+        """Thresholds and demand may have changed; the pipeline is the worker's, so it is told on its thread."""
+        confidence = any(output.confidence_wanted for output in self.outputs.values())
+        lanes = any(output.lanes_wanted for output in self.outputs.values())
+        pipeline.options = fusion_options(self._config(), confidence, lanes)
+        pipeline.tracking = tracking_options(self._config())
+
     def _publish(self, result: PanopticResult) -> None:
         camera = result.frame.camera
         source = self.inputs.get(camera)
@@ -213,8 +221,3 @@ class Session:
             self._sizes[camera] = (image.width, image.height)
         self.newest[camera] = result.times
         self.outputs[camera].finish(result)
-        # Thresholds and demand may have changed; the pipeline is this thread's, so it is told here, between frames.
-        confidence = any(output.confidence_wanted for output in self.outputs.values())
-        lanes = any(output.lanes_wanted for output in self.outputs.values())
-        self.pipeline.options = fusion_options(self._config(), confidence, lanes)
-        self.pipeline.tracking = tracking_options(self._config())
