@@ -41,6 +41,13 @@ def find_model(name_or_path: str | Path) -> Path:
     Something that ends in .yaml or holds a path separator is a path. Raises ModelError.
     """
     text = os.fspath(name_or_path)
+    try:
+        return _find_model(text)
+    except (OSError, RuntimeError) as error:  # a folder of others, a name that is too long, the home of nobody
+        raise ModelError(f"no model '{text}': {error}") from error
+
+
+def _find_model(text: str) -> Path:
     if text.endswith(MODEL_SUFFIXES) or Path(text).name != text:
         path = Path(text).expanduser()
         if path.is_file():

@@ -241,6 +241,8 @@ QOS = "qos_overrides./camera/image_raw.publisher"
         ("rate", "1.0e-10", "rate must be 0 or >= 1e-06, got 1e-10"),
         ("source", "\u00b2", "cannot open '\u00b2'"),
         ("source", "'99999999999'", "cannot open '99999999999'"),
+        ("source", "~nobody_at_all/drive.mp4", "cannot open '~nobody_at_all/drive.mp4'"),
+        ("source", 300 * "a", "File name too long"),
         ("use_sim_time", 1, "'use_sim_time' to '1'"),
         (f"{QOS}.reliability", "reliably", f"{QOS}.reliability must be one of"),
         (f"{QOS}.depth", -1, f"{QOS}.depth must be a number >= 0, got -1"),

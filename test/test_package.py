@@ -202,6 +202,11 @@ class TestResources:
         with pytest.raises(ModelError, match=r"no model sidecar at .*large\.yaml"):
             resources.find_model(tmp_path / "large.yaml")
 
+    @pytest.mark.parametrize("name", ["~nobody_at_all/x.yaml", 300 * "a", 300 * "a" + ".yaml"])
+    def test_a_name_that_no_file_can_have_is_no_model(self, name: str) -> None:
+        with pytest.raises(ModelError, match=f"no model '{name}': "):
+            resources.find_model(name)
+
     def test_every_shipped_model_is_found_by_its_name(self) -> None:
         names = [path.stem for path in (ROOT / "models").glob("*.yaml")]
         assert [resources.find_model(name).stem for name in names] == names

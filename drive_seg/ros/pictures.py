@@ -138,5 +138,8 @@ def open_pictures(source: str) -> Pictures:
     Raises:
         SourceError: nothing there, or nothing that can be read.
     """
-    path = Path(source).expanduser()
-    return FolderPictures(path) if path.is_dir() else VideoPictures(str(path) if path.is_file() else source)
+    try:
+        path = Path(source).expanduser()
+        return FolderPictures(path) if path.is_dir() else VideoPictures(str(path) if path.is_file() else source)
+    except (OSError, RuntimeError) as error:  # a folder of others, a name that is too long, the home of nobody
+        raise SourceError(f"cannot open '{source}': {error}") from error
