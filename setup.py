@@ -65,6 +65,7 @@ setup(
         "gpu": [
             "tensorrt>=8.6,<12; sys_platform == 'linux'",
             "pycuda>=2025.1.2; sys_platform == 'linux'",
+            "nvidia-ml-py>=12; sys_platform == 'linux'",
             "onnx>=1.16",
         ],
         "train": ["torch>=2.5", "onnx>=1.16"],
@@ -77,6 +78,7 @@ setup(
             # A newer release of these finds other things in the same code.
             "ruff>=0.17,<0.18",
             "motmetrics>=1.4",  # what our identity figures are compared with
+            "nvidia-ml-py>=12",
             "mypy>=2.4,<2.5",
             "types-PyYAML>=6.0.12",
             "numpy<2.5",

@@ -9,7 +9,7 @@ import unicodedata
 _EXTRAS = {
     "offline": ("rosbags>=0.11,<0.12", "matplotlib", "jinja2"),
     "cluster": ("rosbags>=0.11,<0.12", "matplotlib", "jinja2", "ray>=2.9"),
-    "gpu": ("tensorrt<12", "pycuda>=2025.1.2", "onnx"),
+    "gpu": ("tensorrt<12", "pycuda>=2025.1.2", "nvidia-ml-py", "onnx"),
     "train": ("torch>=2.5", "onnx"),
 }
 """What the extras of setup.py add."""

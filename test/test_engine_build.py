@@ -373,6 +373,7 @@ class TestDriver:
             int cuDeviceGetCount(int *n) { *n = 1; return 0; }
             int cuDeviceGet(int *d, int n) { *d = n; return 0; }
             int cuDeviceGetName(char *s, int n, int d) { strcpy(s, "Fake GPU"); return 0; }
+            int cuDeviceGetPCIBusId(char *s, int n, int d) { strcpy(s, "0000:41:00.0"); return 0; }
             int cuDeviceTotalMem_v2(size_t *n, int d) { *n = (size_t)81559 << 20; return 0; }
             int cuDeviceGetAttribute(int *v, int a, int d)
             { *v = a == 75 ? 8 : a == 76 ? 7 : a == 16 ? 16 : a == 18; return 0; }
@@ -380,7 +381,7 @@ class TestDriver:
             """,
         )
         gpu = find_gpu(0, str(library))
-        assert gpu == Gpu(0, "Fake GPU", (8, 7), 16, 81559, True, "12.6")
+        assert gpu == Gpu(0, "Fake GPU", (8, 7), 16, 81559, True, "12.6", "0000:41:00.0")
         assert gpu.architecture == "sm_87" and find_gpus(str(library)) == [gpu]
         with pytest.raises(EngineError, match=r"no GPU 1: this machine has 1.*gpu_id"):
             find_gpu(1, str(library))

@@ -36,7 +36,7 @@ ROSDEP_KEYS = {
     "jinja2": "python3-jinja2",
 }
 # Installed by pip: not packaged by distributions, or not needed to run (README.md, extras of setup.py).
-BY_PIP = {"openvino", "onnxruntime", "rosbags", "torch", "onnx", "onnxscript", "tensorrt", "pycuda", "ray"}
+BY_PIP = {"openvino", "onnxruntime", "rosbags", "torch", "onnx", "onnxscript", "tensorrt", "pycuda", "pynvml", "ray"}
 # Arrives with a declared dependency: rclpy's messages; what rosbags decompresses with.
 WITH_ANOTHER = {"builtin_interfaces", "lz4", "backports", "compression"}
 

@@ -25,6 +25,7 @@ class Gpu:
         capability: compute capability, (9, 0) for Hopper.
         integrated: it shares the host's memory (Jetson).
         driver: CUDA version of the driver, ``13.0``.
+        pci: its PCI bus id, ``0000:41:00.0``, by which other libraries know it.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Gpu:
     memory_mb: int
     integrated: bool
     driver: str
+    pci: str = ""
 
     @property
     def architecture(self) -> str:
@@ -57,6 +59,8 @@ def find_gpu(index: int = 0, library: str = _LIBRARY) -> Gpu:
     _check(cuda, cuda.cuDeviceGet(ctypes.byref(device), index), f"open GPU {index}")
     name = ctypes.create_string_buffer(256)
     _check(cuda, cuda.cuDeviceGetName(name, len(name), device), f"name GPU {index}")
+    pci = ctypes.create_string_buffer(32)
+    _check(cuda, cuda.cuDeviceGetPCIBusId(pci, len(pci), device), f"find GPU {index}'s place")
     memory = ctypes.c_size_t()
     _check(cuda, cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device), f"measure GPU {index}")
 
@@ -75,6 +79,7 @@ def find_gpu(index: int = 0, library: str = _LIBRARY) -> Gpu:
         memory_mb=memory.value >> 20,
         integrated=bool(attribute(_INTEGRATED)),
         driver=f"{version.value // 1000}.{version.value % 1000 // 10}",
+        pci=pci.value.decode(errors="replace"),
     )
 
 

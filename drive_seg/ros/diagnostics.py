@@ -1,4 +1,7 @@
-"""/diagnostics once a second: one status per camera and one for the engine, with a watchdog on every camera's rate."""
+"""/diagnostics once a second: one status per camera, one for the engine, one for the GPU where that computes.
+
+Every camera's rate has a watchdog.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from drive_seg.config import Config
+from drive_seg.engines.gpu_watch import GpuWatch
+from drive_seg.errors import DriveSegError
 from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.session import Session
 from drive_seg.telemetry import FrameCounts, FrameLedger
@@ -100,6 +105,7 @@ class Diagnostics:
         self._of: Session | None = None
         self._before: dict[str, FrameCounts] = {}
         self._namesakes = 0
+        self._watch: GpuWatch | DriveSegError | None = None
 
     def publish(self) -> None:
         """Send one array now."""
@@ -109,8 +115,10 @@ class Diagnostics:
         array.status.append(self._identity())
         array.status.append(self._engine(session))
         if session is not self._of:
-            self._of, self._before = session, {}
+            self._of, self._before, self._watch = session, {}, None
         if session is not None:
+            if session.pipeline.engine.info.on_gpu:
+                array.status.append(self._gpu(self._state.config.gpu_id))
             array.status.extend(self._camera(session, camera.name) for camera in session.cameras)
         self._publisher.publish(array)
 
@@ -155,6 +163,27 @@ class Diagnostics:
         if busy > _STUCK_S:
             verdict = Verdict(ERROR, f"the engine has been at work on one batch for {busy:.0f} s")
         return self._status("engine", info.device, verdict, values)
+
+    def _gpu(self, gpu_id: int) -> DiagnosticStatus:
+        """What the GPU says of itself; that nobody can ask it is no fault of the GPU."""
+        name = f"gpu {gpu_id}"
+        if self._watch is None:
+            try:
+                self._watch = GpuWatch(gpu_id)
+            except DriveSegError as error:
+                self._watch = error
+        if isinstance(self._watch, DriveSegError):
+            return self._status(name, "", Verdict(OK, f"not watched: {self._watch}"), {})
+        gpu = self._watch.gpu
+        try:
+            state = self._watch.look()
+        except DriveSegError as error:
+            return self._status(name, gpu.pci, Verdict(ERROR, str(error)), {"name": gpu.name})
+        verdict = Verdict(OK, gpu.name)
+        if state.slowed_by:
+            verdict = Verdict(WARN, f"{gpu.name} is slowed down by {' and '.join(state.slowed_by)}")
+        values = {"name": gpu.name, **vars(state), "slowed_by": ", ".join(state.slowed_by)}
+        return self._status(name, gpu.pci, verdict, values)
 
     def _identity(self) -> DiagnosticStatus:
         """Whether the name is this node's alone: ROS lets two have it and then mixes what they say."""
