@@ -83,12 +83,12 @@ def car(rng: np.random.Generator) -> Vehicle:
             )
     bumper, boot, _, _, grille, apron = strips
     _rear_end(rng, bumper, boot, trim, colour)
-    _front_end(rng, grille, apron, trim, colour)
+    _front_end(rng, grille, apron, trim)
     for side in (-1.0, 1.0):
         outward = builder.face(
             np.array([[x, side * half, z] for x, (_, z) in zip(ends, profile, strict=False)]), colour
         )
-        _flank(rng, builder, outward, side, half, belt, clearance, colour, trim, length)
+        _flank(builder, outward, side, half, belt, clearance, colour, trim, length)
         for x in axles:
             angle = np.linspace(0, np.pi, 9)
             arch = np.stack(
@@ -173,7 +173,6 @@ def car(rng: np.random.Generator) -> Vehicle:
 
 
 def _flank(
-    rng: np.random.Generator,
     builder: MeshBuilder,
     outward: FloatArray,
     side: float,
@@ -219,7 +218,7 @@ def _rear_end(rng: np.random.Generator, bumper: Panel, boot: Panel, trim: FloatA
     bumper.rectangle(0.9, 0.3, 0.97, 0.38, RED * 0.8)
 
 
-def _front_end(rng: np.random.Generator, grille: Panel, apron: Panel, trim: FloatArray, colour: FloatArray) -> None:
+def _front_end(rng: np.random.Generator, grille: Panel, apron: Panel, trim: FloatArray) -> None:
     wide = rng.uniform(0.18, 0.3)
     for u0, u1 in ((0.02, wide), (1 - wide, 0.98)):
         grille.rectangle(u0, 0.15, u1, 0.92, np.full(3, rng.uniform(150, 230)), 0.25)

@@ -72,7 +72,7 @@ def draw_layout(rng: np.random.Generator) -> Layout:
     right = -lane * forward - (2.3 if parking_right else hard_shoulder)
     left = median + lane * oncoming + (2.3 if parking_left else hard_shoulder)
     walk_right, walk_left = (float(rng.uniform(1.4, 4.5)) if town and rng.random() < 0.93 else 0.0 for _ in range(2))
-    lines = _draw_lines(rng, environment, lane, forward, oncoming, median, parking_right, parking_left)
+    lines = _draw_lines(rng, environment, lane, forward, oncoming, median, parking_right)
     ego = int(rng.integers(forward))
     return Layout(
         environment,
@@ -100,7 +100,6 @@ def _draw_lines(
     oncoming: int,
     median: float,
     parking_right: bool,
-    parking_left: bool,
 ) -> tuple[Line, ...]:
     width = float(rng.uniform(0.10, 0.17))
     dash, gap = pick(rng, ((3.0, 6.0), (3.0, 9.0), (2.0, 4.0), (4.0, 2.0), (1.5, 1.5), (6.0, 12.0)))

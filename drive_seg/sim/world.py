@@ -95,7 +95,7 @@ class World:
             out = float(np.sign(edge))
             inner = edge + out * walk
             if rng.random() < self._built:
-                houses.append(self._house(rng, index, s, inner, out))
+                houses.append(self._house(index, s, inner, out))
             for _ in range(2):
                 if rng.random() < self._trees * 0.55:
                     at = (
@@ -193,7 +193,7 @@ class World:
             tuple(crossers),
         )
 
-    def _house(self, rng: np.random.Generator, index: int, s: float, inner: float, out: float) -> House:
+    def _house(self, index: int, s: float, inner: float, out: float) -> House:
         # Two cells of the same side usually are one building.
         shared = chance(self._seed, 604, index // 2, int(out))
         city = self._layout.environment == "city"
