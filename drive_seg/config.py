@@ -1,14 +1,13 @@
-"""The configuration: one frozen tree that owns the defaults; YAML files and ROS parameters fill the same object."""
+"""The configuration: one frozen tree that owns the defaults; ROS parameters, and by them YAML files, fill it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
-from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
 from drive_seg.resources import cache_folder
 
@@ -238,47 +237,3 @@ def load(lookup: Callable[[Parameter], Any]) -> Config:
             raise ConfigError(f"{name}.image_topic must not be empty")
         cameras.append(CameraConfig(name, str(topic), str(info)))
     return Config(**{**values, "cameras": tuple(cameras)})
-
-
-def defaults() -> Config:
-    """The configuration with every default."""
-    return load(lambda parameter: parameter.default)
-
-
-def load_yaml(path: Path) -> Config:
-    """Read a ROS parameter file (``/**: ros__parameters:``) or a flat mapping of parameters.
-
-    Raises:
-        ConfigError: unreadable, not a mapping, an unknown name or a refused value.
-    """
-    tree = read_yaml(path, "configuration")
-    if not isinstance(tree, Mapping):
-        raise ConfigError(f"configuration {path} must be a mapping, got {type(tree).__name__}")
-    for node in tree.values():
-        if isinstance(node, Mapping) and "ros__parameters" in node:
-            tree = node["ros__parameters"] or {}
-            if not isinstance(tree, Mapping):
-                raise ConfigError(f"configuration {path}: ros__parameters must be a mapping, got {type(tree).__name__}")
-            break
-    given = _flatten(tree)
-    asked: set[str] = set()
-
-    def lookup(parameter: Parameter) -> Any:
-        asked.add(parameter.name)
-        return given.get(parameter.name, parameter.default)
-
-    config = load(lookup)
-    unknown = sorted(given.keys() - asked - {"use_sim_time"})
-    if unknown:
-        raise ConfigError(f"configuration {path} has unknown parameters {unknown}; known: {sorted(asked)}")
-    return config
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -21,7 +21,7 @@ from roads import FlatRoad
 from test_compiler import Release
 from tiny_model import RED_PER_CLASS, network, paint, red_of, write_tiny_model
 
-from drive_seg.config import defaults
+from drive_seg.config import load
 from drive_seg.engines import (
     EngineInfo,
     EngineOptions,
@@ -671,7 +671,9 @@ class TestBuilding:
             return builder.make(job, progress)
 
         monkeypatch.setattr(planned.plan_for, "__defaults__", (*(planned.plan_for.__defaults__ or ())[:-1], here))
-        config = dataclasses.replace(defaults(), model=str(model.path), engine_cache_dir=str(tmp_path))
+        config = dataclasses.replace(
+            load(lambda parameter: parameter.default), model=str(model.path), engine_cache_dir=str(tmp_path)
+        )
 
         def serving(backend: str) -> Any:
             info = EngineInfo(backend, "bf16", "a device", "1")

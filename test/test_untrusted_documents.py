@@ -17,7 +17,6 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from drive_seg.config import load_yaml
 from drive_seg.documents import MAX_BYTES, MAX_DEPTH, read_yaml
 from drive_seg.errors import ConfigError, ModelError, SourceError
 from drive_seg.labels import DRIVING
@@ -87,7 +86,6 @@ EVIL = [
 def readers(folder: Path) -> dict[str, Callable[[Path], Any]]:
     """Whatever reads a YAML file of a user."""
     found: dict[str, Callable[[Path], Any]] = {
-        "configuration": load_yaml,
         "sidecar": load_model,
         "label map": lambda path: bind(load_map(str(path)), DRIVING, {"road": 0, "car": 1}),
     }
