@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from drive_seg import open_pipeline
 from drive_seg.engines import EngineOptions, availability
-from drive_seg.engines.build import plan_key
-from drive_seg.engines.driver import Gpu
 from drive_seg.engines.foreign import MAX_COMPONENTS, ForeignTensors
+from drive_seg.engines.planned import key_here
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.frame import CameraImage, Frame
@@ -224,10 +223,8 @@ def test_info_says_what_it_is_fed(tmp_path: Path) -> None:
 
 
 def test_tensorrt_refuses_it(tmp_path: Path) -> None:
-    model = load_model(write_model(tmp_path))
-    gpu = Gpu(0, "any", (9, 0), 132, 80_000, False, "13.0")
     with pytest.raises(EngineError, match="decoder block, which tensorrt does not obey"):
-        plan_key(model, EngineOptions(), gpu, "10.0", typed=True)
+        key_here(load_model(write_model(tmp_path)), EngineOptions())
 
 
 def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,10 +70,7 @@ def plan_key(model: Model, options: EngineOptions, gpu: Gpu, tensorrt: str, type
 
     Raises:
         ModelError: the model has no graph of that precision.
-        EngineError: the model is of another make, see ``drive_seg.foreign``.
     """
-    if model.decoder is not None:
-        raise EngineError(f"model {model.name} has a decoder block, which tensorrt does not obey; use another backend")
     precision = choose_precision(model, options.precision)
     source = source_graph(model, precision, typed)
     model.graph(source)  # there, and unchanged
