@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from drive_seg.commands.options import (
+    SIM_FRAMES,
     AsJson,
     Backend,
     BackendName,
     Debug,
+    Frames,
     Latency,
+    MinInstanceArea,
     ModelName,
     NetworkSize,
     Overwrite,
     Precision,
     PrecisionName,
+    ScoreThreshold,
     Seed,
     SimWeather,
     Track,
@@ -50,8 +54,6 @@ drive_seg evaluate images/ --ground-truth truth/ --label-map my_map.yaml --json
 drive_seg evaluate drives.txt --engine ray --workers 8 -o report/    [dim]# a bag per line[/dim]
 
 drive_seg evaluate --compare before/metrics.json after/metrics.json --fail-if miou:0.01 --fail-if pq:0.01"""
-
-SIM_FRAMES = 300
 
 
 class Format(str, Enum):
@@ -111,9 +113,7 @@ def evaluate(
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
     size: NetworkSize = "auto",
-    frames: Annotated[
-        int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
-    ] = 0,
+    frames: Frames = 0,
     topic: Annotated[
         str,
         typer.Option(
@@ -124,8 +124,8 @@ def evaluate(
     ] = "",
     seed: Seed = 0,
     weather: SimWeather = Weather.clear,
-    score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
-    min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
+    score_threshold: ScoreThreshold = 0.3,
+    min_instance_area: MinInstanceArea = 64,
     track: Track = True,
     track_max_age: TrackMaxAge = 2.0,
     worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Pictures of worst frames in the report.")] = 8,

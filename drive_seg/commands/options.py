@@ -54,6 +54,9 @@ class Weather(str, Enum):
     fog = "fog"
 
 
+SIM_FRAMES = 300
+"""Frames of the simulator, which is endless, where nobody says how many."""
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 ModelName = Annotated[str, typer.Option("--model", help="Name of a shipped model, or the path of a sidecar YAML.")]
@@ -64,6 +67,13 @@ Topic = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Which drive the simulator makes.")]
 SimWeather = Annotated[Weather, typer.Option("--weather", help="Weather of the simulator; any is drawn from the seed.")]
+Frames = Annotated[
+    int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
+]
+ScoreThreshold = Annotated[
+    float, typer.Option("--score-threshold", min=0.0, max=1.0, help="Least score of an instance.")
+]
+MinInstanceArea = Annotated[int, typer.Option("--min-instance-area", min=0, help="Least area of an instance, pixels.")]
 Latency = Annotated[
     bool,
     typer.Option("--latency", help="One frame at a time on all cores, not several side by side; slower."),

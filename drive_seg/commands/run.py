@@ -8,17 +8,21 @@ from typing import Annotated
 import typer
 
 from drive_seg.commands.options import (
+    SIM_FRAMES,
     AsJson,
     Backend,
     BackendName,
     Debug,
+    Frames,
     Latency,
+    MinInstanceArea,
     ModelName,
     NetworkSize,
     Output,
     Overwrite,
     Precision,
     PrecisionName,
+    ScoreThreshold,
     Seed,
     SimWeather,
     Topic,
@@ -41,8 +45,6 @@ drive_seg run old.bag --copy-inputs -o everything.bag2
 
 drive_seg run sim --frames 300 -o out/sim.bag2"""
 
-SIM_FRAMES = 300
-
 
 def run(
     source: Annotated[
@@ -53,14 +55,12 @@ def run(
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
     size: NetworkSize = "auto",
-    frames: Annotated[
-        int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
-    ] = 0,
+    frames: Frames = 0,
     topic: Topic = "",
     seed: Seed = 0,
     weather: SimWeather = Weather.clear,
-    score_threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of an instance.")] = 0.3,
-    min_instance_area: Annotated[int, typer.Option(min=0, help="Least area of an instance, pixels.")] = 64,
+    score_threshold: ScoreThreshold = 0.3,
+    min_instance_area: MinInstanceArea = 64,
     track: Track = True,
     track_max_age: TrackMaxAge = 2.0,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also put JPEG overlays into an output bag.")] = False,
