@@ -20,11 +20,12 @@ from drive_seg.errors import DriveSegError, MalformedImage, SourceError
 from drive_seg.frame import Frame, PanopticResult
 from drive_seg.model import load_model
 from drive_seg.offline.bags import BagSource, is_bag
-from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Progress, Tally, Warn, score_source
+from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Tally, score_source
 from drive_seg.offline.evaluation import FrameScore
 from drive_seg.offline.identities import BagsReplay, Note, Witness
 from drive_seg.offline.opening import open_offline
 from drive_seg.offline.report_frames import WorstFrames
+from drive_seg.offline.runner import Progress, Warn
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.summary import versions
 from drive_seg.offline.truth_bags import BagTruth

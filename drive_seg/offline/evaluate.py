@@ -27,7 +27,7 @@ from drive_seg.offline.label_map import LabelMap, bind, load_map, scored_ids
 from drive_seg.offline.metrics import StageSamples
 from drive_seg.offline.predictions import PredictionSource
 from drive_seg.offline.prefetch import cores_to_spare, prefetch
-from drive_seg.offline.runner import Outcome, run
+from drive_seg.offline.runner import Outcome, Progress, Warn, run
 from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, tables_of
 from drive_seg.offline.shared_pass import share
 from drive_seg.offline.sources import Source, origin_of
@@ -36,9 +36,6 @@ from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
 from drive_seg.preprocess import decode_rgb
 from drive_seg.telemetry import Percentiles
-
-Progress = Callable[[int], None]
-Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
