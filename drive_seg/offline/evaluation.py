@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, overload
@@ -80,12 +80,12 @@ class FrameScore:
     def pq(self) -> float:
         """Mean panoptic quality of the classes in this frame, 0..1; NaN without any."""
         rows = [(c.iou_sum, c.tp + (c.fp + c.fn) / 2) for c in self.per_class.values()]
-        return _mean([total / weight for total, weight in rows if weight])
+        return mean(total / weight for total, weight in rows if weight)
 
     @property
     def miou(self) -> float:
         """Mean IoU of the classes in this frame, 0..1; NaN without any."""
-        return _mean([c.intersection / c.union for c in self.per_class.values() if c.union])
+        return mean(c.intersection / c.union for c in self.per_class.values() if c.union)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object; ``pq`` and ``miou`` are there for readers, null where they are undefined."""
@@ -253,5 +253,7 @@ def none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+def mean(values: Iterable[float]) -> float:
+    """Mean of the values that are numbers; NaN without any."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import SourceError
 from drive_seg.frame import Lane
 from drive_seg.labels import UNLABELLED, LabelSet
-from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, none_if_nan
+from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore, mean, none_if_nan
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
     Confusion,
@@ -161,7 +161,7 @@ class Totals:
     def _semantic(self) -> dict[str, Any]:
         per_class = {label.name: self.confusion.iou([label.id]) for label in self.labels}
         return {
-            "miou": none_if_nan(mean(list(per_class.values()))),
+            "miou": none_if_nan(mean(per_class.values())),
             "per_class": {name: none_if_nan(iou) for name, iou in per_class.items()},
             "confusion": self.confusion.pixels.tolist(),
         }
@@ -169,7 +169,7 @@ class Totals:
     def _boundary(self) -> dict[str, Any]:
         rows = {label.name: TolerantScore(*self.outlines.pixels[label.id].tolist()) for label in self.labels}
         return {
-            "f1": none_if_nan(mean([row.f1 for row in rows.values()])),
+            "f1": none_if_nan(mean(row.f1 for row in rows.values())),
             "tolerance_px": self.tolerance,
             "per_class": {name: _tolerant(row) for name, row in rows.items()},
         }
@@ -328,12 +328,6 @@ def _record(frame: str, stamp_ns: int, one: Totals, switches: int) -> FrameScore
     lines = one.lines if one.lines.frames else None
     changed, static = one.temporal.changed, one.temporal.static
     return FrameScore(frame, stamp_ns, per_class, rows, boundary, lane, changed, static, switches, lines)
-
-
-def mean(values: list[float]) -> float:
-    """Mean of the values that are numbers; NaN without any."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
 
 
 def _tolerant(score: TolerantScore) -> dict[str, float | None]:
