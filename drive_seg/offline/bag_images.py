@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
-from drive_seg.offline.bag_types import decoder, ros2_types
+from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import salvage_messages, storage_files
-from drive_seg.offline.unpack import bound_rosbags, plain
+from drive_seg.offline.unpack import plain
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 
@@ -38,7 +38,7 @@ def bag_topics(path: Path) -> dict[str, Topic]:
         MissingDependency: rosbags is not installed.
     """
     try:
-        with _open(path) as reader:
+        with open_reader(path) as reader:
             return {name: Topic(topic.msgtype or "", topic.msgcount) for name, topic in reader.topics.items()}
     except MissingDependency:
         raise
@@ -58,7 +58,7 @@ def bag_messages(
         SourceError: the bag is damaged in the middle.
     """
     try:
-        reader = _open(path)
+        reader = open_reader(path)
         reader.open()
     except MissingDependency:
         raise
@@ -122,12 +122,3 @@ def lanes_of(message: Any) -> tuple[Lane, ...]:
         return from_records(parse_records(fields, message.point_step, message.width * message.height, data))
     except MalformedImage as error:
         raise SourceError(f"the lanes at {stamp_of(message)} cannot be read: {error}") from error
-
-
-def _open(path: Path) -> Any:
-    store = ros2_types()
-    from rosbags.highlevel import AnyReader
-
-    closed = path.is_file() or (path / "metadata.yaml").is_file()
-    bound_rosbags()
-    return AnyReader([path] if closed else storage_files(path), default_typestore=store)

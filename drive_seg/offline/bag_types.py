@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from drive_seg.errors import MissingDependency, pip_install
+from drive_seg.offline.salvage import storage_files
+from drive_seg.offline.unpack import bound_rosbags
 from drive_seg.offline.vision_msgs import DEFINITIONS
 
 Decode = Callable[[bytes | memoryview, str], Any]
@@ -27,11 +30,31 @@ def ros2_types() -> Any:
     try:
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError as error:
-        raise MissingDependency("rosbags", "reading bags", pip_install(extra="offline")) from error
+        raise _missing() from error
     store = get_typestore(Stores.ROS2_HUMBLE)
     for name, text in DEFINITIONS.items():
         store.register(get_types_from_msg(text, name))
     return store
+
+
+def open_reader(path: Path) -> Any:
+    """A rosbags ``AnyReader`` of a bag, still to be opened; a folder that was never closed is read file by file.
+
+    Raises:
+        MissingDependency: rosbags is not installed.
+        Exception: what rosbags raises for damaged metadata.
+    """
+    try:
+        from rosbags.highlevel import AnyReader
+    except ImportError as error:
+        raise _missing() from error
+    closed = path.is_file() or (path / "metadata.yaml").is_file()
+    bound_rosbags()
+    return AnyReader([path] if closed else storage_files(path), default_typestore=ros2_types())
+
+
+def _missing() -> MissingDependency:
+    return MissingDependency("rosbags", "reading and writing bags", pip_install(extra="offline"))
 
 
 def decoder(reader: Any) -> Decode:

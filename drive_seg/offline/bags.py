@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from drive_seg.errors import MalformedImage, MissingDependency, SourceError, pip_install
+from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import CameraImage, CompressedImage, Frame
-from drive_seg.offline.bag_types import decoder, ros2_types
+from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import salvage_messages, storage_files
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
-from drive_seg.offline.unpack import bound_rosbags, plain
+from drive_seg.offline.unpack import plain
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -64,7 +64,6 @@ class BagSource:
     live = False
 
     def __init__(self, path: Path, topic: str | None = None, window: tuple[int, int] | None = None) -> None:
-        _require_rosbags()
         self._window = window
         self.recorded: tuple[int, int] | None = None
         """When the first and the last message were recorded, ns; None where the bag is damaged."""
@@ -72,13 +71,15 @@ class BagSource:
         self._path = path
         self._damage = ""
         try:
-            with _open(path) as reader:
+            with open_reader(path) as reader:
                 counts: dict[str, int] = {}
                 for c in reader.connections:  # a topic has one for each publisher (ROS 1) and each file
                     if c.msgtype in IMAGE_TYPES:
                         counts[c.topic] = counts.get(c.topic, 0) + c.msgcount
                 seconds = reader.duration / 1e9
                 self.recorded = (reader.start_time, reader.end_time)
+        except MissingDependency:
+            raise
         except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
             self._damage = str(error) or type(error).__name__
             counts, seconds = self._survey()
@@ -136,7 +137,7 @@ class BagSource:
         """What is asked for, in order of recording; where that fails, why, and then what is left."""
         read = 0
         try:
-            with _open(self._path) as reader:
+            with open_reader(self._path) as reader:
                 copier = Copier(reader) if copying else None
                 decode = decoder(reader)
                 wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
@@ -192,21 +193,6 @@ class BagCopy:
 
     def __iter__(self) -> Iterator[Frame | Unreadable | Passage]:
         return (entry for entry in self._bag.entries(copying=True) if not isinstance(entry, Beside))
-
-
-def _require_rosbags() -> None:
-    try:
-        import rosbags.highlevel  # noqa: F401
-    except ImportError as error:
-        raise MissingDependency("rosbags", "reading and writing bags", pip_install(extra="offline")) from error
-
-
-def _open(path: Path) -> Any:
-    from rosbags.highlevel import AnyReader
-
-    closed = path.is_file() or (path / "metadata.yaml").is_file()
-    bound_rosbags()
-    return AnyReader([path] if closed else storage_files(path), default_typestore=ros2_types())
 
 
 def _choose(path: Path, counts: dict[str, int], topic: str | None, damage: str) -> str:
