@@ -129,8 +129,8 @@ FRAMES = 17
 
 def write_drive(path: Path) -> Path:
     """A bag of painted roads; the truth of some frames is moved aside, and some have none."""
-    from drive_seg.offline.bag_images import CLOUD
-    from drive_seg.offline.bag_writer import IMAGE, BagFile
+    from drive_seg.offline.bag_images import CLOUD, IMAGE
+    from drive_seg.offline.bag_writer import BagFile
 
     bag = BagFile(path)
     for number in range(FRAMES):
@@ -235,8 +235,8 @@ def test_points_may_be_written_from_far_to_near_but_not_to_and_fro(tmp_path: Pat
 @pytest.mark.parametrize("order", [[2, 1, 0], [0]], ids=["far to near", "one point"])
 def test_boundaries_that_another_node_recorded(tmp_path: Path, order: list[int]) -> None:
     pytest.importorskip("rosbags")
-    from drive_seg.offline.bag_images import CLOUD
-    from drive_seg.offline.bag_writer import IMAGE, BagFile
+    from drive_seg.offline.bag_images import CLOUD, IMAGE
+    from drive_seg.offline.bag_writer import BagFile
 
     lane = straight(300.25)
     bag = BagFile(tmp_path / "drive.mcap")

@@ -18,7 +18,7 @@ from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, pip_
 from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
-from drive_seg.offline.bag_images import CLOUD
+from drive_seg.offline.bag_images import CLOUD, IMAGE
 from drive_seg.offline.disk import require_room
 from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
@@ -26,7 +26,6 @@ from drive_seg.offline.vision_msgs import DEFINITIONS
 from drive_seg.overlay import draw_overlay
 from drive_seg.preprocess import decode_rgb
 
-IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
 LABEL_INFO = "vision_msgs/msg/LabelInfo"

@@ -14,6 +14,7 @@ import numpy as np
 
 from drive_seg.errors import MalformedImage, MissingDependency, SourceError
 from drive_seg.frame import CameraImage, CompressedImage, Frame
+from drive_seg.offline.bag_images import IMAGE, stamp_of
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
@@ -22,7 +23,7 @@ from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 from drive_seg.offline.unpack import plain
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+IMAGE_TYPES = (IMAGE, "sensor_msgs/msg/CompressedImage")
 
 
 def is_bag(path: Path) -> bool:
@@ -217,7 +218,6 @@ def _entry(number: int, item: _Image) -> Frame | Unreadable:
         message = item.decode()
     except Exception as error:  # noqa: BLE001 - a damaged message raises whatever its bytes lead to
         return Unreadable(stem, MalformedImage(f"no message: {error}"))
-    stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
     data = np.asarray(message.data).view(np.uint8)
     image: CameraImage | CompressedImage
     if hasattr(message, "format"):
@@ -230,4 +230,4 @@ def _entry(number: int, item: _Image) -> Frame | Unreadable:
         except MalformedImage as error:
             return Unreadable(stem, error)
     origin = Origin(stem, message.header.frame_id, item.recorded_ns, numbered=True)
-    return Frame(image, stamp_ns=stamp, received_ns=time.monotonic_ns(), token=origin)
+    return Frame(image, stamp_ns=stamp_of(message), received_ns=time.monotonic_ns(), token=origin)

@@ -9,8 +9,8 @@ from typing import Protocol
 import cv2
 
 from drive_seg.errors import ConfigError
-from drive_seg.offline.bag_images import CLOUD
-from drive_seg.offline.bag_writer import DETECTIONS, IMAGE, BagFile
+from drive_seg.offline.bag_images import CLOUD, IMAGE
+from drive_seg.offline.bag_writer import DETECTIONS, BagFile
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.sinks import BAGS, NO_FOLDERS, instances_line, make_room, write_png, writing
 from drive_seg.sim import SimFrame
