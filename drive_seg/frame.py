@@ -74,12 +74,16 @@ class CameraImage:
 
     @classmethod
     def from_rgb(cls, image: NDArray[np.uint8]) -> CameraImage:
-        """Wrap a C-contiguous-row uint8 (H, W, 3) RGB array; no copy when its rows are contiguous."""
+        """Wrap a uint8 (H, W, 3) RGB array; copied only where it is not C-contiguous, as a part of a larger image is.
+
+        Raises:
+            MalformedImage: not such an array, or one that ``check_size`` refuses.
+        """
         return cls._from_array(image, "rgb8")
 
     @classmethod
     def from_bgr(cls, image: NDArray[np.uint8]) -> CameraImage:
-        """Wrap a uint8 (H, W, 3) BGR array, OpenCV's order."""
+        """As ``from_rgb``, of BGR: OpenCV's order."""
         return cls._from_array(image, "bgr8")
 
     @classmethod
@@ -94,7 +98,12 @@ class CameraImage:
 
 @dataclass(frozen=True)
 class CompressedImage:
-    """A JPEG or PNG as it came (``sensor_msgs/CompressedImage`` without ROS); decoded by the pipeline."""
+    """A JPEG or PNG as it came (``sensor_msgs/CompressedImage`` without ROS); decoded by the pipeline.
+
+    Attributes:
+        data: uint8, 1-D: the file's bytes.
+        format: as in the message; only that of a raw Bayer image matters, see ``decode.decode_compressed``.
+    """
 
     data: NDArray[np.uint8]
     format: str = "jpeg"
