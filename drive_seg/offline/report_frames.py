@@ -150,12 +150,12 @@ class _Sketch:
         image: NDArray[np.uint8] | None,
         labels: LabelSet,
     ) -> _Sketch:
-        """See ``draw_frame``."""
-        if expected.shape != found.shape or (image is not None and image.shape[:2] != expected.shape):
-            shapes = (
-                f"truth {expected.shape}, prediction {found.shape}, image {image.shape if image is not None else None}"
-            )
-            raise ValueError(f"frame '{name}': truth, prediction and image must have one size, got {shapes}")
+        """Of a frame in its own size.
+
+        Args:
+            expected, found: uint16 (H, W) panoptic ids of truth and prediction, in the classes of ``labels``.
+            image: uint8 (H, W, 3) RGB, or None where only the maps are known.
+        """
         counted = expected != PANOPTIC_UNLABELLED
         wrong = counted & (mask_of(expected) != mask_of(found))
         share = float(wrong.sum() / max(1, counted.sum()))
@@ -182,24 +182,6 @@ class _Sketch:
             wrong=self.wrong,
             size=(width, height),
         )
-
-
-def draw_frame(
-    name: str,
-    score: float,
-    measure: str,
-    expected: NDArray[np.uint16],
-    found: NDArray[np.uint16],
-    image: NDArray[np.uint8] | None,
-    labels: LabelSet,
-) -> FramePicture:
-    """Draw one frame.
-
-    Args:
-        expected, found: uint16 (H, W) panoptic ids of truth and prediction, in the classes of ``labels``.
-        image: uint8 (H, W, 3) RGB, or None where only the maps are known.
-    """
-    return _Sketch.of(name, score, measure, expected, found, image, labels).draw()
 
 
 def _shrink(ids: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
