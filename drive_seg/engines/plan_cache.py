@@ -184,7 +184,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):  # its folder may be what is wrong
             partial.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise EngineError(f"cannot write {path}: {error}; set engine_cache_dir to a folder with room") from error

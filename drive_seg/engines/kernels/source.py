@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from drive_seg.engines.plan_cache import write_atomically
 from drive_seg.errors import EngineError
 
 _log = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ def _kept(path: Path) -> bytes | None:
 
 def _keep(path: Path, code: bytes) -> None:
     try:
-        _write_whole(path, hashlib.sha256(code).digest() + code)
-    except OSError as error:
+        write_atomically(path, hashlib.sha256(code).digest() + code)
+    except EngineError as error:
         _log.warning("the compiled kernels cannot be kept, and are compiled again next time: %s", error)
 
 
@@ -207,16 +207,3 @@ def nvrtc_compiler(library: Path | str) -> Compiler:
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
     return Compiler("NVRTC", f"NVRTC {major.value}.{minor.value}", run)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Readers see the whole file or none, also when two processes write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # as the plans: readable where the umask lets it
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
