@@ -29,8 +29,8 @@ from drive_seg.labels import (
     LabelSet,
 )
 from drive_seg.lanes import LaneFinder
+from drive_seg.letterbox import Geometry
 from drive_seg.places import places
-from drive_seg.preprocess import Geometry
 
 _NO_SEGMENT = 0
 NEAR_PX, NEAR_SHARE = 16.0, 0.5
@@ -209,9 +209,9 @@ class PostProcessor:
         content = mask[tables.content]
         if options.output_resolution == "native" and tables.cut:
             corners = cut_corners(mask, tables.content, self._stuff)
-            places, classes = corners.places(geometry, tables.stride)
+            at, classes = corners.places(geometry, tables.stride)
             for whole in maps:
-                whole.reshape(-1)[places] = classes
+                whole.reshape(-1)[at] = classes
             content = corners.shown(content, geometry, tables.stride) if options.lanes else content
         return PanopticResult(
             frame=frame,
