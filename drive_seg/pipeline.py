@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.decode import decode_compressed
 from drive_seg.engines import Engine, EngineOptions, Slot, open_engine
 from drive_seg.errors import EngineError
 from drive_seg.frame import CameraImage, CompressedImage, Frame, GpuTimes, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
+from drive_seg.letterbox import Geometry
 from drive_seg.model import Model, load_model
 from drive_seg.postprocess import FusionOptions
-from drive_seg.preprocess import Geometry, decode_compressed
 from drive_seg.resources import cache_folder, find_model
 from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch

@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.decode import PIXELWISE, decode_compressed, decode_rgb, high_bytes, pixels, pixelwise_rgb
+from drive_seg.decode import PIXELWISE, decode_rgb, high_bytes, pixels, pixelwise_rgb
 from drive_seg.frame import CameraImage
 from drive_seg.letterbox import Geometry
-
-__all__ = ["Geometry", "Preprocessor", "decode_compressed", "decode_rgb"]
 
 PADDING = 114
 """Grey value around the content: one that pictures have inside, too, and that training pads with. Black bars, which no

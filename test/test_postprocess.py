@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from drive_seg.frame import Box, CameraImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING, PANOPTIC_UNLABELLED, UNLABELLED, mask_of
+from drive_seg.letterbox import Geometry
 from drive_seg.postprocess import FusionOptions, PostProcessor
-from drive_seg.preprocess import Geometry
 
 NETWORK = (96, 64)
 STRIDE = 4

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.decode import decode_rgb
 from drive_seg.demo.spool import Spool
 from drive_seg.errors import MissingDependency, pip_install
 from drive_seg.frame import Frame, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet, mask_of
 from drive_seg.offline.video import VideoWriter
 from drive_seg.overlay import draw_overlay
-from drive_seg.preprocess import decode_rgb
 from drive_seg.telemetry import Percentiles
 
 _STACK = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish")

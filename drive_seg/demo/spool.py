@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.decode import decode_rgb
 from drive_seg.demo.watch import SeenFrame
 from drive_seg.frame import CameraImage, Instance, Lane, StageTimes
-from drive_seg.preprocess import decode_rgb
 
 _QUALITY = 92
 _LIMIT_BYTES = 2 << 30

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.decode import decode_rgb
 from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, pip_install
 from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
@@ -24,7 +25,6 @@ from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.vision_msgs import DEFINITIONS
 from drive_seg.overlay import draw_overlay
-from drive_seg.preprocess import decode_rgb
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.decode import decode_rgb
 from drive_seg.errors import ConfigError, DriveSegError, SourceError
 from drive_seg.frame import CameraImage, Frame, PanopticResult
 from drive_seg.labels import LabelSet
@@ -34,7 +35,6 @@ from drive_seg.offline.sources import Source, origin_of
 from drive_seg.offline.summary import percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
-from drive_seg.preprocess import decode_rgb
 from drive_seg.telemetry import Percentiles
 
 

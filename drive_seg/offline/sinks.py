@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 from numpy.typing import NDArray
 
+from drive_seg.decode import decode_rgb
 from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.frame import CameraImage, Instance, PanopticResult
 from drive_seg.labels import LabelSet
@@ -21,7 +22,6 @@ from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.video import VideoWriter
 from drive_seg.overlay import draw_overlay
-from drive_seg.preprocess import decode_rgb
 
 BAGS = (".mcap", ".bag2")
 """In small letters only: readers of bags go by the ending, and know no other."""

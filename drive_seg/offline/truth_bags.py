@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from drive_seg.decode import decode_rgb
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
 from drive_seg.labels import LabelSet
@@ -16,7 +17,6 @@ from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.prefetch import cores_to_spare, prefetch
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth_carla import CARLA, carla_truth
-from drive_seg.preprocess import decode_rgb
 
 TOPICS = ("truth/panoptic", "truth/mask", "ground_truth/panoptic", "ground_truth/mask")
 """Endings of truth topics, the best first."""

@@ -17,11 +17,11 @@ from std_msgs.msg import Float64, Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from drive_seg.config import Config
+from drive_seg.decode import decode_rgb
 from drive_seg.errors import EngineError
 from drive_seg.frame import CameraImage, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
 from drive_seg.overlay import draw_overlay
-from drive_seg.preprocess import decode_rgb
 from drive_seg.ros.calibration import camera_info_for
 from drive_seg.ros.convert import ENCODING_OF, ImageBuffer, detections, label_info
 from drive_seg.ros.lanes import lane_cloud
