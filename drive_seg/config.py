@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from drive_seg.errors import ConfigError
-from drive_seg.resources import cache_folder
+from drive_seg.resources import CACHE, cache_folder
 
 Value = Union[bool, int, float, str, "list[str]"]
 QOS_NAMES = ("SENSOR_DATA", "DEFAULT", "SYSTEM_DEFAULT", "BEST_AVAILABLE", "PARAMETERS", "SERVICES_DEFAULT")
@@ -91,7 +91,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         pattern=r"auto|model|[1-9]\d*x[1-9]\d*",
     ),
     Parameter("gpu_id", 0, "CUDA device of the tensorrt backend.", minimum=0, maximum=63),
-    Parameter("engine_cache_dir", "~/.cache/drive_seg", "Folder of compiled engines; empty disables the cache."),
+    Parameter("engine_cache_dir", CACHE, "Folder of compiled engines; empty disables the cache."),
     Parameter(
         "score_threshold",
         0.3,

@@ -21,7 +21,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.letterbox import Geometry
 from drive_seg.model import Model, load_model
 from drive_seg.postprocess import FusionOptions
-from drive_seg.resources import cache_folder, find_model
+from drive_seg.resources import CACHE, cache_folder, find_model
 from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch
 from drive_seg.tracking import Tracking, TrackingOptions
@@ -236,7 +236,7 @@ def open_pipeline(
     precision: str = "auto",
     max_batch: int = 1,
     options: FusionOptions = FusionOptions(),
-    cache_dir: str | Path | None = "~/.cache/drive_seg",
+    cache_dir: str | Path | None = CACHE,
     allocate: Allocator | None = None,
     engine_options: EngineOptions | None = None,
     tracking: TrackingOptions | None = None,

@@ -17,6 +17,7 @@ NAME = "drive_seg"
 PACKAGE = Path(__file__).resolve().parent
 MODEL_SUFFIXES = (".yaml", ".yml")
 CACHE = "~/.cache/drive_seg"
+"""Where compiled engines are kept unless somebody says otherwise."""
 
 
 @lru_cache(maxsize=1)
