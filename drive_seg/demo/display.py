@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from drive_seg.demo.watch import Watcher
+from drive_seg.demo.watch import IMAGE_TOPIC, PREFIX, Watcher
 
 _LIVE_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 2.0
@@ -125,7 +125,7 @@ def _instances(watcher: Watcher) -> str:
 def _rates(watcher: Watcher) -> Table:
     table = Table("topic", "messages", "Hz")
     for name, arrivals in watcher.arrivals.items():
-        topic = "/camera/image_raw" if name == "image" else f"/segmentation/{name}"
+        topic = IMAGE_TOPIC if name == "image" else f"{PREFIX}/{name}"
         table.add_row(topic, str(arrivals.count), f"{arrivals.rate():.1f}")
     return table
 
