@@ -62,7 +62,7 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
 
     Args:
         paint: uint8 (h, W), C-contiguous, not 0 where there is marking, by one value, from the first row of the
-            road on; the last column is not looked at.
+            road on; changed in place: its last column, which is not looked at, becomes 0.
         top: that row; the horizon lies near it.
 
     Returns:
