@@ -131,8 +131,6 @@ def _open_path(path: Path, topic: str | None) -> Source:
 
     if is_bag(path):
         return BagSource(path, topic)
-    if path.is_dir():
-        return FolderSource(path)
-    if is_image(path):
+    if path.is_dir() or is_image(path):
         return FolderSource(path)
     return VideoSource(path)
