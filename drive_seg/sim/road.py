@@ -75,20 +75,20 @@ def draw_layout(rng: np.random.Generator) -> Layout:
     lines = _draw_lines(rng, environment, lane, forward, oncoming, median, parking_right)
     ego = int(rng.integers(forward))
     return Layout(
-        environment,
-        lane,
-        forward,
-        oncoming,
-        ego,
-        median,
-        parking_right,
-        parking_left,
-        right,
-        left,
-        walk_right,
-        walk_left,
-        bool(rng.random() < 0.3),
-        lines,
+        environment=environment,
+        lane=lane,
+        forward=forward,
+        oncoming=oncoming,
+        ego=ego,
+        median=median,
+        parking_right=parking_right,
+        parking_left=parking_left,
+        right=right,
+        left=left,
+        walk_right=walk_right,
+        walk_left=walk_left,
+        mirrored=bool(rng.random() < 0.3),
+        lines=lines,
     )
 
 
