@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiny_model import road_everywhere
 
 from drive_seg.engines import FunctionEngine
 from drive_seg.errors import DriveSegError, EngineError, ModelError
@@ -17,18 +18,6 @@ from drive_seg.pipeline import Pipeline
 from drive_seg.worker import Worker
 
 SIZE = (64, 32)
-
-
-def road_everywhere(batch: NDArray[np.uint8]) -> RawOutputs:
-    n, height, width, _ = batch.shape
-    semantic = np.ones((n, height, width), np.uint8)
-    grid = (height // 4, width // 4)
-    return RawOutputs(
-        semantic,
-        np.full_like(semantic, 255),
-        np.zeros((n, 3, *grid), np.float32),
-        np.zeros((n, 2, *grid), np.float32),
-    )
 
 
 class Gate:
