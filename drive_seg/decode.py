@@ -89,7 +89,12 @@ def decode_rgb(image: CameraImage, out: NDArray[np.uint8] | None = None) -> NDAr
 
 
 def pixelwise_rgb(source: NDArray[np.uint8], encoding: str, out: NDArray[np.uint8]) -> None:
-    """Convert pixels of one of the ``PIXELWISE`` encodings, at any size, to RGB in ``out``."""
+    """Convert pixels of one of the ``PIXELWISE`` encodings, at any size, to RGB.
+
+    Args:
+        source: uint8 (H, W), or (H, W, bytes per pixel), as ``pixels`` views them.
+        out: uint8 (H, W, 3), all of it is written.
+    """
     code = PIXELWISE[encoding]
     if code is None:
         np.copyto(out, source)

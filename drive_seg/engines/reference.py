@@ -134,14 +134,14 @@ def _fp32(model: Model) -> Engine:
 
 
 def simulated_frames(model: Model, count: int = GATE_FRAMES) -> Iterable[NDArray[np.uint8]]:
-    """Rendered drives, network size: there on every machine, with every class in them."""
+    """Rendered drives, uint8 (H, W, 3) RGB, network size: there on every machine, with every class in them."""
     from drive_seg.sim import Simulator
 
     return (Simulator(7000 + seed, model.width, model.height).frame(40).image for seed in range(count))
 
 
 def folder_frames(model: Model, folder: Path, count: int) -> Iterable[NDArray[np.uint8]]:
-    """Images of a folder and its sub-folders, evenly chosen, letterboxed to network size.
+    """Images of a folder and its sub-folders, evenly chosen, letterboxed: uint8 (H, W, 3) RGB, network size.
 
     Raises:
         EngineError: it has no readable image.

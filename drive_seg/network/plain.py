@@ -9,6 +9,7 @@ from torch.nn import functional
 def conv(
     inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True, groups: int = 1
 ) -> nn.Sequential:
+    """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride): convolution, batch norm and, if wanted, ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),

@@ -165,14 +165,14 @@ def png_files(folder: Path, endings: Sequence[str] = ("",)) -> dict[str, Path]:
 
 
 def panoptic_truth(path: Path, pixels: NDArray[np.generic]) -> Truth:
-    """16-bit panoptic ids."""
+    """Of uint16 (H, W) panoptic ids; raises SourceError for any other image. ``path`` is for the message."""
     if pixels.dtype != np.uint16 or pixels.ndim != 2:
         raise SourceError(f"{path} must be a 16-bit grey PNG of panoptic ids, got {pixels.dtype} {pixels.shape}")
     return Truth(pixels.astype(np.uint16, copy=False))
 
 
 def mask_truth(path: Path, pixels: NDArray[np.generic]) -> Truth:
-    """8-bit class ids."""
+    """Of uint8 (H, W) class ids, as ``panoptic_truth``."""
     if pixels.dtype != np.uint8 or pixels.ndim != 2:
         raise SourceError(f"{path} must be an 8-bit grey PNG of class ids, got {pixels.dtype} {pixels.shape}")
     return Truth(pixels.astype(np.uint8, copy=False))
