@@ -25,6 +25,7 @@ from drive_seg.network.augment import Augmentation
 from drive_seg.network.bonnet import with_bonnet
 from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
 from drive_seg.network.export import ModelCard, write_model
+from drive_seg.network.folders import FolderConfig
 from drive_seg.network.held_out import HeldOut, score
 from drive_seg.network.mixture import open_sets
 from drive_seg.network.pack import pack
@@ -289,6 +290,21 @@ def test_the_weights_that_scored_best_are_kept_and_can_be_started_from(tmp_path:
             assert torch.allclose(value, again["weights"][name], atol=1e-5), name
     with pytest.raises(ConfigError, match=r"start: checkpoint .*nowhere\.pt does not exist"):
         train(replace(longer, out_dir=tmp_path / "third", start=str(tmp_path / "nowhere.pt")))
+
+
+def test_an_image_that_cannot_be_learnt_from_is_one_line_also_from_a_loader_process(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "lonely.png"), np.zeros((64, 96, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "labels" / "other.png"), np.zeros((64, 96), np.uint8))
+    config = TrainConfig(
+        out_dir=tmp_path / "run", data_root=tmp_path, sets={"mine": 1.0}, steps=1, batch=2, workers=1, threads=1,
+        folders={"mine": FolderConfig("images", ".", "labels")}, imagenet=False, network=TINY,
+        augmentation=Augmentation(width=96, height=64),
+    )  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        train(config)
+    assert str(caught.value) == f"folders.mine: image {tmp_path / 'images' / 'lonely.png'} has no truth in ."
 
 
 def filter_sizes(net: PanopticNet) -> torch.Tensor:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from drive_seg.errors import ConfigError
 from drive_seg.network.checkpoint import how_to_have, network_of, read_state
@@ -229,14 +229,39 @@ def _rate(config: TrainConfig, step: int) -> float:
 def _batches(config: TrainConfig, first_step: int, device: torch.device) -> Iterator[list[Tensor]]:
     order = range(first_step * config.batch, config.steps * config.batch)
     loader = DataLoader(
-        Mixture(config),
+        _Told(Mixture(config)),
         config.batch,
         sampler=order,
         num_workers=config.workers,
+        collate_fn=_together,
         prefetch_factor=4 if config.workers else None,
         pin_memory=device.type == "cuda",
     )
-    return iter(loader)
+    return map(_whole, iter(loader))
+
+
+class _Told(Dataset[Any]):
+    """Views, or what is wrong with one: of an error that a loader process raises, torch makes its whole traceback."""
+
+    def __init__(self, views: Mixture) -> None:
+        self._views = views
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._views[index]
+        except ConfigError as error:
+            return error
+
+
+def _together(items: list[Any]) -> Any:
+    """A batch, or the first error among its items."""
+    return next((item for item in items if isinstance(item, ConfigError)), None) or default_collate(items)
+
+
+def _whole(batch: Any) -> list[Tensor]:
+    if isinstance(batch, ConfigError):
+        raise batch
+    return cast("list[Tensor]", batch)
 
 
 class _Report:
