@@ -12,10 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
 
+from checkpoints import write_checkpoint
+
 from drive_seg.errors import ConfigError
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.held_out import HeldOut
-from drive_seg.network.panoptic import NetworkConfig
+from drive_seg.network.lite import LiteEncoder
+from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.render import render
 from drive_seg.network.train import REPORT_EVERY, Progress, train
 from drive_seg.network.train_config import TrainConfig
@@ -126,6 +129,40 @@ def test_weights_that_a_run_starts_from_are_not_removed_by_it(
     with pytest.raises(ConfigError, match=r"replaces .*best\.pt; move it"):
         train(replace(config, start=str(best)))
     assert best.is_file()
+
+
+@pytest.mark.parametrize("later", ["gone.pt", ""], ids=["start is gone", "start is not named any more"])
+def test_a_run_goes_on_without_what_it_started_from_and_keeps_its_terms(config: TrainConfig, later: str) -> None:
+    start = write_checkpoint(config.out_dir.parent / "start.pt", PanopticNet(TINY), "their pictures", "Their licence")
+    config = replace(config, start=str(start), training_data="my pictures", license="My licence")
+    first = torch.load(train(config), weights_only=True)
+    start.unlink()
+    again = torch.load(train(replace(config, steps=3, start=later)), weights_only=True)
+    assert again["step"] == 3
+    for key, both in {
+        "training_data": "their pictures Then: my pictures",
+        "license": "Their licence And: My licence",
+    }.items():
+        assert first[key] == again[key] == both
+
+
+def test_a_checkpoint_that_does_not_say_what_it_started_from_asks_for_it(config: TrainConfig) -> None:
+    start = write_checkpoint(config.out_dir.parent / "start.pt", PanopticNet(TINY), "their pictures", "Their licence")
+    config = replace(config, start=str(start), license="My licence")
+    checkpoint = train(config)
+    state = torch.load(checkpoint, weights_only=True)
+    state.pop("start", None)
+    torch.save(state, checkpoint)
+    assert torch.load(train(replace(config, steps=3)), weights_only=True)["license"] == "Their licence And: My licence"
+
+
+def test_a_run_goes_on_without_the_weights_of_imagenet(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(config, network=replace(TINY, encoder="lite0"), steps=1, imagenet=True)
+    monkeypatch.setattr(LiteEncoder, "load_imagenet", lambda _: None)
+    train(config)
+    monkeypatch.undo()
+    monkeypatch.setattr("drive_seg.network.lite.importlib.util.find_spec", lambda _: None)
+    assert torch.load(train(replace(config, steps=2)), weights_only=True)["step"] == 2
 
 
 @pytest.mark.parametrize("change", [{"frozen": 0}, {"weight_decay": 0.0}])

@@ -54,9 +54,9 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
     stopped and went on gives the weights of one that was not.
 
     The checkpoint has ``network`` (NetworkConfig fields), ``weights``, ``average`` (what is exported),
-    ``optimizer``, ``step``, ``training_data`` and ``license``. Losses go to ``losses.csv`` beside it. ``steps`` may
-    change between resumes. With ``held_out``, scores go to ``scores.csv`` and the best weights to ``best.pt``, whose
-    path is then returned.
+    ``optimizer``, ``step``, ``training_data``, ``license`` and ``start`` (these two of what the run began with, which
+    it needs no more when it goes on). Losses go to ``losses.csv`` beside it. ``steps`` may change between resumes. With
+    ``held_out``, scores go to ``scores.csv`` and the best weights to ``best.pt``, whose path is then returned.
 
     Raises:
         ConfigError: a data set is missing or unknown, or the checkpoint is of another network or of other parts of it.
@@ -97,15 +97,19 @@ class _Run:
         self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # Kernels are chosen by timing, so on a GPU two runs are alike, but not equal.
         torch.backends.cudnn.benchmark = True
+        self._found = read_state(self.checkpoint, self.device) if self.checkpoint.is_file() else None
         net = PanopticNet(config.network)
-        self.terms = Terms(config.training_data, config.license)
+        self.start: Terms | None = None
         self.folded = False
-        if config.start:
+        if self._found is not None and "start" in self._found:
+            self.start = Terms(**self._found["start"]) if self._found["start"] else None
+        elif config.start:  # of a checkpoint that does not say what its run began with, only the terms are taken
             start = start_from(net, config.start)
-            self.terms = start.terms.then(self.terms, config.states_start)
-            self.folded = start.folded
+            self.start, self.folded = start.terms, start.folded
+        own = Terms(config.training_data, config.license)
+        self.terms = own if self.start is None else self.start.then(own, config.states_start)
         if isinstance(net.encoder, LiteEncoder):
-            if config.imagenet and not config.start:
+            if config.imagenet and not config.start and self._found is None:
                 net.encoder.load_imagenet()
             net.encoder.freeze(config.frozen)
         self.net = net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -117,9 +121,9 @@ class _Run:
 
     def resume(self) -> int:
         """Load the checkpoint if there is one; return the step to go on with."""
-        if not self.checkpoint.is_file():
+        state, self._found = self._found, None
+        if state is None:
             return 0
-        state = read_state(self.checkpoint, self.device)
         if network_of(state) != self.config.network:
             raise ConfigError(
                 f"{self.checkpoint} is of another network and cannot go on; delete it to begin anew, or "
@@ -171,6 +175,7 @@ class _Run:
             "step": step,
             "training_data": self.terms.training_data,
             "license": self.terms.license,
+            "start": None if self.start is None else dataclasses.asdict(self.start),
         }
         part = path.with_suffix(".part")
         torch.save(state, part)
