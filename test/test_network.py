@@ -468,6 +468,13 @@ def test_own_folders_say_what_is_wrong(tmp_path: Path, folder: FolderConfig, mes
         load_set("own", tmp_path, {"own": folder})
 
 
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
+    (tmp_path / "truth").rename(tmp_path / "labels")
+    with pytest.raises(ConfigError, match=r"images/a\.png and .*labels/a\.png have the same name"):
+        load_set("own", tmp_path, {"own": FolderConfig(".", ".", "labels")})
+
+
 def test_an_image_without_truth_is_an_error_with_its_name(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
     cv2.imwrite(str(tmp_path / "images" / "lonely.png"), np.zeros((8, 8, 3), np.uint8))

@@ -50,7 +50,8 @@ class FolderSet(SampleSet):
     """The images of a ``FolderConfig``, read from disk each time.
 
     Raises:
-        ConfigError: a folder is missing or empty, the truth cannot be opened, or an image has none.
+        ConfigError: a folder is missing or empty, two images have one name, the truth cannot be opened, or an image has
+            none.
     """
 
     def __init__(self, name: str, config: FolderConfig, root: Path) -> None:
@@ -62,6 +63,14 @@ class FolderSet(SampleSet):
         self._paths = [path for path in _images(name, root / config.images) if path.stem not in held_out]
         if not self._paths:
             raise ConfigError(f"folders.{name}: nothing is left of {root / config.images} without the held-out names")
+        named: dict[str, Path] = {}
+        for path in self._paths:
+            other = named.setdefault(path.stem, path)
+            if other is not path:
+                raise ConfigError(
+                    f"folders.{name}: images {other} and {path} have the same name, so that one truth would be that of "
+                    "both; name the folder that holds only the images, or give each a name of its own"
+                )
         try:
             self._truth: TruthSource = open_truth(str(root / config.truth), DRIVING, config.format)
         except SourceError as error:
