@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -40,6 +41,7 @@ from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, sample
 from drive_seg.network.targets import MIN_PIXELS, make_targets, possible_classes
 from drive_seg.network.train import train
 from drive_seg.network.train_config import TrainConfig, load_train_config
+from drive_seg.network.validate import labelled_folder
 
 TINY = NetworkConfig(encoder="plain", channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), context=16, decoder=16, head=16)
 THINGS = (3, 4, 5)
@@ -466,6 +468,23 @@ def test_own_folders_say_what_is_wrong(tmp_path: Path, folder: FolderConfig, mes
     (tmp_path / "truth").rename(tmp_path / "labels")
     with pytest.raises(ConfigError, match=message):
         load_set("own", tmp_path, {"own": folder})
+
+
+def test_a_picture_is_learnt_and_scored_as_it_is_stored_not_as_exif_turns_it(tmp_path: Path) -> None:
+    """Truth, ``run`` and the node mean the sensor's pixels."""
+    image, label = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8)
+    image[:16], label[:16] = 255, 1
+    write_pair(tmp_path, "a", label, "")
+    (tmp_path / "truth").rename(tmp_path / "labels")
+    (tmp_path / "images" / "a.png").unlink()
+    plain = cv2.imencode(".jpg", image)[1].tobytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x0112, 3, 1, 3, 0) + b"\0\0\0\0"
+    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    (tmp_path / "images" / "a.jpg").write_bytes(turned)
+    assert cv2.imread(str(tmp_path / "images" / "a.jpg"))[0, 0, 0] < 99, "the tag works"
+    sample = load_set("own", tmp_path, {"own": FolderConfig("images", ".", "labels")})[0]
+    scored, truth = next(labelled_folder(tmp_path))
+    assert sample.image[sample.codes == 1].min() > 99 and scored[truth == 1].min() > 99
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:

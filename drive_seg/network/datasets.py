@@ -26,7 +26,7 @@ from drive_seg.network.codes import (
 )
 from drive_seg.network.components import guess_instances, unknown_instances
 from drive_seg.network.folders import FolderConfig, FolderSet
-from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, RenderedSet, Sample, SampleSet
+from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, RenderedSet, Sample, SampleSet, read_rgb
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,10 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = read_rgb(path)
     if image is None:
         raise ConfigError(f"{path} is not a readable image")
-    return np.ascontiguousarray(image[..., ::-1])
+    return image
 
 
 def _read_grey(path: Path) -> NDArray[np.uint8]:

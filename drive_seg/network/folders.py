@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +17,7 @@ from drive_seg.errors import ConfigError, SourceError
 from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED
 from drive_seg.network.codes import VOID, code_of, is_thing
 from drive_seg.network.components import guess_instances, unknown_instances
-from drive_seg.network.samples import UNKNOWN_INSTANCE, Sample, SampleSet
+from drive_seg.network.samples import UNKNOWN_INSTANCE, Sample, SampleSet, read_rgb
 from drive_seg.offline.images import SUFFIXES
 from drive_seg.offline.label_map import LabelMap, bind, load_map
 from drive_seg.offline.scoring import Truth
@@ -86,19 +85,18 @@ class FolderSet(SampleSet):
             truth = self._truth.find(path.stem, 0)
         except SourceError as error:
             raise ConfigError(f"folders.{self._name}: {error}") from error
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = read_rgb(path)
         if truth is None or image is None:
             what = "cannot be read" if image is None else f"has no truth in {self._config.truth}"
             raise ConfigError(f"folders.{self._name}: image {path} {what}")
         if truth.map.shape != image.shape[:2]:
             raise ConfigError(f"folders.{self._name}: {path} is {image.shape[:2]}, its truth {truth.map.shape} (H, W)")
-        rgb = np.ascontiguousarray(image[..., ::-1], np.uint8)
         if self._instances and truth.map.dtype == np.uint16:
-            return _with_instances(rgb, truth, self._codes)
+            return _with_instances(image, truth, self._codes)
         codes = self._codes[_class_ids(truth)[truth.map]]
         if self._config.guess_instances:
-            return Sample(rgb, codes, *guess_instances(codes))
-        return Sample(rgb, codes, unknown_instances(codes), np.zeros(1, np.uint8))
+            return Sample(image, codes, *guess_instances(codes))
+        return Sample(image, codes, unknown_instances(codes), np.zeros(1, np.uint8))
 
 
 def _images(name: str, folder: Path) -> list[Path]:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from drive_seg.errors import ModelError
 from drive_seg.frame import CameraImage
 from drive_seg.network.deploy import INPUT_NAME
+from drive_seg.network.samples import read_rgb
 from drive_seg.preprocess import Preprocessor
 from drive_seg.sim import Simulator
 
@@ -117,9 +117,9 @@ def _of_folder(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     if not paths:
         raise ModelError(f"no calibration image ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
     for number in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int):
-        image = cv2.imread(str(paths[number]), cv2.IMREAD_COLOR)
+        image = read_rgb(paths[number])
         if image is not None:
-            yield np.ascontiguousarray(image[..., ::-1], np.uint8)
+            yield image
 
 
 def _in_float(model: Any) -> list[str]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +33,15 @@ class Sample:
     codes: NDArray[np.uint8]
     instances: NDArray[np.uint16]
     classes: NDArray[np.uint8]
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8] | None:
+    """The picture in a file, uint8 (H, W, 3) RGB; None where it cannot be read.
+
+    EXIF rotation is not applied, as in inference: truth means the pixels as they are stored.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if image is None else np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
 class SampleSet(ABC):

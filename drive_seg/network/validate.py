@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from drive_seg import Pipeline, open_pipeline
 from drive_seg.errors import SourceError
 from drive_seg.labels import DRIVING, UNLABELLED, LabelSet
+from drive_seg.network.samples import read_rgb
 from drive_seg.network.sidecar import write_metrics
 from drive_seg.network.tool import run
 from drive_seg.network_size import size_of
@@ -44,7 +45,7 @@ def labelled_folder(folder: Path, skip: int = 0) -> Iterator[tuple[NDArray[np.ui
         after = f" after the first {skip}" if skip else ""
         raise SourceError(f"{folder}/images holds no image{after}; expected images/ and labels/ with equal file stems")
     for path in paths:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = read_rgb(path)
         label = cv2.imread(str(folder / "labels" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
         if image is None or label is None:
             raise SourceError(f"{path} or its label {folder}/labels/{path.stem}.png cannot be read")
@@ -55,7 +56,7 @@ def labelled_folder(folder: Path, skip: int = 0) -> Iterator[tuple[NDArray[np.ui
         if strange.size:
             ids = f"0..{len(DRIVING) - 1} and {UNLABELLED}"
             raise SourceError(f"label {path.stem}.png of {folder} has id {strange[0]}; expected {ids}")
-        yield np.ascontiguousarray(image[..., ::-1]), np.asarray(label, np.uint8)
+        yield image, np.asarray(label, np.uint8)
 
 
 def folder_camera(folder: Path) -> tuple[int, int]:
