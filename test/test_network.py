@@ -34,6 +34,7 @@ from drive_seg.network.losses import (
     offset_error,
     small_weight,
 )
+from drive_seg.network.mixture import open_sets
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet, RawMaps
 from drive_seg.network.paste import cut_out, paste
 from drive_seg.network.precision import calibration_images
@@ -468,6 +469,13 @@ def test_own_folders_say_what_is_wrong(tmp_path: Path, folder: FolderConfig, mes
     (tmp_path / "truth").rename(tmp_path / "labels")
     with pytest.raises(ConfigError, match=message):
         load_set("own", tmp_path, {"own": folder})
+
+
+def test_an_own_set_called_sim_is_below_the_data_root_as_any_other(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
+    (tmp_path / "truth").rename(tmp_path / "labels")
+    own = {"sim": FolderConfig("images", ".", "labels")}
+    assert len(open_sets(TrainConfig(sets={"sim": 1.0}, folders=own, data_root=tmp_path))["sim"]) == 1
 
 
 def test_a_picture_is_learnt_and_scored_as_it_is_stored_not_as_exif_turns_it(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def open_sets(config: TrainConfig) -> dict[str, SampleSet]:
 def _open(name: str, config: TrainConfig) -> SampleSet:
     if is_packed(name, config.data_root):
         return read_packed(name, config.data_root)
-    samples = load_set(name, config.sim_folder if name == "sim" else config.data_root, config.folders)
+    rendered = name == "sim" and name not in config.folders
+    samples = load_set(name, config.sim_folder if rendered else config.data_root, config.folders)
     return Taught(samples, Path(config.taught[name])) if name in config.taught else samples
 
 
