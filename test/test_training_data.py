@@ -20,6 +20,7 @@ from checkpoints import write_checkpoint
 from drive_seg import Pipeline
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
+from drive_seg.network import pack as pack_module
 from drive_seg.network import teach as teach_module
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.bonnet import with_bonnet
@@ -160,6 +161,21 @@ def test_packed_sets_come_back_in_bounded_pieces(tmp_path: Path) -> None:
     written[0].write_bytes(b"not a zip")
     with pytest.raises(ConfigError, match=r"mine-000\.zip is not a packed training set"):
         open_sets(TrainConfig(sets={"mine": 1.0}, data_root=tmp_path))
+
+
+def test_sets_are_packed_where_no_frames_of_the_simulator_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for folder, shape in (("images", (32, 32, 3)), ("labels", (32, 32))):
+        cv2.imwrite(str(tmp_path / folder / "a.png"), np.zeros(shape, np.uint8))
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"data_root: {tmp_path}\nsim_folder: {tmp_path}/nowhere\nsets: {{sim: 0.5, mine: 0.5}}\n"
+        "folders: {mine: {images: images, truth: ., format: labels}}\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["pack", str(config), "-o", str(tmp_path / "packed")])
+    pack_module.main()
+    assert [path.name for path in (tmp_path / "packed").iterdir()] == ["mine-000.zip"]
 
 
 @pytest.mark.parametrize(("lost", "message"), [(0, r"mine-000\.zip is missing"), (1, "001"), (-1, "the last files of")])

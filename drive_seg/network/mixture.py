@@ -27,14 +27,20 @@ def open_sets(config: TrainConfig) -> dict[str, SampleSet]:
     Raises:
         ConfigError: a data set is missing or unknown.
     """
-    return {name: _open(name, config) for name in config.sets}
+    return {name: open_set(name, config) for name in config.sets}
 
 
-def _open(name: str, config: TrainConfig) -> SampleSet:
+def is_rendered(name: str, config: TrainConfig) -> bool:
+    """Whether the set is that of the simulator's frames."""
+    return name == "sim" and name not in config.folders
+
+
+def open_set(name: str, config: TrainConfig) -> SampleSet:
+    """One of them; raises as ``open_sets``."""
     if is_packed(name, config.data_root):
         return read_packed(name, config.data_root)
-    rendered = name == "sim" and name not in config.folders
-    samples = load_set(name, config.sim_folder if rendered else config.data_root, config.folders)
+    root = config.sim_folder if is_rendered(name, config) else config.data_root
+    samples = load_set(name, root, config.folders)
     return Taught(samples, Path(config.taught[name])) if name in config.taught else samples
 
 

@@ -136,7 +136,7 @@ def _decode(data: bytes, how: int) -> NDArray[Any]:
 
 def main() -> None:
     """Command line of this module."""
-    from drive_seg.network.mixture import open_sets
+    from drive_seg.network.mixture import is_rendered, open_set
     from drive_seg.network.train_config import load_train_config
 
     parser = argparse.ArgumentParser(description="Pack the sets of a training configuration.")
@@ -146,9 +146,9 @@ def main() -> None:
     parser.add_argument("--data", default="", help="folder of the data sets, instead of the configuration's")
     arguments = parser.parse_args()
     config = load_train_config(arguments.config, **({"data_root": arguments.data} if arguments.data else {}))
-    for name, samples in open_sets(config).items():
-        if name != "sim":
-            for path in pack(name, samples, arguments.out, arguments.chunk_mib * _MIB):
+    for name in config.sets:
+        if not is_rendered(name, config):
+            for path in pack(name, open_set(name, config), arguments.out, arguments.chunk_mib * _MIB):
                 sys.stderr.write(f"{path} {path.stat().st_size / _MIB:.1f} MiB\n")
 
 
