@@ -147,6 +147,12 @@ def test_taught_codes_take_the_place_of_the_sets_own(tmp_path: Path) -> None:
         Taught(samples(4), tmp_path / "taught")
 
 
+def test_a_set_is_taught_again_after_it_lost_images(tmp_path: Path) -> None:
+    teach(SaysMarking(), samples(3), tmp_path / "taught")
+    teach(SaysMarking(), samples(2), tmp_path / "taught")
+    assert len(Taught(samples(2), tmp_path / "taught")) == 2
+
+
 def test_packed_sets_come_back_in_bounded_pieces(tmp_path: Path) -> None:
     plain = samples(5)
     written = pack("mine", plain, tmp_path, chunk_bytes=4000)

@@ -112,8 +112,13 @@ def decide(
 
 
 def teach(teacher: Teacher, samples: SampleSet, folder: Path) -> int:
-    """Write decided codes of every image to ``folder/000000.png``...; return how many pixels were decided."""
+    """Write decided codes of every image to ``folder/000000.png``...; return how many pixels were decided.
+
+    What an earlier call wrote there is removed: the set may have had more images then.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9]" * 6 + ".png"):
+        old.unlink()
     decided = 0
     for number in range(len(samples)):
         sample = samples[number]
