@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from tiny_model import write_tiny_model
 
 from drive_seg import open_pipeline
 from drive_seg.engines import FunctionEngine
-from drive_seg.errors import SourceError
+from drive_seg.errors import ModelError, SourceError
 from drive_seg.frame import RawOutputs
-from drive_seg.labels import DRIVING
+from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.network.sidecar import write_metrics, write_sidecar
-from drive_seg.network.validate import _joint_ious, folder_camera, validate_folder
+from drive_seg.network.teach import Teacher
+from drive_seg.network.validate import _joint_ious, folder_camera, main, validate_folder
 from drive_seg.network_size import fitted_size
 from drive_seg.offline.metrics import Confusion
 from drive_seg.pipeline import Pipeline
@@ -103,6 +105,27 @@ def test_metrics_replace_only_themselves(tmp_path: Path) -> None:
     document = yaml.safe_load(sidecar.read_text())
     assert document == {"name": "m", "metrics": {"iou": {"road": 0.1235}, "frames": 3}, "license": "x"}
     assert list(document) == ["name", "metrics", "license"]
+
+
+@pytest.mark.parametrize("what", [["--drives", "1", "--size", "64x64"], ["--folder", "."]])
+def test_a_model_of_other_classes_is_not_scored_by_their_numbers(
+    what: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    other = LabelSet((Label(0, "sky", False, (0, 0, 0)), Label(1, "car", True, (0, 0, 255))))
+    sidecar = write_tiny_model(tmp_path, labels=other)
+    before = sidecar.read_text()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "labels" / "a.png"), np.full((64, 64), 2, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["validate", "--model", str(sidecar), *what, "--write"])
+    with pytest.raises(ModelError, match=r"has the classes sky, car; only models of background, road"):
+        main()
+    assert sidecar.read_text() == before
+    with pytest.raises(ModelError, match="sky, car"):
+        Teacher(sidecar)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Writing model sidecars; ``drive_seg.model`` reads them."""
+"""Writing model sidecars, which ``drive_seg.model`` reads, and telling those of our classes from others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,33 @@ from typing import Any
 import yaml
 
 from drive_seg.documents import read_yaml
+from drive_seg.errors import ModelError
+from drive_seg.labels import DRIVING, Label, LabelSet
+from drive_seg.model import Model, load_model
+from drive_seg.resources import find_model
+
+
+def load_own(spec: str) -> Model:
+    """The model of a name or a sidecar, for what compares its answers with labels of ours by their ids.
+
+    Raises:
+        ModelError: there is none, or its classes are not those that training gives.
+    """
+    model = load_model(find_model(spec))
+    if [_meaning(label) for label in model.labels] != [_meaning(label) for label in DRIVING]:
+        raise ModelError(
+            f"{model.path} has the classes {_listed(model.labels)}; only models of {_listed(DRIVING)} can be used "
+            "here; drive_seg evaluate with a --label-map scores others"
+        )
+    return model
+
+
+def _meaning(label: Label) -> tuple[int, str, bool]:
+    return label.id, label.name, label.thing
+
+
+def _listed(labels: LabelSet) -> str:
+    return ", ".join(label.name for label in labels)
 
 
 def write_sidecar(path: Path, document: dict[str, Any]) -> None:

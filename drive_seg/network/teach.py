@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 from drive_seg import Pipeline
 from drive_seg.engines import EngineOptions, open_engine
 from drive_seg.labels import DRIVING
-from drive_seg.model import load_model
 from drive_seg.network.codes import SETS, VOID
 from drive_seg.network.datasets import load_set
 from drive_seg.network.folders import FolderConfig
 from drive_seg.network.samples import SampleSet
+from drive_seg.network.sidecar import load_own
 from drive_seg.network.tool import run
 from drive_seg.postprocess import FusionOptions
-from drive_seg.resources import find_model
 
 WIDTHS = (640, 800, 960)
 """Pixels of width that the teacher sees an image at; heights follow, in multiples of 32."""
@@ -50,7 +49,7 @@ class Teacher:
     """
 
     def __init__(self, model: str | Path = "default", backend: str = "auto", widths: Sequence[int] = WIDTHS) -> None:
-        self._model = load_model(find_model(str(model)))
+        self._model = load_own(str(model))
         self._backend = backend
         self._widths = tuple(widths)
         self._pipelines: dict[tuple[int, int], Pipeline] = {}

@@ -21,12 +21,11 @@ from drive_seg import Pipeline, open_pipeline
 from drive_seg.errors import SourceError
 from drive_seg.labels import DRIVING, UNLABELLED, LabelSet
 from drive_seg.network.samples import read_rgb
-from drive_seg.network.sidecar import write_metrics
+from drive_seg.network.sidecar import load_own, write_metrics
 from drive_seg.network.tool import run
 from drive_seg.network_size import size_of
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import Confusion, MatchCounts, Runs, overlaps
-from drive_seg.resources import find_model
 from drive_seg.sim import Simulator
 
 HELD_OUT_SEED = 1_000_000
@@ -156,6 +155,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.folder is None and not arguments.drives:
         parser.error("nothing to measure on: give --folder, --drives, or both")
+    sidecar = load_own(arguments.model).path
     command = "python -m drive_seg.network.validate"
     report: dict[str, object] = {}
     if arguments.folder is not None:
@@ -171,7 +171,7 @@ def main() -> None:
             report["simulator"] = validate_simulator(pipeline, seeds, width, height)
     report = {"command": command, **report}
     if arguments.write:
-        write_metrics(find_model(arguments.model), report)
+        write_metrics(sidecar, report)
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 
 
