@@ -15,13 +15,14 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from drive_seg import open_pipeline
-from drive_seg.engines import EngineOptions, availability
+from drive_seg import Pipeline, open_pipeline
+from drive_seg.engines import EngineOptions, FunctionEngine, availability
 from drive_seg.engines.foreign import MAX_COMPONENTS, ForeignTensors
 from drive_seg.engines.planned import key_here
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.frame import CameraImage, Frame
+from drive_seg.labels import Label, LabelSet
 from drive_seg.machine import describe_model
 from drive_seg.model import load_model
 
@@ -164,6 +165,23 @@ def test_ids_are_taken_as_they_are() -> None:
         np.testing.assert_array_equal(raw.semantic, np.array([1, 255, 0])[ids[:, 0]])
     odd = np.full((1, 32, 64), -1)
     assert (tensors(Decoder("semantic_ids", "x", tuple([0] + [1] * 254))).read(odd).semantic == 255).all()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_object_that_another_covers_leaves_nothing_to_the_one_behind(mirrored: bool) -> None:
+    """A bus, a person in front of its end, a car beyond: cells that bus and person share lie nearer to the car."""
+    labels = LabelSet(
+        (Label(0, "road", False, (0, 0, 0)), Label(1, "car", True, (0, 0, 9)), Label(2, "person", True, (9, 0, 0)))
+    )
+    ids = np.zeros((1, HEIGHT, WIDTH), np.int64)
+    ids[0, 10:50, 2:70], ids[0, 10:50, 70:78], ids[0, 20:50, 78:90] = 1, 2, 1
+    ids = np.ascontiguousarray(ids[..., ::-1]) if mirrored else ids
+    read = ForeignTensors(Decoder("semantic_ids", "x", (0, 1, 2)), [1, 2], np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
+    with Pipeline(FunctionEngine(lambda _: read.read(ids), (WIDTH, HEIGHT)), labels) as pipeline:
+        found = pipeline(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).instances
+    columns = sorted((i.class_name, i.box.x, i.box.width) for i in found)
+    left = [(WIDTH - x - width if mirrored else x, width) for x, width in ((2, 68), (78, 12), (70, 8))]
+    assert columns == sorted((name, *box) for name, box in zip(("car", "car", "person"), left, strict=True))
 
 
 def test_the_smallest_of_too_many_objects_are_unlabelled() -> None:

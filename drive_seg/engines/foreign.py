@@ -130,6 +130,8 @@ class ForeignTensors:
             count, components, stats, middles = cv2.connectedComponentsWithStats(occupied, connectivity=8)
             found += [(int(stats[k, cv2.CC_STAT_AREA]), channel, k, components, middles[k]) for k in range(1, count)]
         found.sort(key=lambda entry: -entry[0])
+        owner = np.full(centers.shape, _NOBODY, np.int32)
+        places: list[tuple[int, int, int]] = []
         for rank, (_, channel, number, components, middle) in enumerate(found):
             own = components == number
             inside = own.repeat(cell, axis=0).repeat(cell, axis=1) & (semantic == self._things[channel])
@@ -143,3 +145,36 @@ class ForeignTensors:
             centers[channel, y[nearest], x[nearest]] = max(FusionOptions.center_threshold, certainty ** (1 / 3))
             offsets[0, y, x] = (y[nearest] - y) * stride
             offsets[1, y, x] = (x[nearest] - x) * stride
+            owner[channel, y, x] = rank
+            places.append((channel, int(y[nearest]), int(x[nearest])))
+        _share(owner, np.array(places).reshape(-1, 3), stride, offsets)
+
+
+_NOBODY = -1
+
+
+def _share(owner: NDArray[np.int32], places: NDArray[np.intp], stride: int, offsets: NDArray[np.float32]) -> None:
+    """Where objects of several classes lie in one cell, vote for a centre that leaves each of them its pixels.
+
+    A pixel joins the nearest centre of its class, and behind that of the object in front another one may be nearer.
+
+    Args:
+        owner: (T, h, w) number of the object of each class in a cell.
+        places: (K, 3) channel, row and column of the objects' centres, larger objects first.
+        stride: network pixels along a cell's side.
+        offsets: (2, h, w), those of the smallest object of each cell; changed where another one's are better.
+    """
+    y, x = np.nonzero((owner != _NOBODY).sum(axis=0) > 1)
+    if not y.size:
+        return
+    away = ((places[:, None, 1:] - places[None, :, 1:]) ** 2).sum(axis=2)
+    groups, which = np.unique(owner[:, y, x], axis=1, return_inverse=True)
+    for number, group in enumerate(groups.T):
+        members = np.sort(group[group != _NOBODY])[::-1]
+        for chosen in members:
+            rivals = (np.flatnonzero((places[:, 0] == places[k, 0]) & (np.arange(len(places)) != k)) for k in members)
+            if all((away[chosen, k] < away[chosen, r]).all() for k, r in zip(members, rivals, strict=True)):
+                here = which.reshape(-1) == number
+                offsets[0, y[here], x[here]] = (places[chosen, 1] - y[here]) * stride
+                offsets[1, y[here], x[here]] = (places[chosen, 2] - x[here]) * stride
+                break
