@@ -460,6 +460,7 @@ def test_own_folders_without_objects_leave_them_open(tmp_path: Path) -> None:
     [
         (FolderConfig("nowhere", "."), "no image"),
         (FolderConfig("images", "nowhere"), "does not exist"),
+        (FolderConfig("images", "drive.mcap"), r"drive\.mcap is a bag; training takes folders only"),
         (FolderConfig("images", ".", "pascal"), "format must be one of"),
         (FolderConfig("images", ".", "labels", without=("images",)), "nothing is left"),
     ],
@@ -467,6 +468,7 @@ def test_own_folders_without_objects_leave_them_open(tmp_path: Path) -> None:
 def test_own_folders_say_what_is_wrong(tmp_path: Path, folder: FolderConfig, message: str) -> None:
     write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
     (tmp_path / "truth").rename(tmp_path / "labels")
+    (tmp_path / "drive.mcap").touch()
     with pytest.raises(ConfigError, match=message):
         load_set("own", tmp_path, {"own": folder})
 

@@ -18,6 +18,7 @@ from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNL
 from drive_seg.network.codes import VOID, code_of, is_thing
 from drive_seg.network.components import guess_instances, unknown_instances
 from drive_seg.network.samples import UNKNOWN_INSTANCE, Sample, SampleSet, read_rgb
+from drive_seg.offline.bags import is_bag
 from drive_seg.offline.images import SUFFIXES
 from drive_seg.offline.label_map import LabelMap, bind, load_map
 from drive_seg.offline.scoring import Truth
@@ -31,10 +32,10 @@ _THING_IDS = tuple(label.id for label in DRIVING.things)
 class FolderConfig:
     """A labelled set. Paths are below ``data_root``.
 
-    images: folder, searched through all levels. truth: what ``drive_seg evaluate --ground-truth`` takes. format: its
-    ``--format``. label_map: name or path; empty takes the format's own. guess_instances: where the truth does not tell
-    objects apart, take single, compact components as one (see ``components``); otherwise only classes are learnt.
-    without: folders whose image names are left out, so that nothing held out is learnt.
+    images: folder, searched through all levels. truth: what ``drive_seg evaluate --ground-truth`` takes, but no bag.
+    format: its ``--format``. label_map: name or path; empty takes the format's own. guess_instances: where the truth
+    does not tell objects apart, take single, compact components as one (see ``components``); otherwise only classes are
+    learnt. without: folders whose image names are left out, so that nothing held out is learnt.
     """
 
     images: str
@@ -70,8 +71,11 @@ class FolderSet(SampleSet):
                     f"folders.{name}: images {other} and {path} have the same name, so that one truth would be that of "
                     "both; name the folder that holds only the images, or give each a name of its own"
                 )
+        truth = root / config.truth
+        if truth.exists() and is_bag(truth):  # its frames are found by their stamps, one after another
+            raise ConfigError(f"folders.{name}: truth {truth} is a bag; training takes folders only")
         try:
-            self._truth: TruthSource = open_truth(str(root / config.truth), DRIVING, config.format)
+            self._truth: TruthSource = open_truth(str(truth), DRIVING, config.format)
         except SourceError as error:
             raise ConfigError(f"folders.{name}: {error}") from error
         self._codes, self._instances = _code_table(self._truth, config.label_map)
