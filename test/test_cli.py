@@ -101,6 +101,28 @@ def test_run_without_json_is_for_people(tmp_path: Path, model: Path) -> None:
     assert "inference" in text and "1 of 1 frames" in text and "{" not in text
 
 
+def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path, model: Path) -> None:
+    """To rich they are markup: it swallows [bold], and [/x] closes nothing."""
+    folder = tmp_path / "[bold] [abc]"
+    write_images(folder / "image", ["a.png"])
+    assert "segmenting [bold] [abc]" in run(folder, tmp_path / "masks", model).stderr
+    classes = ["background", "road", "lane_marking", "vehicle", "pedestrian", "cyclist"]
+    label_map = {"classes": {"[bold]": {"truth": classes[:3], "predicted": classes[:3]}}}
+    label_map["classes"]["[/x] other"] = {"truth": classes[3:], "predicted": classes[3:]}
+    (tmp_path / "map.yaml").write_text(json.dumps(label_map))
+    masks = tmp_path / "masks"
+    scored = drive_seg("evaluate", masks, "-g", masks, "--model", model, "--label-map", tmp_path / "map.yaml")
+    assert "\n [bold] " in scored.stdout and "\n [/x] other " in scored.stdout
+
+
+def test_a_narrow_terminal_cuts_no_number_off(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "in", ["a.png"])
+    monkeypatch.setenv("COLUMNS", "24")
+    shown = run(tmp_path / "in", tmp_path / "masks", model).stdout
+    shown += drive_seg("evaluate", tmp_path / "masks", "-g", tmp_path / "masks", "--model", model).stdout
+    assert "postprocess" in shown and "lane_marking" in shown and "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
 def test_run_stops_after_frames(tmp_path: Path, model: Path) -> None:
     write_video(tmp_path / "in.mp4", 9)
     done = run(tmp_path / "in.mp4", tmp_path / "out.mp4", model, "--frames", 4, "--json")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,6 +26,9 @@ from drive_seg.errors import printable
 
 _SHOW_EVERY_S = 0.2
 
+_WIDEST = 10_000
+"""Columns that any table has room in."""
+
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -38,11 +42,14 @@ def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> No
     if as_json:
         print(json.dumps(payload), flush=True)
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     for part in human:
         if isinstance(part, str):
-            console.print(part, markup=False)
+            console.print(part)
         elif part.row_count:  # where no frame was served there is no latency
+            # Lines that a narrow terminal breaks can be read; numbers that are cut off are wrong.
+            needed = Measurement.get(console, console.options.update(max_width=_WIDEST), part).maximum
+            console.width = max(console.width, needed)
             console.print(part)
 
 
@@ -51,7 +58,7 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
     """A progress bar on stderr; the yielded function takes how much is done."""
     columns = [
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -80,7 +87,7 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
 @contextmanager
 def phase_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for work in phases; the yielded function takes phase, done and total (0: unknown)."""
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=notes) as progress:
         task = progress.add_task(what, total=None)
 
