@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -13,6 +14,9 @@ from drive_seg import __version__
 from drive_seg.commands import benchmark, build_engine, demo, evaluate, info, network, run, sim
 from drive_seg.commands.options import Debug, debug_wanted
 from drive_seg.errors import DriveSegError, printable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a system says whose disk, quota or largest file is full, most often of what stdout was sent to."""
 
 app = typer.Typer(
     name="drive_seg",
@@ -60,8 +64,16 @@ def main() -> None:
         app()
     except DriveSegError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.errno not in _FULL:
+            _fail_inside(error)
+        _fail(f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}")
     except Exception as error:  # noqa: BLE001 - a bug of ours; users get a line, --debug the rest
-        _fail(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
+        _fail_inside(error)
+
+
+def _fail_inside(error: Exception) -> None:
+    _fail(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
 
 
 def _fail(message: str) -> None:

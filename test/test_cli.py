@@ -123,6 +123,16 @@ def test_a_narrow_terminal_cuts_no_number_off(tmp_path: Path, model: Path, monke
     assert "postprocess" in shown and "lane_marking" in shown and "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("command", ["info", "info --json", "--help"])
+def test_a_full_disk_is_no_bug_of_ours(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        arguments = [sys.executable, "-m", "drive_seg", *command.split()]
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "drive_seg: error: cannot write: No space left on device\n"
+
+
 def test_run_stops_after_frames(tmp_path: Path, model: Path) -> None:
     write_video(tmp_path / "in.mp4", 9)
     done = run(tmp_path / "in.mp4", tmp_path / "out.mp4", model, "--frames", 4, "--json")
