@@ -19,12 +19,13 @@ from drive_seg import cli
 from drive_seg.engines import FunctionEngine
 from drive_seg.errors import ConfigError, SourceError
 from drive_seg.frame import RawOutputs
-from drive_seg.labels import DRIVING, LabelSet
+from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.offline.bags import BagCopy, BagSource
-from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions, evaluate_source
+from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions, evaluate_source, label_map_for
 from drive_seg.offline.evaluation import Evaluation, FrameScore
 from drive_seg.offline.label_map import bind, load_map
 from drive_seg.offline.predictions import open_predictions
+from drive_seg.offline.rendering import open_render_sink
 from drive_seg.offline.runner import run
 from drive_seg.offline.simulated import TruthfulSim
 from drive_seg.offline.sinks import open_sink
@@ -32,6 +33,7 @@ from drive_seg.offline.sources import open_source
 from drive_seg.offline.truth import open_truth
 from drive_seg.offline.truth_files import open_folder
 from drive_seg.pipeline import Pipeline
+from drive_seg.sim import Simulator
 
 NAMES = ["a.png", "b_2.png", "b_10.png"]
 
@@ -739,6 +741,36 @@ def test_a_truth_topic_of_other_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"truth/panoptic of .* has panoptic id 3001 \(class 3\)"):
         source.find("", stamp_of(0))
     source.close()
+
+
+OTHERS = LabelSet(
+    tuple(Label(number, name, number > 2, (0, 0, 0)) for number, name in enumerate(["road", "sky", "wall", "car"]))
+)
+
+
+def test_a_recorded_truth_has_the_classes_that_it_was_recorded_with(tmp_path: Path) -> None:
+    """Not those that its ids are in the model."""
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    recording = open_render_sink(tmp_path / "in.mcap")
+    recording.write(0, Simulator(width=WIDTH, height=HEIGHT).frame(0))
+    recording.close()
+    source = open_truth(str(tmp_path / "in.mcap"), OTHERS)
+    assert source.classes == {label.name: label.id for label in DRIVING}
+    with pytest.raises(ConfigError, match="bring them together with --label-map"):
+        label_map_for(source, OTHERS)
+    names = {"road": {"truth": ["road"], "predicted": ["road", "sky", "wall"]}, "car": {"truth": ["vehicle"]}}
+    (tmp_path / "map.yaml").write_text(json.dumps({"classes": names}))
+    assert label_map_for(source, OTHERS, str(tmp_path / "map.yaml")).truth[:5].tolist() == [255, 0, 255, 1, 255]
+    source.close()
+
+
+@pytest.mark.parametrize("side", ["truth", "predictions"])
+def test_instances_of_another_model_are_refused(tmp_path: Path, pipeline: Pipeline, side: str) -> None:
+    write_images(tmp_path / "in", NAMES)
+    run(open_source(str(tmp_path / "in")), open_sink(tmp_path / "out", DRIVING, 30), pipeline, "tiny")
+    take = {"truth": open_truth, "predictions": lambda *given: list(open_predictions(*given) or ())}[side]
+    with pytest.raises(SourceError, match="line 1 'vehicle' has the id 3, while the model has 0 road, 1 sky, "):
+        take(str(tmp_path / "out"), OTHERS)
 
 
 def test_the_real_label_files_have_ids_of_their_format_only() -> None:

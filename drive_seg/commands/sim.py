@@ -31,8 +31,8 @@ def sim(
     """Render a drive with exact panoptic truth.
 
     OUT ending in [bold].mcap[/bold] or [bold].bag2[/bold] is a ROS 2 bag with /camera/image_raw, and mask, panoptic,
-    instances and lanes under /camera/truth; anything else a folder with image/, mask/ (8-bit), panoptic/ (16-bit),
-    instances.jsonl and lanes.jsonl. The ids of instances end in a number that lasts: 3001/17.
+    instances, lanes and label_info under /camera/truth; anything else a folder with image/, mask/ (8-bit), panoptic/
+    (16-bit), instances.jsonl and lanes.jsonl. The ids of instances end in a number that lasts: 3001/17.
     """
     from drive_seg.commands.terminal import progress_bar, report
     from drive_seg.offline.rendering import open_render_sink

@@ -19,6 +19,7 @@ from drive_seg.offline.salvage import salvage_messages, storage_files
 from drive_seg.offline.unpack import plain
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
+LABEL_INFO = "vision_msgs/msg/LabelInfo"
 
 _FORMATS = {"mono8": "u1", "8UC1": "u1", "16UC1": "u2", "mono16": "u2"}
 

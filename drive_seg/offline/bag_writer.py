@@ -19,7 +19,7 @@ from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, pip_
 from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
-from drive_seg.offline.bag_images import CLOUD, IMAGE
+from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
 from drive_seg.offline.disk import require_room
 from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
@@ -28,7 +28,6 @@ from drive_seg.overlay import draw_overlay
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
-LABEL_INFO = "vision_msgs/msg/LabelInfo"
 
 
 class BagFile:
@@ -164,6 +163,11 @@ class BagFile:
         step, data = RECORD.itemsize, records.view(np.uint8)
         return self.types[CLOUD](header, 1, records.size, fields, False, step, data.size, data, False)
 
+    def label_info(self, header: Any, labels: LabelSet) -> Any:
+        """vision_msgs/LabelInfo."""
+        vision_class = self.types["vision_msgs/msg/VisionClass"]
+        return self.types[LABEL_INFO](header, [vision_class(label.id, label.name) for label in labels], 0.0)
+
     def detections(self, header: Any, instances: Sequence[Instance]) -> Any:
         """vision_msgs/Detection2DArray."""
         return self.types[DETECTIONS](header, [self._detection(header, instance) for instance in instances])
@@ -229,7 +233,7 @@ class BagSink:
         at = origin.recorded_ns
         header = bag.header(result.frame.stamp_ns, origin.frame_id)
         if not self._label_info_written:
-            bag.write("/segmentation/label_info", LABEL_INFO, self._label_info(header), at, latched=True)
+            bag.write("/segmentation/label_info", LABEL_INFO, bag.label_info(header, self._labels), at, latched=True)
             self._label_info_written = True
         bag.write("/segmentation/mask", IMAGE, bag.image(header, "mono8", result.mask), at)
         bag.write("/segmentation/panoptic", IMAGE, bag.image(header, "16UC1", result.panoptic), at)
@@ -242,11 +246,6 @@ class BagSink:
             message = bag.types[COMPRESSED](header, "jpeg", jpeg.reshape(-1))
             bag.write("/segmentation/overlay/compressed", COMPRESSED, message, at)
         bag.commit()
-
-    def _label_info(self, header: Any) -> Any:
-        vision_class = self._bag.types["vision_msgs/msg/VisionClass"]
-        classes = [vision_class(label.id, label.name) for label in self._labels]
-        return self._bag.types[LABEL_INFO](header, classes, 0.0)
 
     def carry(self, passage: Passage) -> None:
         """Append a message of the source as it is."""

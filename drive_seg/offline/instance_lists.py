@@ -43,27 +43,38 @@ class ListedInstances:
         return cls(frame, stamp_ns, scores, tracks if len(tracks) == len(scores) else None)
 
 
-def read_instances(path: Path) -> Iterator[ListedInstances]:
+def read_instances(path: Path, classes: Mapping[str, int]) -> Iterator[ListedInstances]:
     """The lines of ``instances.jsonl`` in order. Ids may be numbers, as they were before there was tracking.
 
+    Args:
+        classes: ids by name, those of the model.
+
     Raises:
-        SourceError: it cannot be read, or a line is not what ``drive_seg run`` writes.
+        SourceError: it cannot be read, a line is not what ``drive_seg run`` writes, or its classes are another model's.
     """
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
-                yield _listed(path, number, line)
+                yield _listed(path, number, line, classes)
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
 
 
-def _listed(path: Path, number: int, line: str) -> ListedInstances:
+def _listed(path: Path, number: int, line: str, classes: Mapping[str, int]) -> ListedInstances:
     try:
         row = json.loads(line)
         instances = [(str(one["id"]), float(one["score"])) for one in row["instances"]]
-        return ListedInstances.of(str(row["frame"]), int(row["stamp_ns"]), instances)
+        listed = ListedInstances.of(str(row["frame"]), int(row["stamp_ns"]), instances)
+        named = [(one["class"], one["class_id"]) for one in row["instances"] if "class" in one and "class_id" in one]
+        strange = [f"'{name}' has the id {value}" for name, value in named if classes.get(name) != value]
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise SourceError(f"{path} line {number} is not what drive_seg run writes: {error}") from error
+    if strange:
+        raise SourceError(
+            f"{path} has the classes of another model: in line {number} {strange[0]}, while the model has "
+            f"{', '.join(f'{value} {name}' for name, value in classes.items())}; name it with --model"
+        )
+    return listed
 
 
 def instances_of(message: Any, stamp_ns: int) -> ListedInstances:

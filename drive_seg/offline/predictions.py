@@ -69,7 +69,7 @@ def open_predictions(spec: str, labels: LabelSet, topic: str | None = None) -> P
     """
     path = Path(spec).expanduser()
     if path.is_dir() and not (path / "image").is_dir() and ((path / "panoptic").is_dir() or (path / "mask").is_dir()):
-        return FolderPredictions(path)
+        return FolderPredictions(path, labels)
     if path.exists() and is_bag(path):
         results = list(filter(None, map(_RESULT.fullmatch, bag_topics(path))))
         if topic is not None:
@@ -89,8 +89,9 @@ class FolderPredictions:
     """``panoptic/`` or ``mask/``, with scores, tracks and stamps from ``instances.jsonl`` and lane boundaries from
     ``lanes.jsonl`` where they are there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: LabelSet) -> None:
         self.name = str(path)
+        self._classes = {label.name: label.id for label in labels}
         self.instances = (path / "panoptic").is_dir()
         self._files = png_files(path / ("panoptic" if self.instances else "mask"))
         self.count: int | None = len(self._files)
@@ -116,7 +117,7 @@ class FolderPredictions:
 
     def _listed(self) -> Iterator[ListedInstances]:
         if self._lines.is_file():
-            yield from read_instances(self._lines)
+            yield from read_instances(self._lines, self._classes)
         for stem in self._files:
             yield ListedInstances(stem, None, {}, None)
 

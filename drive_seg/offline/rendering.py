@@ -9,7 +9,8 @@ from typing import Protocol
 import cv2
 
 from drive_seg.errors import ConfigError
-from drive_seg.offline.bag_images import CLOUD, IMAGE
+from drive_seg.labels import DRIVING
+from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
 from drive_seg.offline.bag_writer import DETECTIONS, BagFile
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.sinks import BAGS, NO_FOLDERS, instances_line, make_room, write_png, writing
@@ -73,11 +74,16 @@ class _FolderRender:
 class _BagRender:
     def __init__(self, path: Path) -> None:
         self._bag = BagFile(path)
+        self._label_info_written = False
 
     def write(self, number: int, frame: SimFrame) -> None:
         bag, at = self._bag, frame.stamp_ns
         bag.require_room(frame.image.nbytes + frame.mask.nbytes + frame.panoptic.nbytes)
         header = bag.header(at, "camera_optical_frame")
+        if not self._label_info_written:
+            labels = bag.label_info(header, DRIVING)
+            bag.write("/camera/truth/label_info", LABEL_INFO, labels, at, latched=True)
+            self._label_info_written = True
         bag.write("/camera/image_raw", IMAGE, bag.image(header, "rgb8", frame.image), at)
         bag.write("/camera/truth/mask", IMAGE, bag.image(header, "mono8", frame.mask), at)
         bag.write("/camera/truth/panoptic", IMAGE, bag.image(header, "16UC1", frame.panoptic), at)

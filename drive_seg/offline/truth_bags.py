@@ -10,8 +10,18 @@ from typing import Any
 from drive_seg.decode import decode_rgb
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
-from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import CLOUD, IMAGE, Topic, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
+from drive_seg.labels import UNLABELLED, LabelSet
+from drive_seg.offline.bag_images import (
+    CLOUD,
+    IMAGE,
+    LABEL_INFO,
+    Topic,
+    bag_messages,
+    bag_topics,
+    lanes_of,
+    pixels_of,
+    stamp_of,
+)
 from drive_seg.offline.instance_lists import ListedInstances, instances_of
 from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.prefetch import cores_to_spare, prefetch
@@ -32,7 +42,8 @@ class BagTruth:
     """A topic of 16UC1 panoptic ids or mono8 class ids; with ``carla``, of images of CARLA's tag cameras. The topic
     ``lanes`` beside it has the lane boundaries.
 
-    A topic ``instances`` beside one of panoptic ids says by its ids which objects are the same in several frames.
+    A topic ``instances`` beside one of panoptic ids says by its ids which objects are the same in several frames. One
+    called ``label_info`` names the classes; without it they are those of ``labels``.
 
     Args:
         window: only what was recorded from the first to before the second, ns; ``count`` is of the whole bag.
@@ -56,12 +67,14 @@ class BagTruth:
         self.whole = path if window is None else None
         there = bag_topics(path)
         self.topic, self._carla = _choose(path, there, topic, carla)
-        self.classes: Mapping[str, int] = CARLA if self._carla else {label.name: label.id for label in labels}
+        base = self.topic.rpartition("/")[0]
+        self.classes: Mapping[str, int] = CARLA
+        if not self._carla:
+            self.classes = _named(path, f"{base}/label_info", there) or {label.name: label.id for label in labels}
         self.label_map = "carla" if self._carla else None
         self._known = KnownIds(self.classes)
         self.instances = _tells_apart(path, self.topic, self._carla)
         self.count = there[self.topic].count
-        base = self.topic.rpartition("/")[0]
         listing, lanes = f"{base}/instances", f"{base}/lanes"
         self._listing = listing if self.topic.endswith("panoptic") and listing in there else None
         self._lane_topic = lanes if lanes in there and there[lanes].msgtype == CLOUD else None
@@ -179,6 +192,27 @@ def _tells_apart(path: Path, topic: str, carla: bool) -> bool:
     finally:
         messages.close()
     return first is None or str(first.encoding) != "mono8"
+
+
+def _named(path: Path, topic: str, there: Mapping[str, Topic]) -> dict[str, int] | None:
+    """Class ids by name, as the first message of a ``label_info`` topic has them; None where there is none.
+
+    Raises:
+        SourceError: it has no such message that can be read, or ids that no label image can have.
+    """
+    if topic not in there or there[topic].msgtype != LABEL_INFO:
+        return None
+    messages = bag_messages(path, [topic])
+    try:
+        _, first = next(messages, (topic, None))
+    finally:
+        messages.close()
+    if first is None:
+        return None
+    classes = {str(entry.class_name): int(entry.class_id) for entry in first.class_map}
+    if len(classes) < len(first.class_map) or not all(number < UNLABELLED for number in classes.values()):
+        raise SourceError(f"bag {path}: {topic} has classes of one name, or ids beyond {UNLABELLED - 1}: {classes}")
+    return classes
 
 
 def _choose(path: Path, there: Mapping[str, Topic], topic: str | None, carla: bool) -> tuple[str, bool]:

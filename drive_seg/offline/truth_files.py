@@ -132,7 +132,7 @@ def _own(path: Path, labels: LabelSet) -> FolderTruth:
     classes = {label.name: label.id for label in labels}
     lanes = open_lanes(path)
     lines = path / "instances.jsonl"
-    listed = tuple(read_instances(lines)) if lines.is_file() else ()
+    listed = tuple(read_instances(lines, classes)) if lines.is_file() else ()
     if (path / "panoptic").is_dir():
         files = png_files(path / "panoptic")
         return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, lanes=lanes, listed=listed)
