@@ -30,9 +30,12 @@ from drive_seg.frame import Frame
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bag_writer import BagFile
 from drive_seg.offline.bags import BagCopy, BagSource
+from drive_seg.offline.predictions import open_predictions
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
+from drive_seg.offline.sources import open_source
+from drive_seg.offline.truth import open_truth
 from drive_seg.pipeline import Pipeline
 
 RECORDED_LATER = 5_000_000
@@ -323,6 +326,15 @@ def test_a_topic_of_several_publishers_is_counted_whole(tmp_path: Path) -> None:
     bag = BagSource(tmp_path / "in.bag")
     assert bag.count == len(list(bag)) == COUNT
     assert bag.fps == pytest.approx(10.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["drive.MCAP", "drive.Db3", "drive.BAG"])
+def test_a_bag_whose_ending_is_in_capitals_is_to_be_renamed(name: str, tmp_path: Path) -> None:
+    """rosbags does not know it; that it were damaged, or without topics, would be misleading."""
+    (tmp_path / name).write_bytes(b"")
+    for take in (open_source, lambda bag: open_truth(bag, DRIVING), lambda bag: open_predictions(bag, DRIVING)):
+        with pytest.raises(SourceError, match=rf"rename it to {name.lower()}"):
+            take(str(tmp_path / name))
 
 
 def test_an_unclosed_folder_of_several_files_is_counted_whole(tmp_path: Path) -> None:

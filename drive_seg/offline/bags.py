@@ -27,9 +27,16 @@ IMAGE_TYPES = (IMAGE, "sensor_msgs/msg/CompressedImage")
 
 
 def is_bag(path: Path) -> bool:
-    """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not)."""
+    """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not).
+
+    Raises:
+        SourceError: its ending is in capitals, by which no reader of bags knows it.
+    """
     if path.is_file():
-        return path.suffix.lower() in BAG_SUFFIXES
+        ending = path.suffix.lower()
+        if ending in BAG_SUFFIXES and ending != path.suffix:
+            raise SourceError(f"bag {path} must end in small letters: rename it to {path.with_suffix(ending).name}")
+        return ending in BAG_SUFFIXES
     return (path / "metadata.yaml").is_file() or bool(storage_files(path))
 
 
