@@ -901,6 +901,18 @@ def test_the_command_prints_a_table_and_writes_its_files(
     assert len((out / "frames.jsonl").read_text().splitlines()) == 4 and (out / "report.html").stat().st_size > 1000
     code, _, said = call(arguments, monkeypatch, capsys)
     assert code == 1 and "exists already" in said and "--overwrite" in said
+    for broken in (
+        ["--network-size", "7x7"],
+        ["--label-map", "nowhere"],
+        ["--truth-topic", "/no/such"],
+        ["-g", str(tmp_path / "nowhere")],
+    ):
+        code, _, said = call([*arguments, "--overwrite", *broken], monkeypatch, capsys)
+        assert code != 0 and (out / "report.html").exists(), said
+    (tmp_path / "drives.txt").write_text("in\nnowhere\n")
+    arguments[1] = str(tmp_path / "drives.txt")
+    assert call([*arguments, "--overwrite"], monkeypatch, capsys)[0] == 1 and (out / "report.html").exists()
+    arguments[1] = str(tmp_path / "in")
     code, printed, said = call([*arguments, "--overwrite", "--json"], monkeypatch, capsys)
     assert code == 0 and json.loads(printed.splitlines()[-1]) == json.loads((out / "metrics.json").read_text())
 

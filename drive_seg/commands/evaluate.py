@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -35,6 +36,8 @@ from drive_seg.commands.options import (
 from drive_seg.errors import ConfigError, DriveSegError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from drive_seg.offline.evaluate import Judged
@@ -54,6 +57,9 @@ drive_seg evaluate images/ --ground-truth truth/ --label-map my_map.yaml --json
 drive_seg evaluate drives.txt --engine ray --workers 8 -o report/    [dim]# a bag per line[/dim]
 
 drive_seg evaluate --compare before/metrics.json after/metrics.json --fail-if miou:0.01 --fail-if pq:0.01"""
+
+RESULTS = {"metrics.json", "frames.jsonl", "summary.json", "report.html"}
+"""What is in a folder of results, and replaced."""
 
 
 class Format(str, Enum):
@@ -181,6 +187,7 @@ def evaluate(
         Judged,
         evaluate_predictions,
         evaluate_source,
+        label_map_for,
     )
     from drive_seg.offline.opening import open_offline
     from drive_seg.offline.predictions import FolderPredictions, open_predictions
@@ -198,7 +205,10 @@ def evaluate(
     tracking = TrackingOptions(track_max_age) if track else None
     if out is not None:
         require_report_packages()
-        make_room(out, overwrite, {"metrics.json", "frames.jsonl", "summary.json", "report.html"})
+        if not overwrite:
+            make_room(out, False, RESULTS)
+    # What is to be replaced stays until the source and its truth are open: a slip of the pen costs nobody a report.
+    ready: Callable[[], None] = partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None
     chunked = engine is Spreading.ray or Path(source).suffix == ".txt"
     if chunked:
         from drive_seg.commands.spread import evaluate_bags
@@ -222,7 +232,7 @@ def evaluate(
         )
         around = {"hardware": hardware(), "source": source, "ground_truth": source}
         cluster = (address, workers) if engine is Spreading.ray else None
-        outcome, gallery = evaluate_bags(source, job, size, around, cluster, chunk_seconds)
+        outcome, gallery = evaluate_bags(source, job, size, around, cluster, chunk_seconds, ready)
         _finish(outcome, gallery, out, as_json)
         return
     simulated = None
@@ -241,7 +251,9 @@ def evaluate(
     gallery = WorstFrames(worst if out is not None else 0)
     environment = {"hardware": hardware(), "source": source, "ground_truth": ground_truth or source}
     try:
+        label_map_for(truth, card.labels, options.label_map)  # whether it fits
         if predictions is not None:
+            ready()
             with progress_bar(f"scoring {Path(source).name}", frames or predictions.count) as progress:
                 found = evaluate_predictions(
                     predictions, truth, card.labels, options, environment, progress, gallery.see
@@ -250,6 +262,7 @@ def evaluate(
         else:
             opened = simulated or open_source(source, topic or None)
             sized = network_size(card, size, camera_size(opened))
+            ready()
             fusion = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
             total = min((n for n in (frames or None, opened.count) if n is not None), default=None)
             with (

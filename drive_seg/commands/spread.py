@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +23,14 @@ def evaluate_bags(
     environment: Mapping[str, Any],
     cluster: tuple[str, int] | None,
     chunk_seconds: float,
+    ready: Callable[[], None],
 ) -> tuple[Judged, WorstFrames]:
     """Evaluate a bag, or those of a list.
 
     Args:
         source: a bag, or a ``.txt`` with one per line.
         size: of the network's input, as given to ``--network-size``; the first bag has the images that it is fitted to.
+        ready: called once all bags are there.
         cluster: address and number of workers of Ray; None does all of it here.
     """
     from drive_seg.commands.terminal import progress_bar, warn
@@ -53,5 +55,6 @@ def evaluate_bags(
         card = load_model(find_model(job.model))
         card = network_size(card, size, camera_size(BagSource(Path(bags[0]), job.topic)))
         job = replace(job, network=(card.width, card.height))
+        ready()
         progress = stack.enter_context(progress_bar(f"evaluating {Path(source).name}", images or None))
         return evaluate_chunks(job, chunks, spread, around, progress, warn)
