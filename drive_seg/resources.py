@@ -50,7 +50,7 @@ def find_model(name_or_path: str | Path) -> Path:
 
 def _find_model(text: str) -> Path:
     if text.endswith(MODEL_SUFFIXES) or Path(text).name != text:
-        path = Path(text).expanduser()
+        path = at_home(text)
         if path.is_file():
             return path.resolve()
         raise ModelError(f"no model sidecar at {path.absolute()}: expected the path of a YAML file or a model's name")
@@ -59,6 +59,14 @@ def _find_model(text: str) -> Path:
     if path.is_file():
         return path
     raise ModelError(f"no model '{text}' in {folder}: it has {_listing(folder, '*.yaml')}; a path works too")
+
+
+def at_home(path: str | Path) -> Path:
+    """A path with ``~`` and ``~user`` replaced by a home; as it is where there is no such user: then it is a name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def cache_folder(path: str | Path = CACHE) -> Path | None:

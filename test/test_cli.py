@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -113,6 +114,19 @@ def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path, model: Path) ->
     masks = tmp_path / "masks"
     scored = drive_seg("evaluate", masks, "-g", masks, "--model", model, "--label-map", tmp_path / "map.yaml")
     assert "\n [bold] " in scored.stdout and "\n [/x] other " in scored.stdout
+
+
+def test_a_tilde_is_a_home_or_else_part_of_a_name(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from drive_seg.offline.chunks import read_list
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, sys.path)]))
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "~ in", ["a.png"])
+    run("~ in", "~out", model)
+    drive_seg("evaluate", "~out", "-g", "~out", "--model", model)
+    (tmp_path / "drives.txt").write_text("~/a.mcap\n~b.mcap\n")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read_list(tmp_path / "drives.txt") == ["/home/me/a.mcap", str(tmp_path / "~b.mcap")]
 
 
 def test_a_narrow_terminal_cuts_no_number_off(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def demo(
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
     from drive_seg.model import load_model
-    from drive_seg.resources import find_model
+    from drive_seg.resources import at_home, find_model
 
     if 0.0 < rate < SLOWEST_HZ:
         raise typer.BadParameter(f"--rate must be 0 or >= {SLOWEST_HZ:g}, got {rate:g}")
@@ -80,7 +80,7 @@ def demo(
     options = DemoOptions(
         source=source,
         seconds=seconds,
-        out=out.expanduser(),
+        out=at_home(out),
         backend=backend.value,
         precision=precision.value,
         rate=rate,

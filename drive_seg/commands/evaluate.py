@@ -198,12 +198,13 @@ def evaluate(
     from drive_seg.offline.sources import camera_size, open_source
     from drive_seg.offline.truth import open_truth
     from drive_seg.postprocess import FusionOptions
-    from drive_seg.resources import find_model
+    from drive_seg.resources import at_home, find_model
     from drive_seg.tracking import TrackingOptions
 
     card = load_model(find_model(model))
     tracking = TrackingOptions(track_max_age) if track else None
     if out is not None:
+        out = at_home(out)  # of --out=~/report no shell makes anything
         require_report_packages()
         if not overwrite:
             make_room(out, False, RESULTS)
@@ -238,7 +239,7 @@ def evaluate(
     simulated = None
     if source == "sim":
         simulated = TruthfulSim(frames or SIM_FRAMES, seed, None if weather is Weather.any else weather.value)
-    elif not ground_truth and not Path(source).expanduser().exists():
+    elif not ground_truth and not at_home(source).exists():
         raise ConfigError(
             f"source '{source}' is no file or folder; expected sim, or a bag or folder that has its truth, "
             "or name the truth with --ground-truth"

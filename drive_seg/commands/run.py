@@ -126,8 +126,9 @@ def run(
 def _would_remove(source: str, out: Path) -> bool:
     """Whether the source goes with what ``--overwrite`` replaces."""
     from drive_seg.offline.sources import is_live
+    from drive_seg.resources import at_home
 
     if source == "sim" or is_live(source):
         return False
-    place, read = out.expanduser().resolve(), Path(source).expanduser().resolve()
+    place, read = at_home(out).resolve(), at_home(source).resolve()
     return place == read or place in read.parents

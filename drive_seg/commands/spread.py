@@ -38,10 +38,10 @@ def evaluate_bags(
     from drive_seg.offline.bags import BagSource
     from drive_seg.offline.chunks import evaluate_chunks, one_after_another, plan, read_list
     from drive_seg.offline.sources import camera_size
-    from drive_seg.resources import find_model
+    from drive_seg.resources import at_home, find_model
 
     bags = read_list(Path(source)) if Path(source).suffix == ".txt" else [source]
-    bags = [str(Path(bag).expanduser().resolve()) for bag in bags]
+    bags = [str(at_home(bag).resolve()) for bag in bags]
     with ExitStack() as stack:
         spread: Spread = one_after_another
         around = dict(environment)

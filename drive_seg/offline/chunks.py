@@ -31,7 +31,7 @@ from drive_seg.offline.summary import versions
 from drive_seg.offline.truth_bags import BagTruth
 from drive_seg.pipeline import Pipeline, decode
 from drive_seg.postprocess import FusionOptions
-from drive_seg.resources import find_model
+from drive_seg.resources import at_home, find_model
 from drive_seg.tracking import TrackingOptions
 
 _LOOK_BACK_NS = 2_000_000_000
@@ -337,7 +337,7 @@ def read_list(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot read the list of bags {path}: {error}") from error
-    bags = [str(path.parent / line) for line in lines if line and not line.startswith("#")]
+    bags = [str(path.parent / at_home(line)) for line in lines if line and not line.startswith("#")]
     if not bags:
         raise SourceError(f"{path} names no bags; expected one per line")
     if len({Path(bag).stem for bag in bags}) < len(bags):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import ConfigError, SourceError
 from drive_seg.offline.bootstrap import Array, FrameCounts, draws, intervals, scores
 from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog
+from drive_seg.resources import at_home
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -248,7 +249,7 @@ def _sample(
 
 def _read(path: Path) -> tuple[Evaluation, FrameCounts]:
     """An evaluation and the counts of its frames; raises SourceError where one of the files will not do."""
-    path = path.expanduser()
+    path = at_home(path)
     try:
         evaluation = Evaluation.read(path)
         frames = evaluation.frames

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from drive_seg.labels import (
     Label,
     LabelSet,
 )
-from drive_seg.resources import share_dir
+from drive_seg.resources import at_home, share_dir
 
 LANE = "lane_marking"
 """The scored class whose pixels are the lane markings."""
@@ -120,7 +119,7 @@ def load_map(name_or_path: str) -> MapFile:
     Raises:
         ConfigError: missing, no YAML, or not of the form above; the message says what is wrong.
     """
-    path = Path(name_or_path).expanduser()
+    path = at_home(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         folder = share_dir() / "config" / "label_maps"
         path = folder / f"{name_or_path}.yaml"

@@ -21,6 +21,7 @@ from drive_seg.offline.lane_files import open_lanes
 from drive_seg.offline.scoring import Prediction
 from drive_seg.offline.sources import DEFAULT_FPS
 from drive_seg.offline.truth_files import mask_truth, panoptic_truth, png_files
+from drive_seg.resources import at_home
 
 _RESULT = re.compile(r"(.*\bsegmentation/(?:[^/]+/)?)(panoptic|mask)")
 """The node's topics: of its one camera, or ``segmentation/CAMERA/`` of several."""
@@ -67,7 +68,7 @@ def open_predictions(spec: str, labels: LabelSet, topic: str | None = None) -> P
         SourceError: predictions for classes that the model does not have, or of several cameras.
         MissingDependency: a bag without the package rosbags.
     """
-    path = Path(spec).expanduser()
+    path = at_home(spec)
     if path.is_dir() and not (path / "image").is_dir() and ((path / "panoptic").is_dir() or (path / "mask").is_dir()):
         return FolderPredictions(path, labels)
     if path.exists() and is_bag(path):

@@ -14,6 +14,7 @@ from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
 from drive_seg.offline.bag_writer import DETECTIONS, BagFile
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
 from drive_seg.offline.sinks import BAGS, NO_FOLDERS, instances_line, make_room, write_png, writing
+from drive_seg.resources import at_home
 from drive_seg.sim import SimFrame
 
 
@@ -36,7 +37,7 @@ def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
         ConfigError: ``path`` is taken, or its ending is that of another kind of file.
         MissingDependency: a bag without the package rosbags.
     """
-    path = path.expanduser()
+    path = at_home(path)
     if path.suffix in BAGS:
         make_room(path, overwrite, {"metadata.yaml"})
         return _BagRender(path)

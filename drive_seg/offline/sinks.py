@@ -22,6 +22,7 @@ from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.video import VideoWriter
 from drive_seg.overlay import draw_overlay
+from drive_seg.resources import at_home
 
 BAGS = (".mcap", ".bag2")
 """In small letters only: readers of bags go by the ending, and know no other."""
@@ -65,7 +66,7 @@ def open_sink(path: Path, labels: LabelSet, fps: float, overwrite: bool = False,
         ConfigError: there is something at ``path`` already, or its ending is that of another kind of file.
         MissingDependency: a bag without the package rosbags.
     """
-    path = path.expanduser()
+    path = at_home(path)
     suffix = path.suffix.lower()
     if path.suffix in BAGS:
         from drive_seg.offline.bag_writer import BagSink

@@ -12,6 +12,7 @@ from typing import Protocol
 from drive_seg.decode import decode_compressed
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CompressedImage, Frame
+from drive_seg.resources import at_home
 
 DEFAULT_FPS = 30.0
 """Frame rate of sources that do not know theirs: image folders, some cameras."""
@@ -118,7 +119,7 @@ def open_source(spec: str, topic: str | None = None, seed: int = 0, weather: str
         from drive_seg.offline.video import open_capture
 
         return open_capture(spec)
-    path = Path(spec).expanduser()
+    path = at_home(spec)
     if not path.exists():
         raise SourceError(f"source '{spec}' does not exist; expected {EXPECTED}")
     return _open_path(path, topic)

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
 from drive_seg.offline.scoring import Truth
+from drive_seg.resources import at_home
 
 FORMATS = ("auto", "drive_seg", "labels", "cityscapes", "coco", "camvid", "kitti", "bdd100k", "carla", "tusimple")
 
@@ -72,7 +72,7 @@ def open_truth(spec: str, labels: LabelSet, kind: str = "auto", topic: str | Non
     from drive_seg.offline.bags import is_bag
     from drive_seg.offline.truth_files import open_folder
 
-    path = Path(spec).expanduser()
+    path = at_home(spec)
     if not path.exists():
         raise SourceError(f"ground truth '{spec}' does not exist; expected a folder or a bag")
     if is_bag(path):
