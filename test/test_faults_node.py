@@ -33,8 +33,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
+from vision_msgs.msg import LabelInfo
 
 from drive_seg.frame import split_id
+from drive_seg.labels import DRIVING
+from drive_seg.ros.qos import LATCHED
 
 OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
 GOOD, POISON, TAR = 0, 200, 100
@@ -230,6 +233,26 @@ def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(
     done = camera_process(source=tmp_path)
     assert done.returncode == 1 and f"2\ufffd.png {says}" in done.stderr
     assert "1 images sent" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_simulator_s_truth_names_its_classes_also_to_whoever_comes_late(model: Path) -> None:
+    camera = [
+        "-m",
+        "drive_seg.ros.sim_camera",
+        "--ros-args",
+        "-p",
+        "width:=64",
+        "-p",
+        "height:=32",
+        "-p",
+        "prerender:=2",
+    ]
+    with serving(*node_command(model)) as peer, beside(peer, *camera):
+        peer.until(lambda: peer.front.masks, "masks of the camera's images")
+        told: list[LabelInfo] = []
+        peer.node.create_subscription(LabelInfo, "/camera/truth/label_info", told.append, LATCHED)
+        peer.until(lambda: told, "the classes of the truth")
+        assert {c.class_id: c.class_name for c in told[0].class_map} == {label.id: label.name for label in DRIVING}
 
 
 QOS = "qos_overrides./camera/image_raw.publisher"

@@ -17,17 +17,18 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from drive_seg.config import QOS_NAMES, SLOWEST_HZ, Parameter
 from drive_seg.errors import ConfigError
 from drive_seg.frame import Instance
-from drive_seg.ros.convert import detections
+from drive_seg.labels import DRIVING
+from drive_seg.ros.convert import detections, label_info
 from drive_seg.ros.lanes import cloud
 from drive_seg.ros.parameters import declare
 from drive_seg.ros.pictures import Picture, Pictures, SimulatedPictures, open_pictures
 from drive_seg.ros.process import run
-from drive_seg.ros.qos import overrides, profile
+from drive_seg.ros.qos import LATCHED, overrides, profile
 from drive_seg.sim import WEATHERS
 
 PARAMETERS = (
@@ -67,7 +68,7 @@ class Shot:
 
 class SimCamera(Node):
     """Publishes ``camera/image_raw``, ``camera/camera_info``, and of the simulator ``camera/truth/panoptic``, ``mask``,
-    ``instances`` and ``lanes``.
+    ``instances``, ``lanes`` and, latched, ``label_info``.
 
     Raises:
         ConfigError: a parameter is refused.
@@ -98,6 +99,10 @@ class SimCamera(Node):
         self._mask = publisher(Image, "camera/truth/mask")
         self._lanes = publisher(PointCloud2, "camera/truth/lanes")
         self._instances = publisher(Detection2DArray, "camera/truth/instances")
+        if isinstance(self._pictures, SimulatedPictures):
+            labels = self.create_publisher(LabelInfo, "camera/truth/label_info", LATCHED)
+            header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
+            labels.publish(label_info(DRIVING, 0.0, header))
         self._timer = self.create_timer(1.0 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"{given['source'] or 'simulator'} at {rate:g} Hz on {self._image.topic_name}")
 
