@@ -302,6 +302,13 @@ def test_a_marking_is_right_because_of_one_too_near_to_void_to_be_counted() -> N
     assert counts.pixels[-1].tolist() == [160, 160, 0, 0]
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (2, 2)])
+def test_the_smallest_images_have_markings(shape: tuple[int, int]) -> None:
+    counts = OutlineCounts(CLASSES, 2, 3)
+    counts.add(np.full(shape, 2, np.uint8), np.full(shape, 2, np.uint8))
+    assert counts.pixels[-1].tolist() == [shape[0] * shape[1]] * 4
+
+
 def test_markings_that_fill_an_image_have_no_outline() -> None:
     counts = OutlineCounts(CLASSES, 2, 3)
     counts.add(np.full((9, 9), 2, np.uint8), np.ones((9, 9), np.uint8))

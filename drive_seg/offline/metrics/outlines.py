@@ -72,7 +72,8 @@ class OutlineCounts:
         marked = right.dtype.type(0)
         if side.marking is not None and block[-1] == self.classes:
             marked = right.dtype.type(1 << (self.classes - block[0]))
-            found = (right & marked) != 0  # OpenCV would be quicker, but loses bits beyond the 31st
+            # OpenCV would be quicker, but loses bits beyond the 31st, and takes an image of one pixel for a number.
+            found = (right & marked) != 0
             found &= side.marking
             self.pixels[-1, column] += np.count_nonzero(found)
             self.pixels[-1, column + 1] += np.count_nonzero(side.marking)
