@@ -14,6 +14,7 @@ class Encoding:
     Attributes:
         bytes_per_pixel: bytes of one pixel in one row (1 for the luma plane of NV12 and for Bayer).
         even_width, even_height: 2 where chroma or the Bayer tile needs an even size, else 1.
+        least_side: pixels that width and height have at least: OpenCV makes no colours of a single Bayer tile.
         chroma_rows: whether half as many rows of interleaved chroma follow the luma plane.
     """
 
@@ -21,6 +22,7 @@ class Encoding:
     bytes_per_pixel: int
     even_width: int = 1
     even_height: int = 1
+    least_side: int = 1
     chroma_rows: bool = False
 
     def rows(self, height: int) -> int:
@@ -43,7 +45,10 @@ ENCODINGS: dict[str, Encoding] = {
         Encoding("yuyv", 2, even_width=2),
         Encoding("nv12", 1, even_width=2, even_height=2, chroma_rows=True),
         Encoding("nv21", 1, even_width=2, even_height=2, chroma_rows=True),
-        *(Encoding(f"bayer_{order}8", 1, even_width=2, even_height=2) for order in ("rggb", "bggr", "gbrg", "grbg")),
+        *(
+            Encoding(f"bayer_{order}8", 1, even_width=2, even_height=2, least_side=4)
+            for order in ("rggb", "bggr", "gbrg", "grbg")
+        ),
     )
 }
 """Every accepted encoding by name. ``yuv422`` is ROS 1's name of ``uyvy``, ``yuv422_yuy2`` that of ``yuyv``."""

@@ -57,6 +57,9 @@ class CameraImage:
         check_size(self.width, self.height)
         if self.width % layout.even_width or self.height % layout.even_height:
             raise MalformedImage(f"{self.encoding} needs even sizes, got {self.width}x{self.height}")
+        if min(self.width, self.height) < layout.least_side:
+            least = f"{layout.least_side}x{layout.least_side}"
+            raise MalformedImage(f"{self.encoding} needs at least {least} pixels, got {self.width}x{self.height}")
         row = self.width * layout.bytes_per_pixel
         if self.step < row:
             raise MalformedImage(f"step must be >= {row} for {self.width} px of {self.encoding}, got {self.step}")

@@ -27,7 +27,8 @@ def camera_image(
 ) -> CameraImage:
     """Random bytes, padding included; a third of the rows are white or black, where rounding and clipping show."""
     layout = ENCODINGS[encoding]
-    width, height = max(width, layout.even_width), max(height, layout.even_height)
+    width = max(width, layout.even_width, layout.least_side)
+    height = max(height, layout.even_height, layout.least_side)
     width, height = width - width % layout.even_width, height - height % layout.even_height
     step = width * layout.bytes_per_pixel + padding
     rng = np.random.default_rng(seed)

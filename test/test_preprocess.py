@@ -223,6 +223,8 @@ def test_outputs_that_do_not_fit_are_refused():
         ({"encoding": "yolo"}, "'yolo'"),
         ({"encoding": "nv12", "height": 47, "step": 64}, "even"),
         ({"encoding": "uyvy", "width": 63}, "even"),
+        ({"encoding": "bayer_rggb8", "width": 2}, "at least 4x4 .*, got 2x48"),
+        ({"encoding": "bayer_grbg8", "height": 2}, "at least 4x4 .*, got 64x2"),
         ({"width": 1 << 20, "height": 1 << 20}, "over the limit"),
     ],
 )
