@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.encodings import refuse_depth
 from drive_seg.errors import MalformedImage
 from drive_seg.frame import CameraImage, CompressedImage, check_size
 
@@ -107,12 +108,15 @@ def decode_compressed(image: CompressedImage) -> CameraImage:
     the pixels stay those that CameraInfo describes.
 
     A raw Bayer image is compressed as the grey one that it looks like; ``format`` then begins with its encoding
-    (``bayer_rggb8; jpeg compressed``), which the result has, too.
+    (``bayer_rggb8; jpeg compressed``), which the result has, too; of one of 16 bits it has the upper eight.
 
     Raises:
-        MalformedImage: neither format, cut short, damaged, or over the limits of ``check_size`` by its own header.
+        MalformedImage: neither format, cut short, damaged, over the limits of ``check_size`` by its own header, or a
+            depth image by its ``format``.
     """
     encoding = image.format.partition(";")[0].strip()
+    refuse_depth(encoding)
+    encoding = f"{encoding[:-2]}8" if encoding.endswith("16") else encoding
     if encoding not in _BAYER:
         return CameraImage.from_bgr(decode_file(image.data, cv2.IMREAD_COLOR))
     decoded = decode_file(image.data, cv2.IMREAD_ANYCOLOR)

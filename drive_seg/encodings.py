@@ -63,8 +63,17 @@ def encoding_named(name: str) -> Encoding:
     found = ENCODINGS.get(name)
     if found is not None:
         return found
+    refuse_depth(name)
+    raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}")
+
+
+def refuse_depth(name: str) -> None:
+    """Let every encoding pass but those of depth images, whose grey is no picture.
+
+    Raises:
+        MalformedImage: it is one.
+    """
     if name in ("16UC1", "32FC1"):
         raise MalformedImage(
             f"encoding {name} is a depth image by ROS convention (REP 118); send a colour image or mono16"
         )
-    raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}")

@@ -279,6 +279,23 @@ def test_a_compressed_bayer_image_keeps_its_colours(encoding: str, kind: str):
     np.testing.assert_array_equal(decode_rgb(image), scene(80, 48))
 
 
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name.startswith("bayer_")])
+def test_a_compressed_bayer_image_of_16_bits_keeps_its_colours(encoding: str):
+    tile = [{"r": 200, "g": 60, "b": 20}[letter] << 8 | 255 for letter in encoding[6:10]]
+    mosaic = np.tile(np.array(tile, np.uint16).reshape(2, 2), (24, 40))
+    data = np.frombuffer(cv2.imencode(".png", mosaic)[1].tobytes(), np.uint8)
+    image = decode_compressed(CompressedImage(data, f"{encoding[:-1]}16; png compressed "))
+    assert (image.encoding, image.width, image.height) == (encoding, 80, 48)
+    assert np.abs(decode_rgb(image).astype(int) - (200, 60, 20)).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["16UC1; png compressed ", "16UC1", "32FC1; compressedDepth png"])
+def test_a_compressed_depth_image_is_refused_as_a_raw_one_is(form: str):
+    data = np.frombuffer(cv2.imencode(".png", np.full((48, 64), 4000, np.uint16))[1].tobytes(), np.uint8)
+    with pytest.raises(MalformedImage, match="depth image by ROS convention"):
+        decode_compressed(CompressedImage(data, form))
+
+
 def test_exif_rotation_is_not_applied():
     """CameraInfo and the boxes mean the sensor's pixels."""
     plain = compressed(".jpg", scene(64, 32)).data.tobytes()
