@@ -179,6 +179,16 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """A part of a map in cells of it: column and row of its edge, 0 that of the first cell, and its size."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class Instance:
     """One thing segment. ``area`` counts native pixels; ``score`` is 0..1 (see ``postprocess.FusionOptions``);
     ``panoptic_id`` its value in the map.
@@ -283,6 +293,8 @@ class PanopticResult:
         instances: the thing segments in ``panoptic``, in the order of their ids.
         lanes: the lane boundaries from left to right, or None when they were not asked for.
         times: how long each stage took.
+        extent: where the camera image lies in maps at the network's resolution, whose cells at its edges may hold more
+            than it; None where it fills the maps.
         native_size: (width, height) of the camera image; boxes are in these pixels even when
             ``output_resolution`` is ``network``.
     """
@@ -295,3 +307,4 @@ class PanopticResult:
     confidence: NDArray[np.uint8] | None = None
     lanes: tuple[Lane, ...] | None = None
     times: StageTimes = field(default_factory=StageTimes)
+    extent: Extent | None = None

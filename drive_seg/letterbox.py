@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.frame import Box
+from drive_seg.frame import Box, Extent
 
 Pixel = TypeVar("Pixel", np.uint8, np.uint16)
 
@@ -57,16 +57,6 @@ class Axis:
         """Whether cv2's resize of ``window`` gathers precisely ``cells``; else it is done by table."""
         found = nearest(self.window.stop - self.window.start, len(self.cells))
         return np.array_equal(found, self.gather)
-
-
-@dataclass(frozen=True)
-class Extent:
-    """A part of a map in cells of it: column and row of its edge, 0 that of the first cell, and its size."""
-
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,7 @@ class PostProcessor:
             native_size=geometry.native,
             confidence=output("confidence", raw.confidence[index]) if options.confidence else None,
             lanes=self._lanes_in(content, geometry, tables) if options.lanes else None,
+            extent=None if options.output_resolution == "native" else geometry.in_cells(tables.stride),
         )
 
     def _lanes_in(self, content: NDArray[np.uint8], geometry: Geometry, tables: _Tables) -> tuple[Lane, ...]:

@@ -22,6 +22,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
 
+from drive_seg.frame import Extent
 from drive_seg.labels import DRIVING
 from drive_seg.ros.calibration import camera_info_for
 from drive_seg.ros.lanes import rays
@@ -51,6 +52,30 @@ def opener(config, allocate):
 sys.exit(run(lambda: SegmentationNode(opener=opener), sys.argv))
 """
 """Every pixel's class is the number of images in its batch."""
+
+COARSE_NODE = """
+import sys
+import numpy as np
+from drive_seg.engines import FunctionEngine
+from drive_seg.frame import RawOutputs
+from drive_seg.labels import DRIVING
+from drive_seg.pipeline import Pipeline
+from drive_seg.postprocess import FusionOptions
+from drive_seg.ros.node import SegmentationNode
+from drive_seg.ros.process import run
+
+def network(batch):
+    n, h, w, _ = batch.shape
+    maps, heat, offsets = (np.zeros((n, *c, h // 8, w // 8), k) for c, k in (((), "u1"), ((3,), "f4"), ((2,), "f4")))
+    return RawOutputs(maps, maps, heat, offsets)
+
+def opener(config, allocate):
+    options = FusionOptions(output_resolution=config.output_resolution)
+    return Pipeline(FunctionEngine(network, (64, 32), len(config.cameras)), DRIVING, options, allocate)
+
+sys.exit(run(lambda: SegmentationNode(opener=opener), sys.argv))
+"""
+"""Its maps have a cell for 8 x 8 pixels of the network."""
 
 DRAWING_NODE = """
 import sys
@@ -229,6 +254,29 @@ def test_calibration_comes_with_every_mask_at_its_size(
         assert (list(info.d), list(info.r)) == (list(sent.d), list(sent.r))
 
 
+def test_cells_at_an_edge_that_hold_more_than_the_image_are_reckoned_with() -> None:
+    sent = CameraInfo(width=40, height=32, k=[50.0, 0.0, 20.0, 0.0, 50.0, 16.0, 0.0, 0.0, 1.0])
+    sent.p = [50.0, 0.0, 20.0, 0.0, 0.0, 50.0, 16.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    options = "-p front.camera_info_topic:=/camera/camera_info -p output_resolution:=network"
+    with serving("-c", COARSE_NODE, "--ros-args", *options.split()) as peer:
+        infos: dict[int, CameraInfo] = {}
+        peer.node.create_subscription(CameraInfo, "/segmentation/camera_info", by_second(infos), 50)
+        camera_info = peer.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
+        peer.until(camera_info.get_subscription_count, "the node to subscribe to camera_info")
+        peer.until(lambda: peer.node.count_publishers("/segmentation/camera_info"), "camera_info")
+
+        def calibrated() -> set[int]:
+            camera_info.publish(sent)
+            return infos.keys() & peer.front.masks.keys()
+
+        stamp = max(peer.send_until(np.zeros((32, 40, 3), np.uint8), calibrated, "a calibration", peer.front))
+        info = infos[stamp]
+    # 40 columns from the 12th of 64: half a cell, four whole ones and half a cell.
+    assert (info.width, info.height) == (peer.front.masks[stamp].width, peer.front.masks[stamp].height) == (6, 4)
+    np.testing.assert_allclose(info.k, [50 / 8, 0, 0.5 + 20 / 8, 0, 50 / 8, 16 / 8, 0, 0, 1])
+    np.testing.assert_allclose(info.p.reshape(3, 4)[:, :3].ravel(), info.k)
+
+
 def shown_at(info: CameraInfo, matrix: np.ndarray, point: tuple[float, float, float]) -> np.ndarray:
     """Where the image of a calibration shows a point, by the definitions of CameraInfo.msg."""
     x, y, z = matrix.reshape(3, -1) @ np.append(point, 1.0)[: matrix.size // 3]
@@ -259,6 +307,21 @@ def test_a_window_of_the_sensor_and_binned_pixels_are_not_reckoned_twice(
     assert through is not None
     pixel = np.float32([shown_at(info, info.k, (0.3, -0.2, 2.0))])
     np.testing.assert_allclose(through(pixel), [[0.15, -0.1]], atol=1e-4)
+
+
+@pytest.mark.parametrize("roi", [None, RegionOfInterest(x_offset=320, y_offset=120, width=640, height=480)])
+def test_the_calibration_of_a_map_whose_edge_cells_hold_more_than_the_image(roi: RegionOfInterest | None) -> None:
+    info = CameraInfo(width=1280, height=960, roi=roi or RegionOfInterest())
+    info.k = [900.0, 0.0, 630.0, 0.0, 910.0, 470.0, 0.0, 0.0, 1.0]
+    info.p = [900.0, 0.0, 630.0, -70.0, 0.0, 910.0, 470.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    width, height = (640, 480) if roi else (1280, 960)
+    extent = Extent(0.75, 0.25, 30.5, 23.5)
+    out = camera_info_for(info, Header(), (32, 24), extent)
+    assert (out.width, out.height) == (32, 24)
+    for before, after in ((info.k, out.k), (info.p, out.p)):
+        x, y = shown_at(info, before, (0.3, -0.2, 2.0))
+        expected = (0.75 + x * 30.5 / width, 0.25 + y * 23.5 / height)
+        np.testing.assert_allclose(shown_at(out, after, (0.3, -0.2, 2.0)), expected)
 
 
 def resident_mb(peer: Peer) -> float:

@@ -284,6 +284,27 @@ def test_network_resolution_leaves_out_the_bars_and_keeps_native_boxes() -> None
     np.testing.assert_array_equal(np.kron(small.panoptic, np.ones((2, 2), np.uint16)), full.panoptic)
 
 
+@pytest.mark.parametrize(("native", "map_stride"), [((1920, 1208), 4), ((640, 481), 8), ((50, 30), 1), ((64, 64), 4)])
+def test_the_extent_says_where_a_camera_pixel_lies_in_maps_of_the_networks_resolution(
+    native: tuple[int, int], map_stride: int
+) -> None:
+    geometry = Geometry.letterbox(native, NETWORK)
+    raw = random_outputs(0, 0, 0.0, map_stride)
+    for axis, pixels in enumerate(native):
+        raw.semantic[0] = np.indices(raw.semantic[0].shape)[1 - axis] % 3  # stripes of one cell
+        full, small = (
+            processor(FusionOptions(output_resolution=resolution))(frame(native), raw, 0, geometry)
+            for resolution in ("native", "network")
+        )
+        assert full.extent is None and small.extent is not None
+        begin, length = ((small.extent.x, small.extent.width), (small.extent.y, small.extent.height))[axis]
+        at = begin + (np.arange(pixels) + 0.5) * length / pixels
+        clear = np.abs(at - np.rint(at)) > 0.02  # not on the edge of a cell
+        line, cells = ((result.mask if axis else result.mask.T)[:, 0] for result in (full, small))
+        assert clear.sum() > pixels / 2
+        np.testing.assert_array_equal(line[clear], cells[at[clear].astype(int)])
+
+
 def test_at_network_resolution_outlines_are_those_of_the_network() -> None:
     native = (192, 64)
     raw = one_vehicle()

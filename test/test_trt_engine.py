@@ -103,7 +103,7 @@ def frames(count: int, seed: int = 0) -> list[Frame]:
 
 
 def assert_same(one: PanopticResult, other: PanopticResult) -> None:
-    assert one.frame is other.frame and one.native_size == other.native_size
+    assert one.frame is other.frame and (one.native_size, one.extent) == (other.native_size, other.extent)
     np.testing.assert_array_equal(one.mask, other.mask)
     np.testing.assert_array_equal(one.panoptic, other.panoptic)
     np.testing.assert_array_equal(one.confidence, other.confidence)

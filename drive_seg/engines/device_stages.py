@@ -283,11 +283,16 @@ class DeviceStages:
             native_size=geometry.native,
             confidence=None if outcome.confidence is None else kept("confidence", outcome.confidence),
             lanes=self._lanes_of(mask, geometry) if options.lanes else None,
+            extent=None if options.output_resolution == "native" else geometry.in_cells(self._stride),
         )
+
+    @property
+    def _stride(self) -> int:
+        return self._sizes.network[0] // self._sizes.maps[0]
 
     def _lanes_of(self, mask: NDArray[np.uint8], geometry: Geometry) -> tuple[Lane, ...]:
         """In the network's own cells, which an output in the camera's pixels holds too."""
-        stride = self._sizes.network[0] // self._sizes.maps[0]
+        stride = self._stride
         is_native = mask.shape[::-1] == geometry.native
         content = geometry.content_of(mask, stride) if is_native else mask
         return self._find_lanes(content, geometry.native, geometry.in_cells(stride))

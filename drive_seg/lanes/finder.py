@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.frame import Lane
+from drive_seg.frame import Extent, Lane
 from drive_seg.labels import UNLABELLED, LabelSet
 from drive_seg.lanes.road import Road, basis, fit_road, settle
 from drive_seg.lanes.strokes import FloatArray, Strokes, find_strokes
-from drive_seg.letterbox import Extent
 
 POINTS = 24
 """Points of a boundary, the closer together the nearer they are to the horizon."""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 
+from drive_seg.frame import Extent
+
 Size = tuple[int, int]
 """Width and height in pixels."""
 
@@ -26,14 +28,17 @@ def image_size(info: CameraInfo) -> Size:
 
 def camera_matrix(info: CameraInfo, size: Size) -> NDArray[np.float64]:
     """K (3, 3) in the pixels of a map of ``size`` of the whole image."""
-    return _seen(info.k, info, size, 3)
+    return _seen(info.k, info, _all_of(size), 3)
 
 
-def camera_info_for(info: CameraInfo, header: Header, size: Size) -> CameraInfo:
+def camera_info_for(info: CameraInfo, header: Header, size: Size, extent: Extent | None = None) -> CameraInfo:
     """The calibration for a map of ``size``, under the frame's header.
 
     A map in the image's pixels has the camera's own. One in network pixels is the whole image at another scale: K and P
     scale with it as in image_proc's resize, and hold the window and the binning, too.
+
+    Args:
+        extent: where the image lies in the map; None where it fills it.
     """
     out = copy.copy(info)
     out.header = header
@@ -42,8 +47,9 @@ def camera_info_for(info: CameraInfo, header: Header, size: Size) -> CameraInfo:
     out.width, out.height = size
     out.binning_x = out.binning_y = 0
     out.roi = RegionOfInterest(do_rectify=info.roi.do_rectify)
-    out.k = camera_matrix(info, size).reshape(-1)
-    out.p = _seen(info.p, info, size, 4).reshape(-1)
+    extent = extent or _all_of(size)
+    out.k = _seen(info.k, info, extent, 3).reshape(-1)
+    out.p = _seen(info.p, info, extent, 4).reshape(-1)
     return out
 
 
@@ -55,10 +61,15 @@ def _window(info: CameraInfo) -> tuple[int, int, int, int]:
     return roi.x_offset, roi.y_offset, roi.width, roi.height
 
 
-def _seen(values: Sequence[float], info: CameraInfo, size: Size, columns: int) -> NDArray[np.float64]:
-    """K or P with the window's first pixel as its origin, scaled from the window to ``size``."""
+def _all_of(size: Size) -> Extent:
+    return Extent(0, 0, *size)
+
+
+def _seen(values: Sequence[float], info: CameraInfo, extent: Extent, columns: int) -> NDArray[np.float64]:
+    """K or P with the window's first pixel as its origin, scaled from the window to ``extent`` and moved there."""
     x, y, width, height = _window(info)
     matrix = np.array(values, np.float64).reshape(3, columns)
     matrix[:2] -= np.outer((x, y), matrix[2])
-    matrix[:2] *= np.array([[size[0] / width], [size[1] / height]])
+    matrix[:2] *= np.array([[extent.width / width], [extent.height / height]])
+    matrix[:2] += np.outer((extent.x, extent.y), matrix[2])
     return matrix

@@ -121,7 +121,7 @@ class CameraOutput:
             self._lanes.publish(lane_cloud(result, info, header))
         if info is not None and self._camera_info is not None:
             height, width = result.mask.shape
-            self._camera_info.publish(camera_info_for(info, header, (width, height)))
+            self._camera_info.publish(camera_info_for(info, header, (width, height), result.extent))
         self._send_overlay(result, header, labels)
 
     def _send_image(self, kind: str, header: Header) -> None:
