@@ -5,12 +5,13 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.frame import Box, Instance, Lane, PanopticResult, StageTimes
+from drive_seg.frame import Box, Extent, Instance, Lane, PanopticResult, StageTimes
 from drive_seg.labels import PANOPTIC_DIVISOR, UNLABELLED, LabelSet
 
 TINT = 0.45
@@ -107,9 +108,11 @@ def _scale(native: tuple[int, int]) -> float:
 def _codes(result: PanopticResult, labels: LabelSet) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """uint8 (H, W) with one value per class and per instance, and their colours, uint8 (256, 3)."""
     width, height = result.native_size
-    mask, panoptic = result.mask, result.panoptic
+    mask, panoptic, extent = result.mask, result.panoptic, result.extent
     if mask.shape == (height, width):
         codes = mask.copy()
+    elif extent and extent != Extent(0, 0, mask.shape[1], mask.shape[0]):
+        codes, panoptic = (_at_native(cells, extent, (width, height)) for cells in (mask, panoptic))
     else:
         codes, native = np.empty((height, width), np.uint8), np.empty((height, width), np.uint16)
         cv2.resize(mask, (width, height), dst=codes, interpolation=cv2.INTER_NEAREST_EXACT)
@@ -123,6 +126,14 @@ def _codes(result: PanopticResult, labels: LabelSet) -> tuple[NDArray[np.uint8],
         place = _slices(instance.box)
         np.copyto(codes[place], np.uint8(code), where=panoptic[place] == instance.panoptic_id)
     return codes, palette
+
+
+def _at_native(cells: NDArray[Any], extent: Extent, native: tuple[int, int]) -> NDArray[Any]:
+    """(H, W): the cell of a map (h, w) that each pixel of the image lies in."""
+    columns = extent.x + (np.arange(native[0]) + 0.5) * (extent.width / native[0])
+    rows = extent.y + (np.arange(native[1]) + 0.5) * (extent.height / native[1])
+    wide = np.take(cells, columns.astype(np.intp), axis=1, mode="clip")
+    return np.take(wide, rows.astype(np.intp), axis=0, mode="clip")
 
 
 def _tint(

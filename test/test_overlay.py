@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from drive_seg.frame import Box, CameraImage, Frame, Instance, Lane, PanopticResult, StageTimes
+from drive_seg.frame import Box, CameraImage, Extent, Frame, Instance, Lane, PanopticResult, StageTimes
 from drive_seg.labels import DRIVING, Label, LabelSet, mask_of
 from drive_seg.overlay import TINT, draw_overlay, shade
 
@@ -123,6 +123,16 @@ def test_tiny_instances_are_outlined_but_not_named(rgb: NDArray[np.uint8]):
 
 def test_maps_at_network_resolution_give_the_same_picture(rgb: NDArray[np.uint8]):
     np.testing.assert_array_equal(draw_overlay(rgb, result(2), DRIVING), draw_overlay(rgb, result(), DRIVING))
+
+
+def test_a_map_whose_edge_cells_hold_more_than_the_image_is_drawn_in_its_place():
+    cells = np.uint8([1, 2, 1, 255, 0, 2])
+    coarse = np.repeat(cells[None], 4, axis=0)
+    shown = PanopticResult(FRAME, coarse, coarse.astype(np.uint16), (), (40, 32), extent=Extent(0.5, 0, 5, 4))
+    fine = np.repeat(np.repeat(cells, [4, 8, 8, 8, 8, 4])[None], 32, axis=0)
+    expected = PanopticResult(FRAME, fine, fine.astype(np.uint16), (), (40, 32))
+    image = np.full((32, 40, 3), 90, np.uint8)
+    np.testing.assert_array_equal(draw_overlay(image, shown, DRIVING), draw_overlay(image, expected, DRIVING))
 
 
 def test_it_draws_into_what_it_is_given_and_never_into_the_image(rgb: NDArray[np.uint8]):
