@@ -23,7 +23,7 @@ from drive_seg.engines.builder import read_request, write_request
 from drive_seg.engines.child import make_in_child
 from drive_seg.engines.driver import Gpu, find_gpu, find_gpus
 from drive_seg.engines.gate import LIMITS, compare
-from drive_seg.engines.plan_cache import PlanKey
+from drive_seg.engines.plan_cache import PlanCache, PlanKey
 from drive_seg.engines.reference import Reference, compute, folder_frames, simulated_frames
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.frame import RawOutputs
@@ -31,6 +31,7 @@ from drive_seg.model import Model, load_model
 from drive_seg.resources import find_model
 
 GPU = Gpu(0, "NVIDIA Test", (9, 0), 132, 80_000, False, "13.0")
+CUT_DOWN = dataclasses.replace(GPU, multiprocessors=114)
 SMALL = (320, 192)
 
 
@@ -54,6 +55,13 @@ class TestKey:
         assert (key.width, key.height, key.batch, key.precision) == (*SMALL, 4, "int8")
         assert (key.gpu, key.capability, key.tensorrt, key.recipe) == ("NVIDIA Test", "9.0", "10.3.0", RECIPE)
         assert key.onnx_sha256 == model.onnx["int8"].sha256
+
+    def test_parts_of_one_name_with_fewer_multiprocessors_have_plans_of_their_own(self, model: Model) -> None:
+        """Every Jetson Orin calls itself "Orin", with 4 to 16 of them."""
+        full, cut = (plan_key(model, EngineOptions(), gpu, "10.3.0", True) for gpu in (GPU, CUT_DOWN))
+        cache = PlanCache(Path("cache"))
+        assert cache.path(full) != cache.path(cut)
+        assert cache.timing_path(full) != cache.timing_path(cut)
 
     def test_fp16_comes_from_the_typed_graph_or_by_the_builders_flag(self, model: Model) -> None:
         assert key_of(model, typed=True, precision="fp16").onnx_sha256 == model.onnx["fp16"].sha256

@@ -23,7 +23,7 @@ from drive_seg.errors import EngineError
 from drive_seg.model import load_model
 from drive_seg.resources import find_model
 
-KEY = PlanKey("net", "ab" * 32, 1, "10.3.0", "NVIDIA Test", "9.0", "fp16", 640, 384, 1, 2048)
+KEY = PlanKey("net", "ab" * 32, 1, "10.3.0", "NVIDIA Test", "9.0", 132, "fp16", 640, 384, 1, 2048)
 GOOD = Agreement(8, 1.0, 0.0, 0.0, 0.0)
 
 # A process that wants the plan: it says when it starts to build, takes its time, and prints what it got.
@@ -37,7 +37,7 @@ from drive_seg.model import load_model
 from drive_seg.resources import find_model
 
 folder, seconds, mark = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-key = PlanKey("net", "ab" * 32, 1, "10.3.0", "NVIDIA Test", "9.0", "fp16", 640, 384, 1, 2048)
+key = PlanKey("net", "ab" * 32, 1, "10.3.0", "NVIDIA Test", "9.0", 132, "fp16", 640, 384, 1, 2048)
 
 def make(job, progress, cancelled):
     print("building", flush=True)

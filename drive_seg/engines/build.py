@@ -81,6 +81,7 @@ def plan_key(model: Model, options: EngineOptions, gpu: Gpu, tensorrt: str, type
         tensorrt=tensorrt,
         gpu=gpu.name,
         capability="{}.{}".format(*gpu.capability),
+        multiprocessors=gpu.multiprocessors,
         precision=precision,
         width=model.width,
         height=model.height,

@@ -38,7 +38,8 @@ class PlanKey:
         onnx_sha256: of the graph's file.
         recipe: version of what we do to the graph and ask of the builder, see ``build.RECIPE``.
         tensorrt: its version.
-        gpu, capability: name of the device and its compute capability, ``9.0``.
+        gpu, capability, multiprocessors: name of the device, its compute capability, ``9.0``, and how many
+            multiprocessors it has: kernels are chosen for so many, and parts of one name differ in them.
         precision: ``fp32``, ``fp16`` or ``int8``.
         width, height: network size; a plan serves this size only.
         batch: most images at once.
@@ -51,6 +52,7 @@ class PlanKey:
     tensorrt: str
     gpu: str
     capability: str
+    multiprocessors: int
     precision: str
     width: int
     height: int
@@ -135,7 +137,8 @@ class PlanCache:
 
     def timing_path(self, key: PlanKey) -> Path:
         """Where measured kernel times are kept: they hold for one TensorRT on one kind of GPU, for any network."""
-        what = hashlib.sha256(f"{key.tensorrt} {key.gpu} {key.capability}".encode()).hexdigest()[:12]
+        kind = f"{key.tensorrt} {key.gpu} {key.capability} {key.multiprocessors}"
+        what = hashlib.sha256(kind.encode()).hexdigest()[:12]
         return self.folder / f"timing-{what}.cache"
 
     @contextmanager
