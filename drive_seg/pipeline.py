@@ -207,6 +207,23 @@ class Pipeline:
             image = Frame(CameraImage.from_rgb(image), stamp_ns=now, received_ns=now)
         return self.submit([image]).wait()[0]
 
+    def warm_up(self, frames: Sequence[Frame], rounds: int = 1) -> None:
+        """Run frames like those to come, whose results are thrown away: what is slow the first time, or allocates.
+
+        Args:
+            frames: one of each camera.
+            rounds: how often each of them is run.
+
+        Raises:
+            DriveSegError: as ``submit`` and ``Pending.wait``.
+        """
+        for _ in range(rounds):
+            for frame in frames:
+                self(frame)
+        if self.engine.info.on_gpu:  # there, each place of a batch in each slot has memory of its own for its camera
+            for pending in [self.submit(frames[: self.max_batch]) for _ in range(self.slots)]:
+                pending.wait()
+
     def close(self) -> None:
         """Close the engine; a second call does nothing."""
         self._free = []

@@ -289,6 +289,18 @@ class TestMemory:
                 in_flight(pipeline, batches)
             assert before == (dict.fromkeys(gpu.memory), dict(gpu.pinned), dict(gpu.alive), gpu.pageable)
 
+    def test_a_warm_pipeline_allocates_nothing_for_the_first_frames_in_any_slot(
+        self, gpu: FakeGpu, model: Model
+    ) -> None:
+        with Pipeline(engine_of(model, batch=3), DRIVING, OPTIONS) as pipeline:
+            pipeline.warm_up([Frame(CameraImage.from_rgb(picture(0)), f"camera{number}") for number in range(3)])
+            taken = gpu.taken
+            live = [Frame(CameraImage.from_rgb(picture(seed)), f"camera{seed % 3}") for seed in range(1, 10)]
+            results = in_flight(pipeline, [live[:3], live[3:6], live[6:]])
+            assert gpu.taken == taken
+        for result, expected in zip(results, on_cpu([[frame] for frame in live]), strict=True):
+            assert_same(result, expected)
+
     def test_a_folder_of_photographs_does_not_fill_the_gpu(self, gpu: FakeGpu, model: Model) -> None:
         with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
             counts = []

@@ -151,9 +151,8 @@ class Session:
             noise = np.random.default_rng(0).integers(0, 256, (-(-height // 16), -(-width // 16), 3), np.uint8)
             blocks = noise.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
             image = CameraImage.from_rgb(np.ascontiguousarray(blocks))
-            for _ in range(_WARM_UP_FRAMES):
-                for camera in cameras:
-                    pipeline(Frame(image, camera, received_ns=time.monotonic_ns()))
+            now = time.monotonic_ns()
+            pipeline.warm_up([Frame(image, camera, received_ns=now) for camera in cameras], _WARM_UP_FRAMES)
         except BaseException:
             pipeline.close()
             raise
