@@ -6,6 +6,7 @@ import bz2
 import resource
 import sqlite3
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from recordings import write_bag
 from drive_seg.errors import SourceError
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bags import BagSource
+from drive_seg.offline.salvage import salvage_messages
 from drive_seg.offline.truth import open_truth
 from drive_seg.offline.unpack import bound_rosbags, unpack
 
@@ -225,3 +227,55 @@ def test_any_damaged_bag_ends(edits: list[tuple[int, bytes]], tmp_path: Path) ->
             assert entry is not None
     except SourceError as error:
         assert "damaged.mcap" in str(error)  # noqa: PT017
+
+
+def loop_pages(path: Path, levels: int, fan: int = 40) -> None:
+    """Put pages above the only one of ``messages``, each with many references to the next: fan ** levels rows."""
+    with sqlite3.connect(path) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'").fetchone()
+    connection.close()
+    data = path.read_bytes()
+    count, leaf = len(data) // size, data[(root - 1) * size : root * size]
+    numbers = [root, *range(count + 1, count + 1 + levels)]
+    pages = {numbers[-1]: leaf}
+    for number, child in pairwise(numbers):
+        start = size - 5 * fan
+        places = struct.pack(f">{fan}H", *range(start, size, 5))
+        head = struct.pack(">BHHHBI", 5, 0, fan, start, 0, child) + places
+        pages[number] = head.ljust(start, b"\0") + struct.pack(">IB", child, 1) * fan
+    whole = bytearray(data + bytes(size * levels))
+    for number, page in pages.items():
+        whole[(number - 1) * size : number * size] = page
+    whole[28:32] = struct.pack(">I", count + levels)
+    path.write_bytes(whole)
+
+
+def small_bag(path: Path, rows: dict[int, bytes]) -> None:
+    """A SQLite bag with pages of 512 bytes and these messages by id."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA page_size = 512")
+        connection.execute("CREATE TABLE topics(id INTEGER PRIMARY KEY, name, type, serialization_format, x)")
+        connection.execute("CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data)")
+        connection.execute("INSERT INTO topics VALUES (1, '/image_raw', 'sensor_msgs/msg/Image', 'cdr', '')")
+        connection.executemany("INSERT INTO messages VALUES (?, 1, 5, ?)", rows.items())
+    connection.close()
+
+
+def test_a_few_pages_that_stand_for_endless_rows_are_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "bag.db3"
+    small_bag(path, {1: b"\0\1\0\0"})
+    loop_pages(path, 15)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(SourceError, match="1 images of /image_raw could be read"):
+        list(BagSource(path))
+
+
+def test_ids_far_apart_do_not_make_damage_endless(tmp_path: Path) -> None:
+    path = tmp_path / "bag.db3"
+    small_bag(path, {1: b"\1" * 4000, 2: b"\2" * 4000, 1 << 60: b"\3" * 4000})
+    data = bytearray(path.read_bytes())
+    page = data.index(b"\3" * 500) // 512 * 512
+    data[page : page + 4] = b"\xff" * 4  # the number of the page that goes on with the last message
+    path.write_bytes(data)
+    assert [bytes(message.data[:1]) for message in salvage_messages([path])][:1] == [b"\1"]

@@ -10,8 +10,9 @@ import io
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,12 @@ from drive_seg.offline.unpack import plain, unpack
 _MAGIC = b"\x89MCAP0\r\n"
 _STORED = ("CREATE TABLE ", "CREATE INDEX ", "CREATE UNIQUE INDEX ")
 _UNNAMED = "SELECT 1 FROM topics WHERE typeof(name) != 'text' OR typeof(type) != 'text'"
+_STEPS, _STEPS_PER_BYTE = 10_000_000, 100
+"""Instructions of SQLite that a bag may take, and more for each of its bytes: a hundred times what it does take."""
+STRIDE = 100_000
+"""Instructions between two looks at how many there were."""
+_LEAST_ROW = 16
+"""Bytes of a message in a SQLite bag, with its time stamp and what every row has."""
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 
@@ -117,6 +124,22 @@ def _text(body: bytes, at: int) -> tuple[str, int]:
     return body[at + 4 : end].decode(), end
 
 
+def out_of_steps(file: Path) -> Callable[[], bool]:
+    """For a connection to a SQLite file as its progress handler, to be called every ``STRIDE`` instructions.
+
+    Pages may refer to one another in such a way that a few kilobytes stand for more rows than can ever be counted.
+    """
+    left = (_STEPS + _STEPS_PER_BYTE * file.stat().st_size) // STRIDE
+    calls = count(1)
+    return lambda: next(calls) > left
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+    connection.set_progress_handler(out_of_steps(file), STRIDE)
+    return connection
+
+
 def refuse_views(file: Path) -> None:
     """Let a SQLite bag pass whose tables are tables: a view called ``messages`` may never come to an end, and a column
     that is computed may hold a gigabyte in every row.
@@ -125,7 +148,7 @@ def refuse_views(file: Path) -> None:
         SourceError: it has a view, or what is like one; or topics without a name.
         sqlite3.DatabaseError: it is damaged.
     """
-    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+    connection = _connect(file)
     try:
         views = _views(connection)
         unnamed = not views and connection.execute(_UNNAMED).fetchone()
@@ -150,7 +173,7 @@ def _views(connection: sqlite3.Connection) -> list[str]:
 
 
 def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    connection = _connect(path)
     try:
         # Lets SQLite open a file that is shorter than its header says.
         connection.execute("PRAGMA writable_schema = ON")
@@ -159,7 +182,7 @@ def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
         rows = connection.execute("SELECT id, name, type FROM topics")
         # SQLite takes any value in any column.
         topics = {row[0]: (row[1], row[2]) for row in rows if isinstance(row[1], str) and isinstance(row[2], str)}
-        for topic_id, recorded, data in _rows(connection):
+        for topic_id, recorded, data in _rows(connection, path.stat().st_size // _LEAST_ROW):
             if topic_id in topics and isinstance(recorded, int) and isinstance(data, bytes):
                 yield SalvagedMessage(*topics[topic_id], recorded, plain(data))
     except sqlite3.DatabaseError:
@@ -168,21 +191,23 @@ def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
         connection.close()
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
-    """The messages in order of their ids, without those that lie in damaged pages."""
+def _rows(connection: sqlite3.Connection, most: int) -> Iterator[tuple[int, int, bytes]]:
+    """The messages in order of their ids, without those that lie in damaged pages, which are at most so many."""
     try:
         last = connection.execute("SELECT max(id) FROM messages NOT INDEXED").fetchone()[0] or 0
     except sqlite3.DatabaseError:
         last = 0  # the end is gone: behind the first page that is lost comes nothing more
-    done = 0
+    done = lost = 0
     while True:
         query = "SELECT id, topic_id, timestamp, data FROM messages NOT INDEXED WHERE id > ? ORDER BY id"
         try:
             for number, topic_id, recorded, data in connection.execute(query, (done,)):
+                if number <= done:
+                    return  # not in order: the pages are no tree, and may have no end
                 done = number
                 yield topic_id, recorded, data
             return
         except sqlite3.DatabaseError:
-            done += 1
-            if done >= last:
+            done, lost = done + 1, lost + 1
+            if done >= last or lost > most:  # ids may have gaps of any size
                 return

@@ -92,9 +92,27 @@ class _BoundedZstd:
         return getattr(self._module, name)
 
 
+class _BoundedSqlite:
+    """Stands in for the module apsw where rosbags opens SQLite files, whose queries come to an end; all else is the
+    module's."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def Connection(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - it has the module's name
+        connection = self._module.Connection(*args, **options)
+        from drive_seg.offline.salvage import STRIDE, out_of_steps
+
+        connection.set_progress_handler(out_of_steps(Path(connection.filename)), STRIDE)
+        return connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
 def bound_rosbags() -> None:
-    """Give rosbags decompressors with a limit, and have it look at SQLite files before it asks them anything; a second
-    call does nothing."""
+    """Give rosbags decompressors with a limit, have it look at SQLite files before it asks them anything, and let no
+    query take for ever; a second call does nothing."""
     from rosbags.rosbag1 import reader as ros1
     from rosbags.rosbag2 import storage_mcap as mcap
 
@@ -109,7 +127,9 @@ def bound_rosbags() -> None:
     for kind in ("lz4", "bz2"):
         ros1.decompressors[kind] = lambda data, kind=kind: unpack(kind, data)  # type: ignore[misc]
     ros2.zstd = _BoundedZstd(ros2.zstd)
-    sqlite: Any = importlib.import_module("rosbags.rosbag2.storage_sqlite3").Sqlite3Reader
+    storage: Any = importlib.import_module("rosbags.rosbag2.storage_sqlite3")
+    storage.apsw = _BoundedSqlite(storage.apsw)
+    sqlite = storage.Sqlite3Reader
     open_file = sqlite.open
 
     def open_plain(self: Any) -> None:
