@@ -278,4 +278,15 @@ def test_ids_far_apart_do_not_make_damage_endless(tmp_path: Path) -> None:
     page = data.index(b"\3" * 500) // 512 * 512
     data[page : page + 4] = b"\xff" * 4  # the number of the page that goes on with the last message
     path.write_bytes(data)
-    assert [bytes(message.data[:1]) for message in salvage_messages([path])][:1] == [b"\1"]
+    assert [message.data[0] for message in salvage_messages([path])] == [1, 2]
+
+
+def test_the_message_before_a_damaged_one_is_not_lost_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "bag.db3"
+    small_bag(path, {number: bytes([number]) * 4000 for number in range(1, 7)})
+    data = bytearray(path.read_bytes())
+    for lost in (3, 6):
+        page = data.index(bytes([lost]) * 500) // 512 * 512
+        data[page : page + 4] = b"\xff" * 4  # the number of the page that goes on with it
+    path.write_bytes(data)
+    assert [message.data[0] for message in salvage_messages([path])] == [1, 2, 4, 5]

@@ -198,8 +198,8 @@ def _rows(connection: sqlite3.Connection, most: int) -> Iterator[tuple[int, int,
     except sqlite3.DatabaseError:
         last = 0  # the end is gone: behind the first page that is lost comes nothing more
     done = lost = 0
+    query = "SELECT id, topic_id, timestamp, data FROM messages NOT INDEXED WHERE id > ? ORDER BY id"
     while True:
-        query = "SELECT id, topic_id, timestamp, data FROM messages NOT INDEXED WHERE id > ? ORDER BY id"
         try:
             for number, topic_id, recorded, data in connection.execute(query, (done,)):
                 if number <= done:
@@ -208,6 +208,15 @@ def _rows(connection: sqlite3.Connection, most: int) -> Iterator[tuple[int, int,
                 yield topic_id, recorded, data
             return
         except sqlite3.DatabaseError:
+            pass
+        try:  # sqlite3 looks one row ahead: what it found damaged may be the one after the next
+            found = connection.execute(f"{query} LIMIT 1", (done,)).fetchone()
+        except sqlite3.DatabaseError:
             done, lost = done + 1, lost + 1
             if done >= last or lost > most:  # ids may have gaps of any size
                 return
+        else:
+            if found is None:
+                return
+            done = found[0]
+            yield found[1:]
