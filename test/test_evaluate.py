@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,25 @@ def test_a_bag_damaged_in_the_middle_is_scored_up_to_there(tmp_path: Path, pipel
     scored = outcome.evaluation.metrics["frames"]
     assert 5 < scored < 21
     perfect(outcome.evaluation.to_dict(), scored)
+
+
+def test_a_damaged_truth_of_a_bag_that_was_cut_off_is_missing_and_the_others_count(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "truth", range(12), camera=False)
+    write_bag(tmp_path / "in", 12, topic="/camera/image_raw")
+    (data,) = (tmp_path / "truth").glob("*.mcap")
+    content = bytearray(data.read_bytes())
+    encodings = [place.start() for place in re.finditer(rb"\x06\0\0\x0016UC1\0", content)]
+    content[encodings[3] : encodings[3] + 4] = b"\xff" * 4  # the length of its text
+    data.write_bytes(content[: encodings[9]])
+    outcome = evaluate_source(
+        open_source(str(tmp_path / "in")), open_truth(str(tmp_path / "truth"), DRIVING), pipeline, "tiny"
+    )
+    assert outcome.error is None
+    perfect(outcome.evaluation.to_dict(), 8)  # 0..8 without 3
+    assert outcome.evaluation.to_dict()["unmatched"]["predictions"] == 4
 
 
 @pytest.mark.parametrize(("encoding", "apart"), [("mono8", False), ("16UC1", True)])

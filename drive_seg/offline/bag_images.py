@@ -83,7 +83,11 @@ def _salvaged(path: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
     store = ros2_types()
     for message in salvage_messages(storage_files(path)):
         if message.topic in topics:
-            yield message.topic, store.deserialize_cdr(message.data, message.msgtype)
+            try:
+                found = store.deserialize_cdr(message.data, message.msgtype)
+            except Exception:  # noqa: BLE001 - damaged bytes raise whatever they lead to; the next may be whole
+                continue
+            yield message.topic, found
 
 
 def stamp_of(message: Any) -> int:
