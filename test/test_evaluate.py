@@ -870,6 +870,23 @@ def test_shipped_label_maps_fit_the_default_labels() -> None:
         load_map("nowhere")
 
 
+def test_tags_of_carla_before_0_9_14_have_a_label_map() -> None:
+    """Its documentation's table of then, see the references of the sensors of 0.9.13."""
+    from drive_seg.offline.truth_carla import CARLA
+
+    then = ["unlabeled", "building", "fence", "other", "pedestrian", "pole", "road line", "road", "sidewalk"]
+    then += ["vegetation", "vehicles", "wall", "traffic sign", "sky", "ground", "bridge", "rail track", "guard rail"]
+    then += ["traffic light", "static", "dynamic", "water", "terrain"]
+    scored = {"pedestrian": "people", "road line": "lane_marking", "road": "road", "vehicles": "vehicle"}
+    void = {"unlabeled", "dynamic"}
+    label_map = bind(load_map("carla_before_0_9_14"), DRIVING, CARLA)
+    names = [label.name for label in label_map.labels]
+    for tag, name in enumerate(then):
+        expected = "void" if name in void else scored.get(name, "background")
+        found = int(label_map.truth[tag])
+        assert ("void" if found == 255 else names[found]) == expected, name
+
+
 def test_a_label_map_joins_classes(tmp_path: Path, pipeline: Pipeline) -> None:
     write_images(tmp_path / "in", NAMES)
     write_truth(tmp_path / "truth", NAMES)
