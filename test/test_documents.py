@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -52,12 +53,17 @@ def test_the_help_of_a_command_names_everything_it_writes(command: str, tmp_path
     assert not [name for name in written if name not in said]
 
 
-def test_the_parameter_file_for_several_cameras_loads(tmp_path: Path) -> None:
-    from drive_seg.config import load_yaml
+def test_the_parameter_file_for_several_cameras_loads() -> None:
+    from drive_seg.config import Parameter, load
 
     (shown,) = (block for block in blocks("README.md", "yaml") if "cameras:" in block)
-    (tmp_path / "cameras.yaml").write_text(shown)
-    cameras = {camera.name: camera for camera in load_yaml(tmp_path / "cameras.yaml").cameras}
+    given = yaml.safe_load(shown)["/**"]["ros__parameters"]
+
+    def value(parameter: Parameter) -> object:
+        camera, _, name = parameter.name.rpartition(".")
+        return (given[camera] if camera else given).get(name, parameter.default)
+
+    cameras = {camera.name: camera for camera in load(value).cameras}
     assert list(cameras) == ["front", "rear"]
     assert cameras["rear"].compressed and cameras["rear"].camera_info_topic == "/rear/camera_info"
 
@@ -97,7 +103,7 @@ def test_the_pixels_of_a_detection_are_found_as_the_readme_says() -> None:
 
 
 def test_every_parameter_is_in_the_readme_with_its_default() -> None:
-    from drive_seg.config import PARAMETERS, load_yaml
+    from drive_seg.config import PARAMETERS
 
     table = (ROOT / "README.md").read_text().partition("### Parameters")[2].partition("### Tracking")[0]
     rows = [
@@ -108,7 +114,6 @@ def test_every_parameter_is_in_the_readme_with_its_default() -> None:
         for row in rows
         for name, default in zip(re.findall(r"`([a-z_]+)`", row[0]), row[1].split(", "), strict=False)
     }
-    load_yaml(ROOT / "config" / "drive_seg.yaml")
     for parameter in PARAMETERS:
         default = said[parameter.name].strip("`").split(" ")[0]
         wanted = parameter.default

@@ -204,7 +204,7 @@ class TestResources:
 
     @pytest.mark.parametrize("name", ["~nobody_at_all/x.yaml", 300 * "a", 300 * "a" + ".yaml"])
     def test_a_name_that_no_file_can_have_is_no_model(self, name: str) -> None:
-        with pytest.raises(ModelError, match=f"no model '{name}': "):
+        with pytest.raises(ModelError, match=f"^no model .*{name}"):
             resources.find_model(name)
 
     def test_every_shipped_model_is_found_by_its_name(self) -> None:

@@ -376,7 +376,7 @@ class TestWriting:
     def test_a_missing_package_is_named_before_the_work(self, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
         real = report.importlib.util.find_spec
         monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None if name == package else real(name))
-        with pytest.raises(MissingDependency, match=rf"'{package}'.*drive_seg\[offline\]"):
+        with pytest.raises(MissingDependency, match=rf"'{package}'.* -m pip install .*{package}"):
             report.require_report_packages()
 
     def test_evaluate_writes_it(self, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def evaluate(
     from drive_seg.offline.report import require_report_packages
     from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.simulated import TruthfulSim
-    from drive_seg.offline.sinks import make_room
+    from drive_seg.offline.sinks import make_room, require_replaceable
     from drive_seg.offline.sources import camera_size, open_source
     from drive_seg.offline.truth import open_truth
     from drive_seg.postprocess import FusionOptions
@@ -206,8 +206,7 @@ def evaluate(
     if out is not None:
         out = at_home(out)  # of --out=~/report no shell makes anything
         require_report_packages()
-        if not overwrite:
-            make_room(out, False, RESULTS)
+        require_replaceable(out, overwrite, RESULTS)
     # What is to be replaced stays until the source and its truth are open: a slip of the pen costs nobody a report.
     ready: Callable[[], None] = partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None
     chunked = engine is Spreading.ray or Path(source).suffix == ".txt"

@@ -83,11 +83,30 @@ def open_sink(path: Path, labels: LabelSet, fps: float, overwrite: bool = False,
 
 
 def make_room(path: Path, overwrite: bool, ours: set[str]) -> None:
-    """See that ``path`` can be written: make its parent folders; with ``overwrite`` remove what an earlier run left.
+    """``require_replaceable``, then remove what an earlier run left.
+
+    Raises:
+        ConfigError: as ``require_replaceable``.
+    """
+    if require_replaceable(path, overwrite, ours):
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise ConfigError(f"output {path} cannot be written: {error}") from error
+
+
+def require_replaceable(path: Path, overwrite: bool, ours: set[str]) -> bool:
+    """See that ``path`` can be written: make its parent folders; with ``overwrite``, that it may be replaced.
 
     Args:
         ours: names that such a folder holds, none for a file; only a folder with nothing else is removed. One with a
             bag's metadata.yaml may hold bag files, too.
+
+    Returns:
+        Whether anything is there.
 
     Raises:
         ConfigError: it exists and may not be replaced, or nothing can be written there.
@@ -96,21 +115,20 @@ def make_room(path: Path, overwrite: bool, ours: set[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         require_writable(path if path.is_dir() else path.parent)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return
+            return False
         if not overwrite:
             raise ConfigError(f"output {path} exists already; choose another name, or replace it with --overwrite")
         if not path.is_dir():
             if ours:
                 raise ConfigError(f"output {path} is to be a folder, and a file has that name; it is not removed")
-            path.unlink()
-            return
+            return True
         storage = (".db3", ".mcap") if "metadata.yaml" in ours else ()
         foreign = sorted(e.name for e in path.iterdir() if e.name not in ours and e.suffix not in storage)
-        if foreign:
-            raise ConfigError(f"output folder {path} holds files of others ({foreign[0]}); it is not removed")
-        shutil.rmtree(path)
     except OSError as error:
         raise ConfigError(f"output {path} cannot be written: {error}") from error
+    if foreign:
+        raise ConfigError(f"output folder {path} holds files of others ({foreign[0]}); it is not removed")
+    return True
 
 
 class FolderSink:
