@@ -19,7 +19,25 @@ from pathlib import Path
 
 LIMIT_MB = 2048
 ONE_INPUT_S = 60
-MAX_LENGTH = 16384
+MAX_LENGTH = 32768
+VALUE = re.compile(rb'"[^"]*"|-?[0-9][0-9.]*|null|\[[^][]*\]|\{[^{}]*\}|\b[a-z_]+\b')
+VALUES = [
+    b"null",
+    b"true",
+    b"-1",
+    b"0",
+    b"7",
+    b"1e999",
+    b"NaN",
+    b"1" * 25,
+    b"0.5",
+    b'""',
+    b'"3001/1"',
+    b"[]",
+    b"{}",
+    b"[[1, 2]]",
+]
+VALUES += [b"[" * 2000, b"9" * 5000, b'"\\ud800"', b"[null, 1]", b"-Infinity", b"4294967296", b"~", b"- x: [y]"]
 
 
 def by_coverage(name: str, seconds: int, corpus: Path, out: Path) -> None:
@@ -70,7 +88,10 @@ def by_chance(name: str, seconds: int, corpus: Path, out: Path) -> None:
 
 
 def damaged(generator: random.Random, seed: bytes) -> bytes:
-    """Some bytes replaced, cut out, doubled or put in."""
+    """Some bytes replaced, cut out, doubled or put in; of text, half of the time, some values by others."""
+    if seed.isascii() and generator.random() < 0.5:
+        share = 1 / max(1, len(VALUE.findall(seed)))
+        return VALUE.sub(lambda old: generator.choice(VALUES) if generator.random() < share else old[0], seed)
     data = bytearray(seed)
     for _ in range(generator.randint(1, 8)):
         at = generator.randrange(len(data) + 1)

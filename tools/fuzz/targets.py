@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import tempfile
@@ -10,15 +11,26 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import lz4.frame
 import numpy as np
+from backports import zstd
 
 from drive_seg.decode import decode_compressed, decode_rgb
 from drive_seg.documents import read_yaml
 from drive_seg.encodings import ENCODINGS
 from drive_seg.errors import DriveSegError, MalformedImage, SourceError
-from drive_seg.frame import CameraImage, CompressedImage
+from drive_seg.frame import CameraImage, CompressedImage, Lane
+from drive_seg.labels import DRIVING
+from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, from_records, parse_records, to_records
 from drive_seg.model import load_model
+from drive_seg.offline.bag_images import CLOUD, IMAGE, bag_messages, bag_topics, lanes_of, pixels_of
 from drive_seg.offline.bags import BagSource
+from drive_seg.offline.instance_lists import read_instances
+from drive_seg.offline.label_image import read_label_image
+from drive_seg.offline.label_map import bind, load_map
+from drive_seg.offline.lane_files import LaneReader
+from drive_seg.offline.metrics.lane_lines import compare_lines
+from drive_seg.offline.truth_carla import CARLA
 from drive_seg.preprocess import Preprocessor
 
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -27,6 +39,13 @@ _PREPROCESS = Preprocessor((160, 96))
 _INPUT = np.zeros((96, 160, 3), np.uint8)
 _NAMES = [*ENCODINGS, "16UC1", "", "rgb8\n"]
 _FIELDS = struct.Struct("<BBHHI")
+_CLOUD = struct.Struct(f"<IHB{len(FIELDS)}B")
+_MCAP = b"\x89MCAP0\r\n"
+_PACKERS: list[tuple[bytes, Callable[[bytes], bytes]]] = [
+    (b"", bytes),
+    (b"zstd", zstd.compress),
+    (b"lz4", lz4.frame.compress),
+]
 
 
 def image(data: bytes) -> None:
@@ -81,11 +100,100 @@ def document(data: bytes) -> None:
         return
 
 
+def chunk(data: bytes) -> None:
+    """The records in a chunk of a MCAP file without an index, compressed as the first byte says."""
+    if not data:
+        return
+    name, pack = _PACKERS[data[0] % len(_PACKERS)]
+    packed = pack(data[1:])
+    head = struct.pack("<QQQII", 0, 0, len(data) - 1, 0, len(name)) + name + struct.pack("<Q", len(packed))
+    path = _FOLDER / "chunk.mcap"
+    path.write_bytes(_MCAP + struct.pack("<BQ", 6, len(head) + len(packed)) + head + packed)
+    try:
+        for entry in islice(BagSource(path), 20):
+            assert entry is not None
+    except SourceError:
+        pass
+    for topic, found in bag_topics(path).items():
+        for _, message in islice(bag_messages(path, [topic]), 20):
+            try:
+                if found.msgtype == IMAGE:
+                    pixels_of(message)
+                elif found.msgtype == CLOUD:
+                    lanes_of(message)
+            except (MalformedImage, SourceError):
+                continue
+
+
+def lanes(data: bytes) -> None:
+    """A point cloud of lane boundaries: its fields, sizes and points."""
+    if len(data) < _CLOUD.size:
+        return
+    count, step, flags, *places = _CLOUD.unpack_from(data)
+    body = np.frombuffer(data, np.uint8, offset=_CLOUD.size)
+    if flags & 1:  # half of them: sizes that fit, so that the points are looked at
+        step = max(step % 64, 1)
+        count = body.size // step
+    fields = [
+        (name, place & 63, POINT_FIELD_TYPES[kind] if place & 64 == 0 else place >> 4)
+        for (name, _, kind), place in zip(FIELDS, places, strict=True)
+    ]
+    try:
+        found = from_records(parse_records(fields, step, count, body))
+    except MalformedImage:
+        return
+    compare_lines(found, found, 720)
+    to_records(found)
+
+
+def listing(data: bytes) -> None:
+    """``lanes.jsonl`` or ``instances.jsonl``."""
+    path = _FOLDER / "list.jsonl"
+    path.write_bytes(data)
+    try:
+        reader = LaneReader(path)
+        for frame in [*reader.stamps, "000000"]:
+            found = reader.find(frame)
+            compare_lines(found or (), found or (), 720)
+    except SourceError:
+        pass
+    try:
+        for row in read_instances(path):
+            assert row.scores is not None
+    except SourceError:
+        pass
+
+
+def label_map(data: bytes) -> None:
+    """A label map, for the default labels and CARLA's."""
+    path = _FOLDER / "map.yaml"
+    path.write_bytes(data)
+    try:
+        assert bind(load_map(str(path)), DRIVING, CARLA).labels
+    except DriveSegError:
+        return
+
+
+def label_image(data: bytes) -> None:
+    """A PNG of labels."""
+    path = _FOLDER / "labels.png"
+    path.write_bytes(data)
+    try:
+        assert read_label_image(path).size
+    except DriveSegError:
+        return
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "image": image,
     "compressed": compressed,
     "bag": bag,
     "document": document,
+    "chunk": chunk,
+    "lanes": lanes,
+    "list": listing,
+    "label_map": label_map,
+    "label_image": label_image,
 }
 
 
@@ -100,6 +208,26 @@ def seeds(target: str) -> list[bytes]:
     if target == "document":
         root = Path(__file__).resolve().parents[2]
         return [(root / name).read_bytes() for name in ("models/default.yaml", "config/label_maps/camvid11.yaml")]
+    if target == "chunk":
+        return [bytes([number]) + _chunk_of(_bag("mcap", "none")) for number in range(len(_PACKERS))]
+    if target == "lanes":
+        places = [place for _, place, _ in FIELDS]
+        line = Lane(-1, np.float32([[9, 80], [7, 50], [6, 30]]), 0.5, 100, True)
+        other = Lane(1, np.float32([[90, 80], [70, 50]]), 1.0, 7, None)
+        records = to_records([line, other])
+        return [_CLOUD.pack(records.size, RECORD.itemsize, flags, *places) + records.tobytes() for flags in (0, 1)]
+    if target == "list":
+        points = [[9.5, 80.0], [7.0, 50.25]]
+        row = {"order": -1, "confidence": 0.5, "support": 7, "dashed": None, "points": points}
+        own = {"frame": "000000", "stamp_ns": 5, "lanes": [row]}
+        listed = {"frame": "000000", "stamp_ns": 5, "instances": [{"id": "3001/17", "score": 0.5}]}
+        return [2 * f"{json.dumps(line)}\n".encode() for line in (own, listed)]
+    if target == "label_map":
+        root = Path(__file__).resolve().parents[2]
+        return [(root / f"config/label_maps/{name}.yaml").read_bytes() for name in ("carla", "labels")]
+    if target == "label_image":
+        maps = np.arange(24, dtype=np.uint8).reshape(4, 6), np.arange(24, dtype=np.uint16).reshape(4, 6)
+        return [cv2.imencode(".png", one)[1].tobytes() for one in (*maps, np.dstack([maps[0]] * 3))]
     return [_bag("mcap", "none"), _bag("mcap", "storage"), _bag("sqlite3", "none"), _ros1_bag()]
 
 
@@ -120,6 +248,17 @@ def _bag(storage: str, packed: str) -> bytes:
             writer.write(connection, number + 1, store.serialize_cdr(message, kind))
     (file,) = [file for file in folder.iterdir() if file.suffix != ".yaml"]
     return file.read_bytes()
+
+
+def _chunk_of(mcap: bytes) -> bytes:
+    """The records of the first chunk, which is not compressed."""
+    at = len(_MCAP)
+    while mcap[at] != 6:
+        at += 9 + struct.unpack_from("<Q", mcap, at + 1)[0]
+    start = at + 9 + 8 + 8 + 8 + 4
+    start += 4 + struct.unpack_from("<I", mcap, start)[0]
+    (size,) = struct.unpack_from("<Q", mcap, start)
+    return mcap[start + 8 : start + 8 + size]
 
 
 def _ros1_bag() -> bytes:
