@@ -160,8 +160,7 @@ class Geometry:
         Where the camera is smaller than the network, a cell that no pixel was sampled from gets its neighbour's value.
         """
         across, down = self.axes(stride)
-        columns = np.minimum(across.starts[across.window], self.native[0] - 1)
-        rows = np.minimum(down.starts[down.window], self.native[1] - 1)
+        columns, rows = across.starts[across.window], down.starts[down.window]
         return np.take(np.take(native_map, rows, axis=0), columns, axis=1)
 
     def _stride_of(self, network_map: NDArray[Any]) -> int:

@@ -149,8 +149,9 @@ def test_restore_says_what_does_not_fit():
         geometry.restore(np.zeros((384, 640), np.uint8), np.empty((1280, 720), np.uint8))
     with pytest.raises(ValueError, match="out must be uint16"):
         geometry.restore(np.zeros((384, 640), np.uint16), np.empty((720, 1280), np.uint8))  # type: ignore[type-var]
-    with pytest.raises(ValueError, match="stride must divide"):
-        geometry.axes(7)
+    for stride in (7, 5, 3, 0, -1):  # 5 divides the width only, 3 the height only
+        with pytest.raises(ValueError, match="stride must divide"):
+            geometry.axes(stride)
 
 
 @pytest.mark.parametrize(
