@@ -32,7 +32,6 @@ from drive_seg.lanes import LaneFinder
 from drive_seg.letterbox import Geometry
 from drive_seg.places import places
 
-_NO_SEGMENT = 0
 NEAR_PX, NEAR_SHARE = 16.0, 0.5
 """A vote is near a centre within so many network pixels, or where the object is large within so much of the offset's
 length: root of the sum of the squares."""
@@ -275,7 +274,6 @@ class PostProcessor:
         root = np.sqrt(np.clip(segments.heat, 0.0, 1.0) * mean_confidence)
         score = root * np.sqrt(root)
         kept = (area >= max(options.min_instance_area, 1)) & (score >= options.score_threshold)
-        kept[_NO_SEGMENT] = False
 
         values = np.full(count, PANOPTIC_UNLABELLED, np.uint16)
         seen = native > 0  # when the camera is smaller than the network, some map pixels stand for no camera pixel

@@ -230,6 +230,33 @@ def test_offsets_split_touching_vehicles(threshold: float) -> None:
     assert result.instances[1].box == Box(28, 20, 20, 20)
 
 
+def test_one_centre_more_than_may_be_used_is_left_out() -> None:
+    raw = one_vehicle()
+    raw.centers[0, 0, 7, 10] = 0.9
+    geometry = Geometry.letterbox(NETWORK, NETWORK)
+    result = processor(FusionOptions(max_centers=1))(frame(NETWORK), raw, 0, geometry)
+    assert [(i.box, i.score) for i in result.instances] == [(Box(8, 20, 40, 20), pytest.approx(0.9**0.75))]
+
+
+@pytest.mark.parametrize(("cells", "heat"), [(4, 0.8), (5, 0.3)])
+def test_a_vote_may_miss_its_centre_by_the_limit(cells: int, heat: float) -> None:
+    raw = one_vehicle()
+    raw.semantic[:] = 1
+    raw.semantic[0, 28:32, 40:44] = 3
+    raw.centers[0, 0] = 0
+    raw.centers[0, 0, 7, 10 - cells] = 0.8  # so many cells of 4 pixels to the left: 16 are near enough
+    options = FusionOptions(min_instance_area=0)
+    (found,) = processor(options)(frame(NETWORK), raw, 0, Geometry.letterbox(NETWORK, NETWORK)).instances
+    assert found.score == pytest.approx(heat**0.75)
+
+
+def test_a_score_is_at_most_1_whatever_the_heat() -> None:
+    raw = one_vehicle()
+    raw.centers[0, 0, 7, 3] = 1.5
+    result = processor(FusionOptions())(frame(NETWORK), raw, 0, Geometry.letterbox(NETWORK, NETWORK))
+    assert [i.score for i in result.instances] == [1.0, pytest.approx(0.8**0.75)]
+
+
 def test_an_object_may_reach_from_one_edge_of_the_image_to_the_other() -> None:
     raw = one_vehicle()
     raw.semantic[0, 48:] = 3
