@@ -159,7 +159,8 @@ def test_cameras_share_batches_and_every_frame_of_each_is_accounted_for() -> Non
 def test_overlays_are_drawn_only_while_somebody_looks(model: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn"
     drawn.touch()
-    scene = paint(640, 384, [(3, 160, 120, 320, 200)])
+    scene = paint(640, 384, [(4, 160, 120, 320, 200)])
+    looks = []
     with serving("-c", DRAWING_NODE, str(drawn), *node_command(model)[2:]) as peer:
 
         def draws() -> bool:
@@ -183,12 +184,14 @@ def test_overlays_are_drawn_only_while_somebody_looks(model: Path, tmp_path: Pat
             overlay = pixels(message)
             assert overlay.shape == scene.shape
             tinted = overlay[200:240, 250:400].mean(axis=(0, 1))
-            color = np.array(DRIVING[3].color)
+            color = np.array(DRIVING[4].color)
             assert np.abs(tinted - color).sum() < np.abs(scene[220, 300] - color.astype(int)).sum()
+            looks.append(tinted)
             assert draws()
             peer.node.destroy_subscription(subscription)
             peer.until(lambda: not draws(), "drawing to end when nobody looks")
             assert not any(draws() for _ in range(3))
+        np.testing.assert_allclose(looks[1], looks[0], atol=8)
         assert float(drawn.read_text().split()[-1]) > 0
 
 
@@ -284,25 +287,31 @@ def shown_at(info: CameraInfo, matrix: np.ndarray, point: tuple[float, float, fl
     return pixel / (max(1, info.binning_x), max(1, info.binning_y))
 
 
-@pytest.mark.parametrize("binning", [0, 2])
-@pytest.mark.parametrize("roi", [None, RegionOfInterest(x_offset=320, y_offset=120, width=640, height=480)])
-@pytest.mark.parametrize("scale", [1.0, 0.4])
+K = [900.0, 0.0, 630.0, 0.0, 910.0, 470.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("binning", [(0, 0), (2, 4)])
+@pytest.mark.parametrize(
+    "roi", [None, RegionOfInterest(x_offset=320, y_offset=120, width=640, height=480, do_rectify=True)]
+)
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.4, 0.4), (0.4, 0.5)])
 def test_a_window_of_the_sensor_and_binned_pixels_are_not_reckoned_twice(
-    binning: int, roi: RegionOfInterest | None, scale: float
+    binning: tuple[int, int], roi: RegionOfInterest | None, scale: tuple[float, float]
 ) -> None:
-    info = CameraInfo(width=1280, height=960, binning_x=binning, binning_y=binning, roi=roi or RegionOfInterest())
-    info.k = [900.0, 0.0, 630.0, 0.0, 910.0, 470.0, 0.0, 0.0, 1.0]
+    info = CameraInfo(width=1280, height=960, binning_x=binning[0], binning_y=binning[1], roi=roi or RegionOfInterest())
+    info.k = K
     info.p = [900.0, 0.0, 630.0, -70.0, 0.0, 910.0, 470.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    width, height = ((640, 480) if roi else (1280, 960)) if not binning else ((320, 240) if roi else (640, 480))
-    size = round(width * scale), round(height * scale)
+    width, height = (640, 480) if roi else (1280, 960)
+    width, height = width // max(1, binning[0]), height // max(1, binning[1])
+    size = round(width * scale[0]), round(height * scale[1])
     out = camera_info_for(info, Header(frame_id="front"), size)
-    assert out.header.frame_id == "front"
-    if scale == 1.0:
+    assert (out.header.frame_id, out.roi.do_rectify) == ("front", bool(roi))
+    if scale == (1.0, 1.0):
         out.header = info.header
         assert out == info, "the camera's own"
     for point in ((0.3, -0.2, 2.0), (-0.1, 0.4, 5.0)):
         for before, after in ((info.k, out.k), (info.p, out.p)):
-            np.testing.assert_allclose(shown_at(out, after, point), scale * shown_at(info, before, point))
+            np.testing.assert_allclose(shown_at(out, after, point), np.array(scale) * shown_at(info, before, point))
     through = rays(info, (width, height))
     assert through is not None
     pixel = np.float32([shown_at(info, info.k, (0.3, -0.2, 2.0))])
@@ -322,6 +331,19 @@ def test_the_calibration_of_a_map_whose_edge_cells_hold_more_than_the_image(roi:
         x, y = shown_at(info, before, (0.3, -0.2, 2.0))
         expected = (0.75 + x * 30.5 / width, 0.25 + y * 23.5 / height)
         np.testing.assert_allclose(shown_at(out, after, (0.3, -0.2, 2.0)), expected)
+
+
+def test_a_calibration_that_says_nothing_of_the_map_s_size_stays_as_it_is() -> None:
+    sizes = {"width": 1280, "height": 960}
+    for told, size in (
+        ({}, (640, 480)),  # not calibrated
+        ({"k": [9.0] * 9, "roi": RegionOfInterest(width=640, height=480)}, (320, 240)),
+        ({"binning_x": 2, "binning_y": 2, **sizes}, (1280, 960)),  # of a driver that forgot to bin, or to say so
+    ):
+        info = CameraInfo(**told)
+        assert camera_info_for(info, info.header, size) == info
+    info = CameraInfo(**sizes, k=K, roi=RegionOfInterest(width=640))  # no rows: no window
+    np.testing.assert_allclose(camera_info_for(info, info.header, (640, 480)).k, [450, 0, 315, 0, 455, 235, 0, 0, 1])
 
 
 def resident_mb(peer: Peer) -> float:

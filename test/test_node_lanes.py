@@ -15,7 +15,7 @@ pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 from peer import Peer, by_second, node_command
 from roads import FlatRoad, orders_of, worst
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 from tiny_model import RED_PER_CLASS, red_of, write_tiny_model
 
@@ -87,7 +87,18 @@ def test_a_lens_bends_the_rays_back(model: str, lens: list[float]) -> None:
     np.testing.assert_allclose(back[:, 0], pixels, atol=0.1)
 
 
-@pytest.mark.parametrize("fields", [{"k": [0.0] * 9}, {"width": 1280}, {"distortion_model": "cubic"}, {"d": [0.1] * 3}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"k": [0.0] * 9},
+        {"k": [*K[:4], 0.0, *K[5:]]},
+        {"width": 1280},
+        {"width": 0, "roi": RegionOfInterest(width=640, height=360)},
+        {"distortion_model": "cubic"},
+        {"distortion_model": "equidistant"},
+        {"d": [0.1] * 3},
+    ],
+)
 def test_a_calibration_that_does_not_fit_gives_no_rays(fields: dict[str, Any]) -> None:
     assert rays(info(**fields), (640, 360)) is None
     message = cloud([Lane(-1, np.float32([[1, 2], [3, 1]]))], Header(), None)

@@ -45,15 +45,16 @@ def transports() -> dict[str, dict[str, str]]:
     return {described[one.text]["type"]: described[one.text] for one in used}
 
 
-def test_a_roomy_machine_gets_a_segment_that_holds_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1 << 30))
+@pytest.mark.parametrize("free", [1 << 30, 4 * SEGMENT_BYTES])
+def test_a_roomy_machine_gets_a_segment_that_holds_images(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(free))
     choose_profile()
     assert os.environ[UP_TO_JAZZY] == str(config_file("fastdds.xml"))
     assert set(transports()) == {"SHM", "UDPv4"}
     assert int(transports()["SHM"]["segment_size"]) == SEGMENT_BYTES
 
 
-@pytest.mark.parametrize("free_mb", [63, 100, 127])
+@pytest.mark.parametrize("free_mb", [16, 63, 64, 100, 127])
 def test_a_small_one_gets_less(monkeypatch: pytest.MonkeyPatch, free_mb: int) -> None:
     free = free_mb << 20
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(free))
@@ -100,3 +101,15 @@ def test_a_node_that_is_to_stay_on_this_host_opens_no_udp_of_its_own_on_humble(
     choose_profile()
     assert set(transports()) == kinds
     assert int(transports()["SHM"]["segment_size"]) == SEGMENT_BYTES
+
+
+def test_profiles_with_and_without_udp_are_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(64 << 20))
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    choose_profile()
+    first = os.environ[UP_TO_JAZZY]
+    for variable in PROFILE_VARIABLES:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
+    choose_profile()
+    assert set(transports()) == {"SHM"} and "UDPv4" in Path(first).read_text()
