@@ -223,3 +223,116 @@ def test_what_does_not_fit_is_refused(rgb: NDArray[np.uint8]):
     rgb.setflags(write=False)
     with pytest.raises(ValueError, match="writable"):
         draw_overlay(rgb, result(), DRIVING, out=rgb)
+
+
+def scene(*things: tuple[int, Box], size: tuple[int, int] = (WIDTH, HEIGHT), score: float = 0.5) -> PanopticResult:
+    """Things by their panoptic id, the later over the earlier, over nothing."""
+    panoptic = np.zeros((size[1], size[0]), np.uint16)
+    instances = []
+    for value, box in things:
+        fill(panoptic, box, value)
+        label = DRIVING[value // 1000]
+        instances.append(Instance(value, label.id, label.name, score, box, box.width * box.height))
+    return PanopticResult(FRAME, mask_of(panoptic), panoptic, tuple(instances), size)
+
+
+def drawn_on_black(shown: PanopticResult, times: StageTimes | None = None) -> NDArray[np.uint8]:
+    width, height = shown.native_size
+    return draw_overlay(np.zeros((height, width, 3), np.uint8), shown, DRIVING, times)
+
+
+def test_many_neighbours_have_shades_of_their_own_and_keep_what_reaches_into_a_box_of_theirs():
+    row = [(3001 + k, Box(100 + 40 * k, 300, 40, 30)) for k in range(12)]
+    shown = scene((4001, Box(90, 250, 500, 160)), *row)  # the pedestrian is seen around them only
+    drawn = drawn_on_black(dataclasses.replace(shown, instances=shown.instances[::-1]))
+    for value, box in row:
+        middle = drawn[box.y + 15, box.x + 20]
+        assert np.abs(middle - TINT * np.array(shade(DRIVING[3].color, value % 1000))).max() <= 1
+        assert tuple(drawn[box.y + 15, box.x]) == shade(DRIVING[3].color, value % 1000), "outlines between them"
+    around = TINT * np.array(shade(DRIVING[4].color, 1))
+    assert np.abs(drawn[390, 300] - around).max() <= 1
+
+
+def test_a_track_keeps_its_shade_whatever_its_number_in_the_frame():
+    box = Box(300, 300, 200, 120)
+    first, second = scene((3001, box)), scene((3002, box))
+    assert (drawn_on_black(first) != drawn_on_black(second)).any()
+    followed = [
+        dataclasses.replace(shown, instances=(dataclasses.replace(shown.instances[0], track=77),))
+        for shown in (first, second)
+    ]
+    np.testing.assert_array_equal(*(drawn_on_black(shown) for shown in followed))
+
+
+def backing(drawn: NDArray[np.uint8], value: int, track: int | None = None) -> tuple[int, int, int, int]:
+    """First and last row and column of a label: where the shade is solid and nothing of its outline is."""
+    color = shade(DRIVING[value // 1000].color, value % 1000 if track is None else track)
+    ys, xs = np.nonzero((drawn == color).all(axis=2))
+    return int(ys.min()), int(ys.max()), int(xs.min()), int(xs.max())
+
+
+def test_labels_stay_in_the_image():
+    drawn = drawn_on_black(scene((3001, Box(1260, 300, 20, 100))))
+    top, _, left, right = backing(drawn, 3001)
+    assert 270 < top < 300 and right == WIDTH - 1 and right - left > 60, "moved to the left"
+    inside = drawn_on_black(scene((3001, Box(500, 0, 60, 700))))  # no room above it, nor below
+    assert backing(inside, 3001)[3] > 560 and (inside[:700, 560:] == 0).all(axis=2)[40:].all()
+    taken, low = Box(500, 675, 80, 30), Box(505, 675, 60, 30)  # both have room above, for one label
+    pair = scene((3001, low), (3002, taken))
+    alone = dataclasses.replace(pair, instances=(pair.instances[1], dataclasses.replace(pair.instances[0], area=1)))
+    assert (drawn_on_black(alone)[705 + 3 :] == 0).all(), "a label that would be cut off is left out"
+
+
+def test_labels_one_above_the_other_are_both_there():
+    upper, lower = Box(300, 200, 200, 100), Box(300, 450, 200, 100)
+    drawn = drawn_on_black(scene((3001, upper), (3002, lower)))
+    assert backing(drawn, 3001)[0] < upper.y and 400 < backing(drawn, 3002)[0] < lower.y
+
+
+def test_letters_are_dark_on_light_and_light_on_dark():
+    for value in (2, 3, 4, 5):
+        color = DRIVING[value].color
+        things = LabelSet(tuple(Label(one.id, one.name, True, color) for one in DRIVING))
+        shown = scene((3001, Box(300, 300, 200, 120)))
+        drawn = draw_overlay(np.zeros((HEIGHT, WIDTH, 3), np.uint8), shown, things)
+        back = np.array(shade(color, 1))
+        label = drawn[290 - 5 : 298, 302:380].reshape(-1, 3).astype(int)
+        farthest = label[np.argmax(np.abs(label - back).sum(axis=1))]
+        light = back @ (0.299, 0.587, 0.114)
+        assert (farthest.mean() < light) == (light > 130)
+
+
+def test_scores_have_two_digits_and_1_is_kept_for_certainty():
+    box = Box(300, 300, 200, 120)
+    pictures = {score: drawn_on_black(scene((3001, box), score=score)) for score in (0.9899, 0.99, 0.9999, 1.0, 0.98)}
+    np.testing.assert_array_equal(pictures[0.9999], pictures[0.99])
+    np.testing.assert_array_equal(pictures[0.9899], pictures[0.99])
+    assert (pictures[1.0] != pictures[0.99]).any() and (pictures[0.98] != pictures[0.99]).any()
+
+
+def test_outlines_are_there_in_small_images_and_letters_fit_narrow_ones():
+    box = Box(20, 15, 30, 20)
+    drawn = drawn_on_black(scene((3001, box), size=(64, 48)))
+    assert tuple(drawn[25, 20]) == tuple(drawn[15, 35]) == shade(DRIVING[3].color, 1)
+    tall = drawn_on_black(scene((3001, Box(100, 500, 60, 200)), size=(240, 1000)))
+    first, _, left, last = backing(tall, 3001)
+    assert 500 - first < 20 and last - left < 140, "as in an image that is 240 pixels wide"
+
+
+def test_the_strip_tells_the_longest_whole_that_is_known():
+    def strip(times: StageTimes) -> NDArray[np.uint8]:
+        return drawn_on_black(scene(), times)[HEIGHT - 26 :, WIDTH // 2 :]
+
+    every = strip(StageTimes(inference=9.0, processing=11.0, end_to_end=13.0))
+    np.testing.assert_array_equal(every, strip(StageTimes(inference=9.0, end_to_end=13.0)))
+    middle = strip(StageTimes(inference=9.0, processing=11.0))
+    assert (every != middle).any() and (middle != strip(StageTimes(inference=9.0))).any()
+
+
+def test_stages_that_have_no_room_are_left_out_and_the_sum_stays_readable():
+    times = StageTimes(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, end_to_end=28.0)
+    size = (360, 720)
+    drawn = drawn_on_black(scene(size=size), times)
+    alone = drawn_on_black(scene(size=size), StageTimes(end_to_end=28.0))
+    changed = (drawn != alone).any(axis=2)[HEIGHT - 8 :]  # below the bars
+    assert np.flatnonzero(changed.any(axis=0)).max() < np.flatnonzero(alone[HEIGHT - 8 :].any(axis=(0, 2))).min()
