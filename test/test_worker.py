@@ -287,6 +287,23 @@ def test_a_paused_worker_refuses_frames_and_resumes() -> None:
     assert dict(counts.dropped) == {"inactive": 1} and counts.published == 1
 
 
+def test_what_waits_while_it_is_paused_is_dropped_and_not_served_later() -> None:
+    gate = Gate()
+    harness = Harness(gate)
+    harness.worker.offer(frame(1))
+    assert gate.entered.acquire(timeout=10)
+    harness.worker.offer(frame(2))
+    threading.Timer(0.1, gate.release.release, [3]).start()
+    harness.worker.pause()
+    harness.worker.resume()
+    harness.worker.offer(frame(3))
+    harness.wait(finished=2)
+    harness.worker.stop()
+    assert [result.frame.stamp_ns for result in harness.published] == [1, 3]
+    counts = harness.worker.ledgers["front"].counts()
+    assert (counts.received, counts.published, dict(counts.dropped), counts.in_flight) == (3, 2, {"inactive": 1}, 0)
+
+
 def test_pausing_returns_when_the_frame_in_work_is_out() -> None:
     gate = Gate()
     harness = Harness(gate)
