@@ -20,6 +20,7 @@ from drive_seg.offline.compare import Comparison, Difference, Limit, compare_fil
 from drive_seg.offline.evaluation import ClassScore, Evaluation, FrameScore
 
 FRAMES = 24
+CLOCK = 1_700_000_000_000_000_000
 
 
 def frame(name: str, tp: int = 0, fp: int = 0, fn: int = 0, iou_sum: float = 0.0, pixels: tuple[int, int] = (0, 0)):
@@ -57,6 +58,13 @@ class TestScores:
         assert found["panoptic.per_class.car.sq"][0] == pytest.approx(1.5 / 2)
         assert found["panoptic.per_class.car.rq"][0] == pytest.approx(2 / 6)
         assert found["semantic.per_class.car"][0] == pytest.approx(100 / 1000)
+
+    def test_a_class_that_is_never_found_has_quality_0_and_one_that_never_occurs_none(self) -> None:
+        frames = [frame("a", fn=2, pixels=(0, 90)), frame("b")]
+        weights = np.array([[1.0, 1.0], [0.0, 2.0]])
+        found = scores(FrameCounts.of(frames, ["car"]), weights, ["car"], [True])
+        for key in ("pq", "sq", "rq"):
+            np.testing.assert_array_equal(found[f"panoptic.per_class.car.{key}"], [0.0, np.nan])
 
     def test_weights_repeat_frames(self) -> None:
         evaluation = make_evaluation(6)
@@ -148,6 +156,16 @@ class TestIntervals:
         assert found.change is not None and found.change > 0
         assert found.verdict == "worse" and found.loss == found.change
 
+    @pytest.mark.parametrize("metric", ["tracking.id_switches", "latency_ms.end_to_end.p99", "temporal.flicker"])
+    def test_of_some_metrics_less_is_better(self, metric: str) -> None:
+        assert Difference(metric, 8.0, 5.0, (-4.0, -1.0)).verdict == "better"
+        assert Difference(metric, 5.0, 8.0, (1.0, 4.0)).verdict == "worse"
+        assert Difference(metric, 5.0, 8.0, None).loss == 3.0
+
+    @pytest.mark.parametrize("interval", [(0.0, 0.2), (-0.1, 0.0), (-0.1, 0.1)])
+    def test_an_interval_that_touches_zero_tells_nothing(self, interval: tuple[float, float]) -> None:
+        assert Difference("semantic.miou", 0.5, 0.6, interval).verdict == "unclear"
+
     def test_blocks_keep_neighbours_together(self) -> None:
         (weights,) = draws(60, 200, 20, np.random.default_rng(0))
         assert weights.shape == (200, 60)
@@ -155,6 +173,8 @@ class TestIntervals:
         # Three stretches of 20 in a circle: at most six places where a frame's neighbour is drawn less or more often.
         steps = (np.diff(weights, axis=1, append=weights[:, :1]) != 0).sum(axis=1)
         assert steps.max() <= 6 and steps.min() >= 0
+        (uneven,) = draws(50, 200, 20, np.random.default_rng(0))
+        assert (uneven.sum(axis=1) == 50).all()
         (single,) = draws(60, 200, 1, np.random.default_rng(0))
         assert (np.diff(single, axis=1) != 0).sum(axis=1).min() > 6
 
@@ -172,12 +192,28 @@ class TestIntervals:
         assert {row.interval for row in found.differences.values()} == {None}
         assert found.difference("pq").change is not None
 
+    def test_so_do_a_handful_of_blocks_and_of_frames_in_one_of_the_two(self, folders: Path, tmp_path: Path) -> None:
+        few, many = folders / "good", folders / "other"
+        for block, known in ((1, True), (2, True), (3, False)):  # 24 and 30 frames
+            found = compare_files(few, many, block=block)
+            assert {
+                row.interval is not None for row in found.differences.values() if row.metric == "panoptic.all.pq"
+            } == {known}
+
 
 class TestLimits:
     @pytest.mark.parametrize("text", ["miou", "miou:", ":0.1", "miou:-0.1", "miou:nan", "miou:inf", "miou:a"])
     def test_not_a_limit(self, text: str) -> None:
         with pytest.raises(ConfigError, match="METRIC:MARGIN"):
             Limit.parse(text)
+
+    def test_no_loss_at_all_is_a_limit_and_a_loss_of_the_margin_keeps_it(self, folders: Path) -> None:
+        compared = compare_files(folders / "good", folders / "good")
+        lost = dataclasses.replace(
+            compared, differences={"semantic.miou": Difference("semantic.miou", 0.75, 0.5, None)}
+        )
+        assert compared.regressions([Limit.parse("miou:0")]) == lost.regressions([Limit.parse("miou:0.25")]) == []
+        assert len(lost.regressions([Limit.parse("miou:0.2499")])) == 1
 
     def test_names_of_metrics(self, folders: Path) -> None:
         found = compare_files(folders / "good", folders / "bad")
@@ -292,16 +328,20 @@ class TestRefusals:
         with pytest.raises(SourceError, match=rf"same thing: 1 of {FRAMES} frames .*the first is 000005"):
             compare_files(folders / "good", after)
 
-    @pytest.mark.parametrize("begin", [0, 1_700_000_000_000_000_000], ids=["counted", "of a clock"])
-    def test_stamps_of_a_clock_must_agree(self, folders: Path, tmp_path: Path, begin: int) -> None:
+    @pytest.mark.parametrize(
+        "begins",
+        [(0, 0), (CLOCK, CLOCK), (0, CLOCK), (CLOCK, 0)],
+        ids=["counted", "of a clock", "of the second", "of the first"],
+    )
+    def test_stamps_of_a_clock_must_agree(self, folders: Path, tmp_path: Path, begins: tuple[int, int]) -> None:
         """A truth may look the same in two recordings. Stamps that count from zero depend on who counted."""
         made = []
-        for name, shift in (("good", 0), ("bad", 40_000_000)):
+        for name, begin, shift in (("good", begins[0], 0), ("bad", begins[1], 40_000_000)):
             made.append(edited(folders / name, tmp_path / name))
             rows = [json.loads(line) for line in (made[-1] / "frames.jsonl").read_text().splitlines()]
             rows = [{**row, "stamp_ns": begin + shift + row["stamp_ns"]} for row in rows]
             (made[-1] / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        if begin:
+        if all(begins):
             with pytest.raises(SourceError, match="not score the same thing"):
                 compare_files(*made)
         else:
@@ -328,7 +368,7 @@ class TestRefusals:
             line = total = None
             if counts is not None:
                 predicted, found = counts
-                line = {"frames": 1, "found": found, "predicted": predicted, "true": found, "right": 0, "points": 0}
+                line = {"frames": 1, "found": found, "predicted": predicted, "true": found, "right": 0, "points": 9}
                 total = {"f1": float(found) if predicted else None, "accuracy": None}
             made.append(edited(folders / name, tmp_path / name, lane={**lane, "lines": total}))
             rows = [json.loads(text) for text in (made[-1] / "frames.jsonl").read_text().splitlines()]
