@@ -66,7 +66,7 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
         top: that row; the horizon lies near it.
 
     Returns:
-        None where nothing is left.
+        None where no run is narrow enough.
     """
     paint[:, -1] = 0  # so that no run reaches from one row into the next
     width = paint.shape[1]
@@ -141,7 +141,7 @@ def _measure(
     capped: NDArray[np.bool_],
     top: int,
     width: int,
-) -> Strokes | None:
+) -> Strokes:
     count = capped.size
     runs = np.maximum(np.bincount(stroke, minlength=count), 1)
     mean_row, mean_x = np.bincount(stroke, row, count) / runs, np.bincount(stroke, x, count) / runs
@@ -153,7 +153,5 @@ def _measure(
     below = np.maximum(mean_row - top + 4, 0)
     whole = rows >= _SPECK * below * below / width
     kept = whole[stroke]
-    if not kept.any():
-        return None
     straight = whole & (rows >= _SLOPED_ROWS) & (spread < 1.5 + 0.1 * rows) & (np.abs(slope) < 10)
     return Strokes(row[kept], x[kept], length[kept], stroke[kept], rows, mean_row, mean_x, slope, straight, capped)
