@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from drive_seg.engines.gate import LIMITS, Agreement, compare
+from drive_seg.engines.gate import LIMITS, Agreement, compare, compare_engine
 from drive_seg.engines.reference import Reference
 from drive_seg.errors import EngineError
 from drive_seg.frame import RawOutputs
@@ -85,3 +86,39 @@ def test_what_is_no_reference_is_refused(content: bytes, tmp_path: Path) -> None
     np.save(tmp_path / "array.npy", np.zeros(3))
     with pytest.raises(EngineError, match="is no reference that drive_seg wrote"):
         Reference.load(tmp_path / "array.npy", load_model(find_model("default")))
+
+
+class NumberedSlot:
+    """Finds the answer of each image by the number in its pixels; ``wrong`` turns those of full batches about."""
+
+    def __init__(self, answers: list[RawOutputs], batch: int, wrong: bool) -> None:
+        self.input = np.zeros((batch, 16, 24, 3), np.uint8)
+        self.submitted: list[int] = []
+        self._answers, self._wrong = answers, wrong
+
+    def submit(self, count: int) -> None:
+        self.submitted.append(count)
+
+    def wait(self) -> RawOutputs:
+        count = self.submitted[-1]
+        order = self.input[:count, 0, 0, 0].tolist()
+        order = order[::-1] if self._wrong and count > 1 else order
+        return RawOutputs(*(np.concatenate([getattr(self._answers[n], name)[:1] for n in order]) for name in FIELDS))
+
+
+FIELDS = ("semantic", "confidence", "centers", "offsets")
+
+
+@pytest.mark.parametrize(("frames", "batch", "batches"), [(8, 3, 3), (3, 4, 2), (8, 8, 1), (2, 1, 8)])
+@pytest.mark.parametrize("wrong", [None, 0, 1])
+def test_every_slot_is_judged_with_full_batches_of_as_many_frames(
+    frames: int, batch: int, batches: int, wrong: int | None
+) -> None:
+    random = np.random.default_rng(frames)
+    answers = [maps(random) for _ in range(frames)]
+    pictures = [np.full((16, 24, 3), number, np.uint8) for number in range(frames)]
+    slots = [NumberedSlot(answers, batch, wrong == number) for number in range(2)]
+    engine = SimpleNamespace(slots=slots)
+    found = compare_engine(engine, Reference(pictures, answers, ""), THINGS)  # type: ignore[arg-type]
+    assert slots[0].submitted == [1] * frames + [batch] * batches and slots[1].submitted == [batch] * batches
+    assert (found.labels_equal == 1.0 and found.offsets == 0.0) == (wrong is None or batch == 1)

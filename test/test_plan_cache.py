@@ -97,7 +97,7 @@ def test_a_damaged_plan_is_as_good_as_none(
         whole[: max(0, len(whole) - cut)],
         whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :],
         whole + b"more",
-        b"",
+        *(whole[:length] for length in (0, 1, 17, 48, 49, 56)),  # within the header, and just behind it
     ):
         path.write_bytes(content)
         assert cache.load(KEY) is None
@@ -195,6 +195,44 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path: Path) -> None
         obtain(job(), PlanCache(file / "cache"), lambda *_: Made(b"", b"", GOOD))
     with pytest.raises(EngineError, match="engine_cache_dir"):
         PlanCache(file / "cache").store(Plan(KEY, b"", {}))
+
+
+def test_what_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    cache.path(KEY).mkdir()
+    with pytest.raises(EngineError, match="engine_cache_dir"):
+        cache.store(Plan(KEY, b"plan", {}))
+    assert list(tmp_path.iterdir()) == [cache.path(KEY)]
+
+
+def test_a_plan_that_is_not_there_can_be_forgotten(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path / "cache")
+    cache.forget(KEY)
+    cache.store(Plan(KEY, b"plan", {}))
+    cache.forget(KEY)
+    assert cache.load(KEY) is None
+
+
+def test_kernel_times_are_kept_by_gpu_and_tensorrt_and_shared_by_networks(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    path = cache.timing_path(KEY)
+    for other in ({"gpu": "NVIDIA Other"}, {"capability": "8.6"}, {"tensorrt": "11.0.0"}):
+        assert cache.timing_path(dataclasses.replace(KEY, **other)) != path
+    same = dataclasses.replace(KEY, model="other", precision="int8", width=320, batch=6)
+    assert cache.timing_path(same) == path
+
+
+def test_what_another_process_finished_just_now_is_not_built_again(tmp_path: Path) -> None:
+    class Late(PlanCache):
+        """The other process stores its plan and lets go between our look and our turn."""
+
+        looks = 0
+
+        def load(self, key: PlanKey) -> Plan | None:
+            self.looks += 1
+            return Plan(key, b"theirs", {}) if self.looks > 1 else None
+
+    assert obtain(job(), Late(tmp_path), lambda *_: pytest.fail("built again")).data == b"theirs"
 
 
 @pytest.mark.parametrize("name", ["../../up", "/tmp/elsewhere", "a/b", "nul\0", "x" * 400, "\ud800"])
