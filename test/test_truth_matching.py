@@ -16,6 +16,8 @@ from drive_seg.engines import FunctionEngine
 from drive_seg.errors import SourceError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.labels import DRIVING
+from drive_seg.offline.bag_images import IMAGE
+from drive_seg.offline.bag_writer import BagFile
 from drive_seg.offline.evaluate import evaluate_predictions, evaluate_source
 from drive_seg.offline.evaluation import Evaluation
 from drive_seg.offline.predictions import open_predictions
@@ -209,3 +211,34 @@ def test_no_time_is_no_name(tmp_path: Path) -> None:
     assert [source.find(f"{number:06d}", 0) for number in range(3)] == [None] * 3
     found = [source.find(str(number), 0) for number in range(3)]
     assert [int(truth.map[0, 0]) for truth in found if truth is not None] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "timed"), [((1_000, 2_000), True), ((0, 40_000_000), False), ((5_000, 5_000), False), ((), False)]
+)
+def test_stamps_are_times_where_none_is_zero_and_one_tells_a_frame(
+    tmp_path: Path, stamps: tuple[int, ...], timed: bool
+) -> None:
+    for number in range(2):
+        put(tmp_path / f"mask/{number:06d}.png", 1)
+    rows = [{"frame": f"{n:06d}", "stamp_ns": stamp, "instances": []} for n, stamp in enumerate(stamps)]
+    (tmp_path / "instances.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert open_truth(str(tmp_path), DRIVING).timed is timed
+
+
+def test_frames_that_come_a_little_late_still_find_their_truth_in_a_bag(tmp_path: Path) -> None:
+    """But not all that ever came is kept: a bag may be hours long."""
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    bag = BagFile(tmp_path / "truth.mcap")
+    for number in range(30):
+        mask = np.full((4, 4), number % 3, np.uint8)
+        bag.write("/truth/mask", IMAGE, bag.image(bag.header(stamp_of(number), "optical"), "mono8", mask), number)
+    bag.close()
+    truth = open_truth(str(tmp_path / "truth.mcap"), DRIVING)
+    try:
+        for number, there in ((20, True), (18, True), (22, True), (15, True), (5, False), (29, True), (28, True)):
+            found = truth.find("", stamp_of(number))
+            assert (found is not None) == there, number
+            assert found is None or (found.map == number % 3).all()
+    finally:
+        truth.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from drive_seg.labels import DRIVING
+from drive_seg.offline.instance_lists import instances_of
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.scoring import Prediction, Scorer
 from drive_seg.offline.truth import TruthSource, open_truth
@@ -111,3 +113,22 @@ def test_only_a_truth_whose_objects_have_tracks_is_scored_by_them(tmp_path: Path
 def test_a_folder_without_tracks_says_so_before_anything_is_scored(tmp_path: Path) -> None:
     assert not open_truth(str(write_folder(tmp_path / "without", "3001")), DRIVING).tracks
     assert open_truth(str(write_folder(tmp_path / "with", "3001/7")), DRIVING).tracks
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores", "tracks"),
+    [
+        (["3001/7", "3002/4"], {3001: 0.5, 3002: 0.5}, {3001: 7, 3002: 4}),
+        (["3001/7", "3002"], {3001: 0.5, 3002: 0.5}, None),
+        (["3001/7", "a car"], {3001: 0.5}, None),
+        (["3001/7", "3002/" + "9" * 19], {3001: 0.5}, None),
+        ([], {}, {}),
+    ],
+)
+def test_tracks_of_a_message_are_those_of_all_its_objects_or_none(
+    ids: list[str], scores: dict[int, float], tracks: dict[int, int] | None
+) -> None:
+    hypothesis = SimpleNamespace(hypothesis=SimpleNamespace(score=0.5))
+    detections = [SimpleNamespace(id=text, results=[hypothesis]) for text in ids]
+    found = instances_of(SimpleNamespace(detections=detections), 9)
+    assert (found.stamp_ns, found.scores, found.tracks) == (9, scores, tracks)
