@@ -119,6 +119,9 @@ def test_a_damaged_plan_is_built_again(tmp_path: Path) -> None:
     obtain(job(), cache, make)
     obtain(job(), cache, make, rebuild=True)
     assert built == [b"", b"times", b"times"], "later builds are given the timing cache"
+    obtain(job(), cache, lambda *_: Made(b"plan", b"", GOOD), rebuild=True)
+    obtain(job(), cache, make, rebuild=True)
+    assert built[-1] == b"times", "which stays where a build has none to give"
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

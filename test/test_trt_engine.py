@@ -34,11 +34,12 @@ from drive_seg.engines import (
 )
 from drive_seg.engines.build import Job, Made, judge
 from drive_seg.engines.cuda import Arena
+from drive_seg.engines.gate import Agreement
 from drive_seg.engines.plan_cache import Plan, PlanCache
 from drive_seg.engines.planned import key_here
 from drive_seg.engines.reference import Reference
 from drive_seg.engines.trt import SLOTS, TrtEngine
-from drive_seg.errors import EngineError, EngineLost, MissingDependency
+from drive_seg.errors import EngineError, EngineLost, MissingDependency, PlanRefused
 from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.model import Model, load_model
@@ -670,6 +671,15 @@ class TestBuilding:
         with pytest.raises(EngineError, match="out of memory"):
             open_engine(model, "tensorrt", options)
         assert cache.load(key) is not None, "nothing is wrong with it"
+
+    def test_a_new_plan_that_tensorrt_does_not_take_is_an_error_where_nothing_is_kept(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bad = Made(b"of another machine", b"", Agreement(8, 1.0, 0.0, 0.0, 0.0))
+        given = planned.plan_for.__defaults__ or ()
+        monkeypatch.setattr(planned.plan_for, "__defaults__", (*given[:-1], lambda *_: bad))
+        with pytest.raises(PlanRefused, match="magic tag does not match"):
+            open_engine(model, "tensorrt", EngineOptions(cache_dir=None))
         assert not gpu.leaks
 
     def test_auto_is_led_to_tensorrt_by_the_node(
