@@ -14,8 +14,9 @@ import pytest
 from drive_seg.sim import WEATHERS, SimFrame, Simulator
 from drive_seg.sim.camera import NEAR, Camera, clip_near, rotation
 from drive_seg.sim.canvas import FIRST_THING, PEDESTRIAN, VEHICLE, Canvas
+from drive_seg.sim.cell import Crosser
 from drive_seg.sim.mesh import Light, paint_mesh
-from drive_seg.sim.traffic import Traffic
+from drive_seg.sim.traffic import Actor, Traffic
 from drive_seg.sim.vehicles import CARS, vehicle
 from drive_seg.sim.weather import draw_weather
 
@@ -241,6 +242,46 @@ def test_clipping_keeps_the_part_in_front() -> None:
     assert cut is not None and len(cut) == 4
     assert cut[:, 2].min() == pytest.approx(NEAR) and cut[:, 2].max() == 3.0
     assert clip_near(square - np.array([0.0, 0.0, 10.0])) is None
+    triangle = clip_near(np.array([[0.0, 0.0, 3.0], [1.0, 0.0, -1.0], [-1.0, 0.0, -1.0]]))
+    assert triangle is not None and len(triangle) == 3
+
+
+@pytest.mark.parametrize("pitch", [-0.1, 0.0, 0.05])
+def test_the_horizon_is_where_what_is_far_and_level_is_seen(pitch: float) -> None:
+    camera = Camera(320, 192, 250.0, np.array([0.0, 0.0, 1.5]), rotation(0.0, pitch, 0.0))
+    ((column, row),) = camera.pixels(camera.to_camera(np.array([[1e7, 0.0, 1.5]])))
+    assert (column, row) == (pytest.approx(159.5), pytest.approx(camera.horizon()))
+    assert (row < 95.5) == (pitch < 0) and (row > 95.5) == (pitch > 0), "looking up, it lies low"
+
+
+def test_who_crosses_is_there_from_beginning_to_end_of_it_and_looks_ahead() -> None:
+    walker = Actor(PEDESTRIAN, "walker", 7, 100.0, -5.0, 0.0, gone=0.0, standing=False)
+    for d_from, d_to, yaw in ((-5.0, 5.0, np.pi / 2), (5.0, -5.0, -np.pi / 2)):
+        crosser = Crosser(walker, begin=40.0, end=10.0, d_from=d_from, d_to=d_to)
+        assert crosser.at(40.1) is None and crosser.at(9.9) is None
+        for distance, d in ((40.0, d_from), (25.0, 0.0), (10.0, d_to)):
+            found = crosser.at(distance)
+            assert found is not None and (found.d, found.yaw) == (pytest.approx(d), yaw)
+            assert found.gone == pytest.approx(abs(d - d_from))
+
+
+@pytest.mark.parametrize("seed", [3, 11])
+def test_the_listed_things_are_those_of_the_map_with_boxes_to_the_pixel(seed: int) -> None:
+    seen = 0
+    for index in (0, 90, 180):
+        frame = small(seed).frame(index)
+        things = frame.instances()
+        values = {int(v) for v in np.unique(frame.panoptic) if 1000 <= v < 65535}
+        assert [thing.panoptic_id for thing in things] == sorted(values)
+        for thing in things:
+            rows, columns = np.nonzero(frame.panoptic == thing.panoptic_id)
+            box = thing.box
+            assert (box.x, box.x + box.width - 1) == (columns.min(), columns.max())
+            assert (box.y, box.y + box.height - 1) == (rows.min(), rows.max())
+            assert (thing.area, thing.class_id) == (rows.size, thing.panoptic_id // 1000)
+            assert thing.track == frame.tracks[thing.panoptic_id]
+        seen += len(things)
+    assert seen > 5
 
 
 @pytest.mark.parametrize(
