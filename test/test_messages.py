@@ -17,7 +17,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from drive_seg.config import defaults
+from drive_seg.config import load
 from drive_seg.decode import decode_rgb
 from drive_seg.frame import CameraImage, Frame, PanopticResult, StageTimes
 from drive_seg.ros.convert import ImageBuffer, camera_image, stamp_ns
@@ -76,7 +76,9 @@ class Listener:
 
 def test_the_times_of_a_frame_are_told_in_milliseconds_each_under_its_name() -> None:
     listener = Listener()
-    output = CameraOutput(listener, defaults(), "segmentation", "~/debug", with_camera_info=False)  # type: ignore[arg-type]
+    output = CameraOutput(
+        listener, load(lambda parameter: parameter.default), "segmentation", "~/debug", with_camera_info=False
+    )  # type: ignore[arg-type]
     image = CameraImage("mono8", 4, 2, 4, np.zeros(8, np.uint8))
     maps = np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint16)
     started = time.monotonic()
