@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,12 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from drive_seg.decode import decode_rgb
 from drive_seg.engines import FunctionEngine
-from drive_seg.errors import ConfigError, SourceError
-from drive_seg.frame import Frame
+from drive_seg.errors import ConfigError, MalformedImage, SourceError
+from drive_seg.frame import CameraImage, Frame
 from drive_seg.labels import DRIVING
+from drive_seg.offline.bag_images import IMAGE, pixels_of
 from drive_seg.offline.bag_writer import BagFile
 from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.predictions import open_predictions
@@ -262,6 +265,66 @@ def test_the_windows_of_a_damaged_bag_have_every_image_once(tmp_path: Path, piec
     whole = stamps(None)
     assert 0 < len(whole) < COUNT
     assert [stamp for window in pairwise(edges) for stamp in stamps(window)] == whole
+    times = [recorded[0], *(stamp + 5_000_000 for stamp in whole[1:]), recorded[1] + 1]  # each begins with an image
+    assert [stamp for window in pairwise(times) for stamp in stamps(window)] == whole
+
+
+@pytest.mark.parametrize(("count", "apart_s", "fps"), [(3, 0.5, 2.0), (2, 100.0, 30.0), (1, 1.0, 30.0)])
+def test_a_bag_s_rate_is_that_of_its_images_where_it_can_be_one(
+    tmp_path: Path, count: int, apart_s: float, fps: float
+) -> None:
+    bag = BagFile(tmp_path / "slow.mcap")
+    for number in range(count):
+        at = 10**18 + round(number * apart_s * 1e9)
+        bag.write("/image", IMAGE, bag.image(bag.header(at, ""), "mono8", np.zeros((2, 2), np.uint8)), at)
+    bag.close()
+    assert BagSource(tmp_path / "slow.mcap").fps == pytest.approx(fps)
+
+
+def test_the_camera_s_own_images_are_taken_of_several_packed_or_not(tmp_path: Path) -> None:
+    for kind, topic in (("raw", "/front/image_raw"), ("packed", "/front/image_raw/compressed")):
+        packed = kind == "packed"
+        bag = write_bag(tmp_path / kind, 2, topic=topic, compressed=packed, others=("/front/image_rect",))
+        assert BagSource(bag).topic == topic
+
+
+def test_images_keep_the_order_of_their_bytes(tmp_path: Path) -> None:
+    bag = BagFile(tmp_path / "grey.mcap")
+    values = np.array([[0x1234, 0xFF00]], ">u2")
+    message = bag.image(bag.header(1, ""), "mono16", values)
+    message.is_bigendian = 1
+    bag.write("/image", IMAGE, message, 1)
+    bag.close()
+    (entry,) = BagSource(tmp_path / "grey.mcap")
+    assert isinstance(entry, Frame) and isinstance(entry.image, CameraImage)
+    assert decode_rgb(entry.image)[0, :, 0].tolist() == [0x12, 0xFF]
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1", "16UC1", "mono16"])
+@pytest.mark.parametrize("big_endian", [0, 1])
+@pytest.mark.parametrize("padding", [0, 2, None])
+def test_label_images_are_read_whatever_their_bytes(encoding: str, big_endian: int, padding: int | None) -> None:
+    kind = np.dtype((">" if big_endian else "<") + ("u1" if "8" in encoding else "u2"))
+    values = np.array([[1, 2, 3], [200, 250, 255]]).astype(kind)
+    rows = values.view(np.uint8).reshape(2, -1)
+    data = np.pad(rows, ((0, 0), (0, padding or 0)), constant_values=77)
+    message = SimpleNamespace(
+        encoding=encoding,
+        is_bigendian=big_endian,
+        width=3,
+        height=2,
+        step=0 if padding is None else data.shape[1],  # some writers leave it out
+        data=data.reshape(-1),
+    )
+    found = pixels_of(message)
+    assert found.dtype.isnative and found.dtype.itemsize == kind.itemsize
+    np.testing.assert_array_equal(found, values)
+    message.data = message.data[:-1]
+    with pytest.raises(MalformedImage, match="3x2"):
+        pixels_of(message)
+    message.encoding = "rgb8"
+    with pytest.raises(MalformedImage, match="got rgb8"):
+        pixels_of(message)
 
 
 @pytest.mark.parametrize("name", ["a#1", "b?mode=memory", "c%20d"])

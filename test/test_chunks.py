@@ -24,12 +24,14 @@ pytest.importorskip("rosbags", reason="rosbags is not installed")
 
 from drive_seg import open_pipeline
 from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.frame import Frame
 from drive_seg.labels import DRIVING
+from drive_seg.offline.bags import BagSource
 from drive_seg.offline.chunks import Chunk, ChunkResult, Job, evaluate_chunk, evaluate_chunks, plan, read_list
 from drive_seg.offline.chunks import one_after_another as serially
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
 from drive_seg.offline.evaluation import Evaluation
-from drive_seg.offline.sources import open_source
+from drive_seg.offline.sources import open_source, origin_of
 from drive_seg.offline.truth import open_truth
 from drive_seg.postprocess import FusionOptions
 from drive_seg.tracking import TrackingOptions
@@ -140,6 +142,34 @@ def test_chunks_add_up_to_one_pass(tmp_path: Path, model: str, job: Job, storage
     assert [kept.name for kept in gallery.frames] == [
         frame.frame for frame in sorted(judged.evaluation.frames, key=lambda frame: (frame.pq, frame.frame))[:4]
     ]
+
+
+@pytest.mark.parametrize("images_apart", [1, 2, 3, 2.5, 6, 7])
+def test_every_image_is_in_one_chunk(tmp_path: Path, images_apart: float) -> None:
+    """Also where chunks begin with an image, and where the last one is that of the last image alone."""
+    bag = write_bag(tmp_path / "drive", 7)
+    step = stamp_of(1) - stamp_of(0)
+    chunks, images = plan([str(bag)], seconds=(images_apart * step + 0.5) / 1e9)
+    found = [[entry.stamp_ns for entry in BagSource(bag, window=chunk.window)] for chunk in chunks]
+    assert [stamp for part in found for stamp in part] == [stamp_of(number) for number in range(images)]
+    assert all(found) and len(chunks) == 1 + int(6 / images_apart)
+    assert [(chunk.first, chunk.last) for chunk in chunks] == [
+        (chunk is chunks[0], chunk is chunks[-1]) for chunk in chunks
+    ]
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_a_chunk_that_begins_with_an_image_is_shown_the_one_before_it(
+    tmp_path: Path, model: str, job: Job, number: int
+) -> None:
+    bag = write_drive(tmp_path / "drive")
+    source = BagSource(bag)
+    assert source.recorded is not None
+    start, end = source.recorded
+    edge = origin_of([entry for entry in source if isinstance(entry, Frame)][number]).recorded_ns
+    chunks = [Chunk(str(bag), (start, edge), "", True, False), Chunk(str(bag), (edge, end + 1), "", False, True)]
+    judged, _ = evaluate_chunks(job, chunks, serially, {})
+    assert figures(judged.evaluation) == in_one_pass(bag, model)
 
 
 def test_a_list_of_bags_is_the_sum_of_its_bags(tmp_path: Path, model: str, job: Job) -> None:

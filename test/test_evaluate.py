@@ -504,6 +504,14 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert truth.crowds == (26,) and source.instances
 
 
+def test_groups_of_every_kind_of_thing_are_crowds(tmp_path: Path) -> None:
+    """Those that Cityscapes tells apart: person to bicycle."""
+    ids = [[*range(7, 34)]]
+    put(tmp_path / "aachen_000000_000019_gtFine_instanceIds.png", ids, np.uint16)
+    truth = open_truth(str(tmp_path), DRIVING).find("aachen_000000_000019_leftImg8bit", 0)
+    assert truth is not None and truth.crowds == tuple(range(24, 34))
+
+
 def test_one_city_of_cityscapes_has_polygons_beside_its_masks(tmp_path: Path) -> None:
     put(tmp_path / "bonn_000001_000019_gtFine_labelIds.png", [[7, 26]])
     (tmp_path / "bonn_000001_000019_gtFine_polygons.json").write_text('{"imgHeight": 1, "imgWidth": 2, "objects": []}')

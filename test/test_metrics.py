@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from drive_seg.frame import StageTimes
 from drive_seg.labels import DRIVING, Label, LabelSet, mask_of
+from drive_seg.offline.evaluation import ClassScore, FrameScore, TolerantScore
 from drive_seg.offline.label_map import LabelMap
 from drive_seg.offline.metrics import (
     Confusion,
@@ -25,6 +28,7 @@ from drive_seg.offline.metrics import (
     overlaps,
 )
 from drive_seg.offline.metrics.dilation import dilate
+from drive_seg.offline.metrics.lane_lines import LineScore
 from drive_seg.offline.metrics.outlines import busy_rows
 from drive_seg.offline.metrics.temporal import Moment, compare
 from drive_seg.offline.scoring import Prediction, Scorer, Totals, Truth
@@ -615,3 +619,37 @@ def test_latencies_of_pieces_are_the_same_in_whatever_order_they_merge(slow_at_t
     for other in (in_pairs, backwards):
         assert sorted(other.samples["inference"]) == expected
         assert other.percentiles() == one_by_one.percentiles()
+
+
+@pytest.mark.parametrize(
+    ("counts", "f1"),
+    [
+        ((3, 4, 1, 2), 0.6),  # precision 3/4, recall 1/2
+        ((0, 4, 0, 2), 0.0),
+        ((0, 4, 0, 0), 0.0),
+        ((0, 0, 0, 2), 0.0),
+        ((0, 0, 0, 0), math.nan),
+    ],
+)
+def test_f1_is_the_harmonic_mean_and_0_where_only_one_of_the_two_is_there(
+    counts: tuple[int, int, int, int], f1: float
+) -> None:
+    assert TolerantScore(*counts).f1 == pytest.approx(f1, nan_ok=True)
+
+
+def test_a_frame_s_record_is_read_as_it_was_written() -> None:
+    score = FrameScore(
+        "000007",
+        9,
+        {"car": ClassScore(1, 2, 3, 0.9, 5, 6)},
+        ((1, 2), (3, 4)),
+        {"car": TolerantScore(1, 2, 3, 4)},
+        TolerantScore(5, 6, 7, 8),
+        10,
+        11,
+        12,
+        LineScore(1, 2, 3, 4, 5, 6),
+    )
+    assert FrameScore.from_dict(json.loads(json.dumps(score.to_dict()))) == score
+    bare = replace(score, lane=None, lines=None)
+    assert FrameScore.from_dict(json.loads(json.dumps(bare.to_dict()))) == bare
