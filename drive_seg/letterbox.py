@@ -195,6 +195,16 @@ def nearest(source: int, size: int) -> NDArray[np.int32]:
     return np.asarray(taken[0], np.int32)
 
 
+def shown(start: float, length: float, cells: int, native: int) -> NDArray[np.int32]:
+    """int32 (native,): which of ``cells`` the middle of each pixel lies in, of an image that begins at ``start`` and is
+    ``length`` cells long, as ``Extent`` says; where it fills them, ``nearest``."""
+    if (start, length) == (0, cells):
+        return nearest(cells, native)
+    middles = start + (np.arange(native) + 0.5) * (length / native)
+    taken: NDArray[np.int32] = np.clip(middles, 0, cells - 1).astype(np.int32)
+    return taken
+
+
 def _axis(begin: int, content: int, native: int, stride: int, count: int) -> Axis:
     """Of ``native`` pixels over ``content`` network pixels from ``begin`` on, in ``count`` cells."""
     cells = (begin + nearest(content, native)) // stride

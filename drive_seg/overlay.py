@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drive_seg.frame import Box, Extent, Instance, Lane, PanopticResult, StageTimes
 from drive_seg.labels import PANOPTIC_DIVISOR, UNLABELLED, LabelSet
+from drive_seg.letterbox import shown
 
 TINT = 0.45
 """How much of a pixel's colour is its class's."""
@@ -130,10 +131,9 @@ def _codes(result: PanopticResult, labels: LabelSet) -> tuple[NDArray[np.uint8],
 
 def _at_native(cells: NDArray[Any], extent: Extent, native: tuple[int, int]) -> NDArray[Any]:
     """(H, W): the cell of a map (h, w) that each pixel of the image lies in."""
-    columns = extent.x + (np.arange(native[0]) + 0.5) * (extent.width / native[0])
-    rows = extent.y + (np.arange(native[1]) + 0.5) * (extent.height / native[1])
-    wide = np.take(cells, columns.astype(np.intp), axis=1, mode="clip")
-    return np.take(wide, rows.astype(np.intp), axis=0, mode="clip")
+    columns = shown(extent.x, extent.width, cells.shape[1], native[0])
+    rows = shown(extent.y, extent.height, cells.shape[0], native[1])
+    return np.take(np.take(cells, columns, axis=1), rows, axis=0)
 
 
 def _tint(

@@ -12,7 +12,7 @@ from drive_seg.corners import are_cut
 from drive_seg.engines.kernels.layout import CHANNELS, TAP, Layout, Sizes, lay_out
 from drive_seg.frame import CameraImage
 from drive_seg.labels import PANOPTIC_DIVISOR, LabelSet
-from drive_seg.letterbox import Geometry, nearest
+from drive_seg.letterbox import Geometry, shown
 from drive_seg.overlay import outline_thickness, shade
 
 MAX_HALVINGS = 4
@@ -87,12 +87,16 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
     across, down = geometry.axes(net_w // map_w)
     scaling = _scaling(geometry)
     window_x, window_y = across.window, down.window
+    width, height = geometry.native
     if output_resolution == "native":
         out_columns, out_rows = across.halves, down.halves
+        view_columns, view_rows = (np.arange(size, dtype=np.int32) for size in (width, height))
     else:
         out_columns = 2 * np.arange(window_x.start, window_x.stop, dtype=np.int32)
         out_rows = 2 * np.arange(window_y.start, window_y.stop, dtype=np.int32)
-    width, height = geometry.native
+        extent = geometry.in_cells(net_w // map_w)
+        view_columns = shown(extent.x, extent.width, len(out_columns), width)
+        view_rows = shown(extent.y, extent.height, len(out_rows), height)
     arrays: dict[str, NDArray[Any]] = {
         "taps_x": scaling.taps_x,
         "taps_y": scaling.taps_y,
@@ -106,8 +110,8 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
         "middle_y": ((np.arange(cell_h) + 0.5) * (net_h / cell_h) - 0.5).astype(np.float32),
         "out_columns": out_columns,
         "out_rows": out_rows,
-        "view_columns": nearest(len(out_columns), width),
-        "view_rows": nearest(len(out_rows), height),
+        "view_columns": view_columns,
+        "view_rows": view_rows,
     }
     numbers: dict[str, int] = {
         "net_w": net_w,
