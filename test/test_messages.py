@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import time
 from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,22 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 from builtin_interfaces.msg import Time
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from drive_seg.config import load
 from drive_seg.decode import decode_rgb
+from drive_seg.errors import EngineError, MalformedImage
 from drive_seg.frame import CameraImage, Frame, PanopticResult, StageTimes
+from drive_seg.ros import complaints
+from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.convert import ImageBuffer, camera_image, stamp_ns
 from drive_seg.ros.publishers import CameraOutput
+from drive_seg.ros.qos import profile
+from drive_seg.telemetry import FrameLedger
+
+SECONDS = 1_700_000_000
 
 
 def test_a_stamp_is_in_nanoseconds() -> None:
@@ -52,10 +61,19 @@ def test_a_buffer_is_a_message_of_its_pixels(encoding: str, dtype: type, channel
 
 
 class Listener:
-    """A node without ROS: what is published, by topic. Somebody subscribes to everything."""
+    """A node without ROS: what is published, by topic, and its subscriptions. Somebody subscribes to everything."""
 
     def __init__(self) -> None:
         self.heard: dict[str, list[Any]] = defaultdict(list)
+        self.handlers: dict[str, Any] = {}
+
+    def create_subscription(self, kind: type, topic: str, handler: Any, *_: Any, **__: Any) -> None:
+        self.handlers[topic] = handler
+
+    def get_clock(self) -> Any:
+        """Three milliseconds after the stamp of these tests."""
+        now = SimpleNamespace(nanoseconds=SECONDS * 10**9 + 3_000_000)
+        return SimpleNamespace(ros_time_is_active=False, now=lambda: now)
 
     def create_publisher(self, kind: type, topic: str, *_: Any, **__: Any) -> Any:
         listener = self
@@ -103,3 +121,56 @@ def test_the_times_of_a_frame_are_told_in_milliseconds_each_under_its_name() -> 
     assert (second["end_to_end"], second["decode"]) == ("n/a", "n/a")
     assert not any(key.startswith("gpu_") for key in first), "there is none"
     assert listener.heard["segmentation/latency"][0].header.frame_id == "front"
+
+
+def test_a_message_becomes_a_frame_or_is_counted_and_reported() -> None:
+    listener, ledger, offered, reported = Listener(), FrameLedger(), [], []
+    worker = SimpleNamespace(ledgers={"front": ledger}, offer=offered.append)
+    camera = defaults().cameras[0]
+    CameraInput(listener, camera, defaults(), worker, lambda *lost: reported.append(lost))  # type: ignore[arg-type]
+    handler = listener.handlers["/camera/image_raw"]
+    good = {"height": 1, "width": 2, "encoding": "mono8", "step": 2, "data": array.array("B", b"ab")}
+    stamped = Header(stamp=Time(sec=SECONDS), frame_id="optical")
+    handler(Image(header=stamped, **good))
+    handler(Image(**good))
+    handler(Image(header=stamped, **{**good, "step": 1}))
+    first, second = offered
+    assert (first.camera, first.stamp_ns, first.transport_ms, first.token) == ("front", SECONDS * 10**9, 3.0, stamped)
+    assert first.received_ns <= second.received_ns <= time.monotonic_ns()
+    assert (second.stamp_ns, second.transport_ms) == (second.received_ns, None), "its camera gives no times"
+    counts = ledger.counts()
+    assert (counts.received, dict(counts.dropped), counts.in_flight) == (1, {"malformed": 1}, 0)
+    ((name, error),) = reported
+    assert name == "front" and isinstance(error, MalformedImage)
+
+
+def test_errors_of_a_stream_are_one_line_a_second_for_each_camera_and_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = 100.0, []
+    monkeypatch.setattr(complaints, "time", SimpleNamespace(monotonic=lambda: now))
+    said = complaints.Complaints(SimpleNamespace(warning=lines.append, error=lines.append))
+    for _ in range(31):
+        said.add("left", MalformedImage("no rows"))
+        said.add("left", EngineError("no engine"))
+        now += 1 / 32
+    said.add("right", MalformedImage("no columns"))
+    assert lines == [
+        "camera left: 1 image dropped as malformed, the last: no rows",
+        "camera left: 1 image lost: no engine",
+        "camera right: 1 image dropped as malformed, the last: no columns",
+    ]
+    for _ in range(2):
+        now += 1.0
+        said.add("left", MalformedImage("no end"))
+    assert lines[3:] == [
+        "camera left: 31 images dropped as malformed, the last: no end",
+        "camera left: 1 image dropped as malformed, the last: no end",
+    ]
+
+
+@pytest.mark.parametrize(("name", "reliable"), [("SENSOR_DATA", False), ("DEFAULT", True)])
+def test_a_profile_keeps_as_many_messages_as_it_is_told(name: str, reliable: bool) -> None:
+    for depth in (1, 7):
+        found = profile(name, depth)
+        assert (found.depth, found.history) == (depth, HistoryPolicy.KEEP_LAST)
+        assert (found.reliability == ReliabilityPolicy.RELIABLE) == reliable
+        assert found.durability == DurabilityPolicy.VOLATILE

@@ -135,6 +135,9 @@ def test_malformed_images_are_dropped_counted_and_survived(peer: Peer) -> None:
 
         peer.until(refused, f"{list(fields)} to be dropped as malformed")
     peer.send_until_served(good)
+    peer.until(lambda: peer.counts()["in_flight"] == 0, "every frame to have its fate")
+    counts = peer.counts()
+    assert counts["received"] == counts["published"] + counts["total_dropped_frames"]
 
 
 def test_every_frame_is_accounted_for_when_the_camera_is_too_fast() -> None:
@@ -187,6 +190,28 @@ def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> No
     assert peer.threads() <= threads
     peer.wait_for_node()
     peer.send_until_served(paint(64, 48))
+
+
+def test_without_autostart_it_waits_to_be_configured(model: Path) -> None:
+    peer = Peer(*node_command(model, "autostart:=false"))
+    try:
+
+        def says(message: str) -> None:
+            seen = len(peer.diagnostics)
+            peer.until(lambda: len(peer.diagnostics) > seen + 1, "/diagnostics")
+            (engine,) = (state for state in peer.diagnostics[-1].status if state.name.endswith(": engine"))
+            assert engine.message.startswith(message)
+
+        says("not configured")
+        assert peer.state() == "unconfigured"
+        assert not peer.set_parameter("autostart", True).successful, "it is too late for that"
+        peer.change_state("configure")
+        assert peer.state() == "inactive"
+        says("onnxruntime")
+        peer.change_state("cleanup")
+        says("not configured")
+    finally:
+        peer.close()
 
 
 def test_a_transition_that_is_not_possible_now_is_refused_and_survived(peer: Peer) -> None:

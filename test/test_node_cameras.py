@@ -22,10 +22,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
 
+from drive_seg.config import load
 from drive_seg.frame import Extent
 from drive_seg.labels import DRIVING
 from drive_seg.ros.calibration import camera_info_for
 from drive_seg.ros.lanes import rays
+from drive_seg.ros.opening import improve, open_configured
+from drive_seg.stages import fresh
 
 SIDES = {"left": "/left/image_raw", "right": "/right/image_raw"}
 
@@ -352,6 +355,29 @@ def resident_mb(peer: Peer) -> float:
     found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None
     return int(found.group(1)) / 1024
+
+
+@pytest.mark.parametrize(
+    ("shapes", "size"),
+    [
+        ([], (320, 192)),
+        ([(320, 240)], (288, 224)),
+        ([(320, 240), (640, 480)], (288, 224)),
+        ([(320, 240), (1280, 720)], (320, 192)),  # the model's own, where the cameras do not agree
+    ],
+)
+def test_one_engine_of_the_cameras_shape_has_room_for_all_of_them(
+    model: Path, shapes: list[tuple[int, int]], size: tuple[int, int]
+) -> None:
+    given = {"model": str(model), "backend": "onnxruntime", "cameras": ["left", "middle", "right"]}
+    config = load(lambda parameter: given.get(parameter.name, parameter.default))
+    with open_configured(config, fresh) as serving:
+        assert (serving.max_batch, serving.network_size) == (3, (320, 192))
+        better = improve(config, serving, fresh, shapes)
+        assert (better is None) == (size == serving.network_size)
+    if better is not None:
+        with better.make(lambda *_: None, lambda: False) as pipeline:
+            assert (pipeline.max_batch, pipeline.network_size) == (3, size)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
