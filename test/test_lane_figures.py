@@ -321,6 +321,21 @@ def test_the_simulator_s_boundaries_run_along_its_paint(seed: int) -> None:
     assert {(lane.order < 0) == (lane.points[0, 0] < 640) for lane in frame.lanes} == {True}, "counted from the camera"
 
 
+def test_tusimple_s_boundaries_are_left_or_right_of_where_the_camera_stands(tmp_path: Path) -> None:
+    (tmp_path / "lane_instances").mkdir()
+    drawn = np.zeros((100, 200), np.uint8)
+    for value, near, far in ((9, 20, 120), (5, 60, 130), (7, 180, 90)):  # in a bend to the right and across it
+        cv2.line(drawn, (near, 99), (far, 40), value, 1)
+    assert cv2.imwrite(str(tmp_path / "lane_instances/0000.png"), drawn)
+    truth = open_truth(str(tmp_path), DRIVING).find("0000", 0)
+    assert truth is not None and truth.lanes is not None
+    assert [(lane.order, lane.points[0].tolist()) for lane in truth.lanes] == [
+        (-2, [20, 99]),
+        (-1, [60, 99]),
+        (1, [180, 99]),
+    ]
+
+
 def test_tusimple_s_pictures_are_boundaries_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

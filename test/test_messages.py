@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import array
+import signal
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from types import SimpleNamespace
@@ -174,3 +177,24 @@ def test_a_profile_keeps_as_many_messages_as_it_is_told(name: str, reliable: boo
         assert (found.depth, found.history) == (depth, HistoryPolicy.KEEP_LAST)
         assert (found.reliability == ReliabilityPolicy.RELIABLE) == reliable
         assert found.durability == DurabilityPolicy.VOLATILE
+
+
+def test_a_signal_that_is_repeated_later_ends_what_does_not_end_in_order() -> None:
+    script = (
+        "import time; from drive_seg.ros.process import StopSignals; StopSignals._PATIENCE_S = 1.5\n"
+        "stop = StopSignals(); print('ready', flush=True)\n"
+        "while True: time.sleep(0.01); stop.requested and print('told', flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "told\n"
+        process.send_signal(signal.SIGINT)  # the same, as a shell and a launcher both send it
+        assert process.stdout.readline() == "told\n" and process.poll() is None
+        time.sleep(1.7)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 128 + signal.SIGTERM
+    finally:
+        process.kill()

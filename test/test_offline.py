@@ -25,7 +25,7 @@ from drive_seg.frame import Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING, mask_of
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
-from drive_seg.offline.sources import camera_size, open_source, origin_of
+from drive_seg.offline.sources import camera_size, is_live, open_source, origin_of
 from drive_seg.offline.video import VideoSource, VideoWriter
 from drive_seg.pipeline import Pipeline
 
@@ -552,3 +552,20 @@ def test_message_definitions_agree_with_the_interface_package() -> None:
         written = (folder / f"{kind}.msg").read_text().split()
         # Inside a package its own types may go without the package's name.
         assert [word.removeprefix("vision_msgs/") for word in text.split()] == written, name
+
+
+@pytest.mark.parametrize(
+    ("spec", "live"),
+    [
+        ("0", True),
+        ("/dev/video0", True),
+        ("rtsp://camera/1", True),
+        ("/dev/video0.mp4", False),
+        ("/dev/videos", False),
+        ("drive.mp4", False),
+        ("a/rtsp://x", False),
+        ("-1", False),
+    ],
+)
+def test_devices_and_streams_are_live(spec: str, live: bool) -> None:
+    assert is_live(spec) is live
