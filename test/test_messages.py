@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from drive_seg.config import load
+from drive_seg.config import Config, load
 from drive_seg.decode import decode_rgb
 from drive_seg.errors import EngineError, MalformedImage
 from drive_seg.frame import CameraImage, Frame, PanopticResult, StageTimes
@@ -34,6 +34,11 @@ from drive_seg.ros.qos import profile
 from drive_seg.telemetry import FrameLedger
 
 SECONDS = 1_700_000_000
+
+
+def defaults() -> Config:
+    """What the node has where nobody says anything."""
+    return load(lambda parameter: parameter.default)
 
 
 def test_a_stamp_is_in_nanoseconds() -> None:
@@ -97,9 +102,7 @@ class Listener:
 
 def test_the_times_of_a_frame_are_told_in_milliseconds_each_under_its_name() -> None:
     listener = Listener()
-    output = CameraOutput(
-        listener, load(lambda parameter: parameter.default), "segmentation", "~/debug", with_camera_info=False
-    )  # type: ignore[arg-type]
+    output = CameraOutput(listener, defaults(), "segmentation", "~/debug", with_camera_info=False)  # type: ignore[arg-type]
     image = CameraImage("mono8", 4, 2, 4, np.zeros(8, np.uint8))
     maps = np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint16)
     started = time.monotonic()
@@ -129,8 +132,8 @@ def test_the_times_of_a_frame_are_told_in_milliseconds_each_under_its_name() -> 
 def test_a_message_becomes_a_frame_or_is_counted_and_reported() -> None:
     listener, ledger, offered, reported = Listener(), FrameLedger(), [], []
     worker = SimpleNamespace(ledgers={"front": ledger}, offer=offered.append)
-    camera = defaults().cameras[0]
-    CameraInput(listener, camera, defaults(), worker, lambda *lost: reported.append(lost))  # type: ignore[arg-type]
+    config = defaults()
+    CameraInput(listener, config.cameras[0], config, worker, lambda *lost: reported.append(lost))  # type: ignore[arg-type]
     handler = listener.handlers["/camera/image_raw"]
     good = {"height": 1, "width": 2, "encoding": "mono8", "step": 2, "data": array.array("B", b"ab")}
     stamped = Header(stamp=Time(sec=SECONDS), frame_id="optical")
