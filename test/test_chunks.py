@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from drive_seg.errors import DriveSegError, SourceError
 from drive_seg.frame import Frame
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bags import BagSource
-from drive_seg.offline.chunks import Chunk, ChunkResult, Job, evaluate_chunk, evaluate_chunks, plan, read_list
+from drive_seg.offline.chunks import Chunk, ChunkResult, Job, Work, evaluate_chunk, evaluate_chunks, plan, read_list
 from drive_seg.offline.chunks import one_after_another as serially
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
 from drive_seg.offline.evaluation import Evaluation
@@ -252,26 +252,47 @@ def write_frames(
     return path
 
 
+@pytest.mark.parametrize("cut", [4, 7])
 def test_a_picture_that_cannot_be_decoded_does_not_cost_the_chunk_behind_it(
-    tmp_path: Path, model: str, job: Job
+    tmp_path: Path, model: str, job: Job, cut: int
 ) -> None:
-    bag = write_frames(tmp_path / "drive", (WIDTH, HEIGHT), compressed=True, cut=4)
+    bag = write_frames(tmp_path / "drive", (WIDTH, HEIGHT), compressed=True, cut=cut)
     document, frames = in_one_pass(bag, model)
     assert document["frames"] == 9 and document["temporal"]["pairs"] == 8
     chunks, _ = plan([str(bag)], seconds=0.5)
     assert len(chunks) == 2
     warnings: list[str] = []
     judged, _ = evaluate_chunks(job, chunks, serially, {}, warn=warnings.append)
-    assert judged.error is None and len(warnings) == 1 and "left out 000004" in warnings[0]
+    assert judged.error is None and len(warnings) == 1 and warnings[0].startswith(f"left out 00000{cut}:")
     assert figures(judged.evaluation) == (document, frames)
 
 
+def test_of_several_bags_a_warning_names_the_one(tmp_path: Path, job: Job) -> None:
+    bags = [write_frames(tmp_path / name, (WIDTH, HEIGHT), compressed=True, cut=7) for name in ("one", "two")]
+    warnings: list[str] = []
+    evaluate_chunks(job, plan([str(bag) for bag in bags], seconds=0.5)[0], serially, {}, warn=warnings.append)
+    assert [line.split(":")[0] for line in warnings] == ["left out one/000007", "left out two/000007"]
+
+
 def test_a_truth_of_another_size_ends_its_own_chunk_only(tmp_path: Path, job: Job) -> None:
-    bag = write_frames(tmp_path / "drive", (WIDTH, HEIGHT), small=4)
-    judged, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.5)[0], serially, {})
-    assert "frame 000004: the truth has 160x192 pixels" in str(judged.error)
-    scored = [frame.stamp_ns for frame in judged.evaluation.frames]
-    assert scored == [stamp_of(number) for number in range(10) if number != 4]
+    bag = write_frames(tmp_path / "drive", (WIDTH, HEIGHT), small=6)
+    judged, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.4)[0], serially, {})
+    assert "frame 000006: the truth has 160x192 pixels" in str(judged.error)
+    scored = [(frame.frame, frame.stamp_ns) for frame in judged.evaluation.frames]
+    assert scored == [(f"{number:06d}", stamp_of(number)) for number in (0, 1, 2, 3, 4, 5, 8, 9)]
+
+
+def test_frames_behind_a_chunk_that_cannot_be_done_keep_their_names(tmp_path: Path, job: Job) -> None:
+    bag = write_frames(tmp_path / "drive", (WIDTH, HEIGHT))
+
+    def refusing(work: Work, chunks: Sequence[Chunk]) -> Iterator[ChunkResult | DriveSegError]:
+        for number, answer in enumerate(serially(work, chunks)):
+            yield DriveSegError("its worker died") if number == 1 else answer
+
+    judged, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.4)[0], refusing, {})
+    assert "its worker died" in str(judged.error)
+    scored = [(frame.frame, frame.stamp_ns) for frame in judged.evaluation.frames]
+    assert scored == [(f"{number:06d}", stamp_of(number)) for number in (0, 1, 2, 3, 8, 9)]
 
 
 def spoil(file: Path, which: int) -> None:

@@ -7,6 +7,7 @@ of one pass, to the last digit.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,8 @@ from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import at_home, find_model
 from drive_seg.tracking import TrackingOptions
 
+_NUMBERED = re.compile(r"^(left out |failed |frame )(\d{6,})(?=:)")
+"""A frame in what its worker says of it: its number in the chunk."""
 _LOOK_BACK_NS = 2_000_000_000
 """How much earlier a frame may have been recorded than the next, to be compared with it, and than its own truth."""
 
@@ -260,11 +263,13 @@ def evaluate_chunks(
     done = 0
     results = iter(spread(_Bound(job), chunks))
     try:
-        for result in results:
+        for chunk, result in zip(chunks, results, strict=False):
             if isinstance(result, DriveSegError):
+                names.begin(chunk, _images(job, chunk))
                 errors.append(result)
                 continue
-            rename = names.of(result)
+            whole = not result.error or chunk.last
+            rename = names.begin(chunk, result.entries if whole else _images(job, chunk))
             scores = result.scores
             if replay is not None and not (result.chunk.first and result.chunk.last):
                 scores = replay.go_on(result.chunk.bag, scores, result.notes)
@@ -275,9 +280,9 @@ def evaluate_chunks(
             judge.tally += result.tally
             engine, in_flight = result.engine, result.in_flight
             for line in result.warnings:
-                warn(line)
+                warn(_renamed(line, rename))
             if result.error:
-                errors.append(SourceError(result.error))
+                errors.append(SourceError(_renamed(result.error, rename)))
             done += result.entries
             progress(done)
     except KeyboardInterrupt:
@@ -318,13 +323,26 @@ class _Names:
     """Frames are numbered through each bag, as one pass would."""
 
     def __init__(self) -> None:
-        self._begin: dict[str, int] = {}
+        self._ends: dict[str, int] = {}
 
-    def of(self, result: ChunkResult) -> Callable[[str], str]:
-        begin = self._begin.get(result.chunk.bag, 0)
-        self._begin[result.chunk.bag] = begin + result.entries
-        prefix = result.chunk.prefix
-        return lambda stem: f"{prefix}{begin + int(stem):06d}"
+    def begin(self, chunk: Chunk, images: int) -> Callable[[str], str]:
+        """The names of the next ``images`` frames of the chunk's bag, from their numbers in the chunk."""
+        begin = self._ends.get(chunk.bag, 0)
+        self._ends[chunk.bag] = begin + images
+        return lambda stem: f"{chunk.prefix}{begin + int(stem):06d}"
+
+
+def _renamed(line: str, rename: Callable[[str], str]) -> str:
+    return _NUMBERED.sub(lambda found: found[1] + rename(found[2]), line)
+
+
+def _images(job: Job, chunk: Chunk) -> int:
+    """How many there are in a chunk that was not gone through to its end."""
+    number = 0
+    with suppress(SourceError):
+        for _ in BagSource(Path(chunk.bag), job.topic, chunk.window):
+            number += 1
+    return number
 
 
 def read_list(path: Path) -> list[str]:
