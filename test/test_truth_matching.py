@@ -24,7 +24,7 @@ from drive_seg.offline.predictions import open_predictions
 from drive_seg.offline.rendering import open_render_sink
 from drive_seg.offline.runner import run
 from drive_seg.offline.sinks import open_sink
-from drive_seg.offline.sources import Origin, open_source
+from drive_seg.offline.sources import Origin, open_source, origin_of
 from drive_seg.offline.truth import open_truth
 from drive_seg.offline.truth_files import open_folder
 from drive_seg.pipeline import Pipeline
@@ -76,6 +76,17 @@ def test_frames_of_one_stamp_use_up_one_truth(tmp_path: Path, pipeline: Pipeline
     found = judge(repeated, truth)
     assert found.metrics["frames"] == 8 and found.metrics["semantic"]["miou"] == 1.0
     assert found.metrics["unmatched"] == {"predictions": 0, "truths": 3}
+
+
+def test_hidden_files_beside_images_and_truths_are_no_frames(tmp_path: Path, pipeline: Pipeline) -> None:
+    """As macOS leaves them on disks and in archives that it did not format."""
+    write_images(tmp_path / "in", ["a.png", "b.png"])
+    segment(range(2), tmp_path / "truth", pipeline)
+    for hidden in ("in/._a.png", "truth/panoptic/._000000.png"):
+        (tmp_path / hidden).write_bytes(b"\0\5\x16\7 Mac OS X")
+    source, truth = open_source(str(tmp_path / "in")), open_truth(str(tmp_path / "truth"), DRIVING)
+    assert source.count == 2 and [origin_of(frame).stem for frame in source if isinstance(frame, Frame)] == ["a", "b"]
+    assert truth.count == 2
 
 
 def test_frames_stay_in_order_where_a_list_of_instances_is_missing(tmp_path: Path, pipeline: Pipeline) -> None:

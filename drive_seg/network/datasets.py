@@ -164,7 +164,7 @@ def _listed(folder: Path) -> list[Path]:
     """What is in a folder of images, in name order."""
     if not folder.is_dir():
         raise ConfigError(f"images {folder} do not exist; point data_root at the folder that holds them")
-    return sorted(folder.iterdir())
+    return sorted(file for file in folder.iterdir() if not file.name.startswith("."))
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:

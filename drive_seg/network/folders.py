@@ -19,7 +19,7 @@ from drive_seg.network.codes import VOID, code_of, is_thing
 from drive_seg.network.components import guess_instances, unknown_instances
 from drive_seg.network.samples import UNKNOWN_INSTANCE, Sample, SampleSet, read_rgb
 from drive_seg.offline.bags import is_bag
-from drive_seg.offline.images import SUFFIXES
+from drive_seg.offline.images import SUFFIXES, is_image
 from drive_seg.offline.label_map import LabelMap, bind, load_map
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import FORMATS, TruthSource, open_truth
@@ -104,7 +104,7 @@ class FolderSet(SampleSet):
 
 
 def _images(name: str, folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    found = sorted(path for path in folder.rglob("*") if is_image(path, _SUFFIXES))
     if not found:
         raise ConfigError(f"folders.{name}: no image ({' '.join(sorted(_SUFFIXES))}) in {folder}; check data_root")
     return found

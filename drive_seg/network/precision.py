@@ -21,6 +21,7 @@ from drive_seg.errors import ModelError
 from drive_seg.frame import CameraImage
 from drive_seg.network.deploy import INPUT_NAME
 from drive_seg.network.samples import read_rgb
+from drive_seg.offline.images import is_image
 from drive_seg.preprocess import Preprocessor
 from drive_seg.sim import Simulator
 
@@ -112,7 +113,7 @@ def _rendered(count: int) -> Iterator[NDArray[np.uint8]]:
 
 def _of_folder(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     paths = (
-        sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+        sorted(path for path in folder.iterdir() if is_image(path, IMAGE_SUFFIXES)) if folder.is_dir() else []
     )
     if not paths:
         raise ModelError(f"no calibration image ({', '.join(IMAGE_SUFFIXES)}) in {folder}")

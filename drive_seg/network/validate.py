@@ -39,7 +39,7 @@ def labelled_folder(folder: Path, skip: int = 0) -> Iterator[tuple[NDArray[np.ui
     Raises:
         SourceError: the folder holds no image, or an image has no label of its size and of our classes.
     """
-    paths = sorted((folder / "images").glob("*"))[skip:]
+    paths = sorted((folder / "images").glob("[!.]*"))[skip:]
     if not paths:
         after = f" after the first {skip}" if skip else ""
         raise SourceError(f"{folder}/images holds no image{after}; expected images/ and labels/ with equal file stems")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 """Of the formats that ``decode_compressed`` takes."""
 
 
-def is_image(path: Path) -> bool:
-    """Whether the name says that it is an image file."""
-    return path.suffix.lower() in SUFFIXES
+def is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
+    """Whether the name says that it is an image; hidden files are none: macOS leaves ``._1.png`` beside ``1.png``."""
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 class FolderSource:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import LabelSet
+from drive_seg.offline.images import is_image
 from drive_seg.offline.instance_lists import ListedInstances, read_instances
 from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.label_image import read_label_image
@@ -153,7 +154,7 @@ def png_files(folder: Path, endings: Sequence[str] = ("",)) -> dict[str, Path]:
     """
     for ending in endings:
         found: dict[str, Path] = {}
-        for file in sorted(folder.rglob(f"*{ending}.png")):
+        for file in sorted(file for file in folder.rglob(f"*{ending}.png") if is_image(file)):
             key = file.stem.removesuffix(ending)
             if key in found:
                 raise SourceError(f"ground truth {found[key]} and {file} have the same name; give one folder of them")
