@@ -328,7 +328,7 @@ def test_a_picture_that_is_damaged_costs_no_other(
 
 
 def test_lists_say_what_is_wrong_with_them(tmp_path: Path) -> None:
-    (tmp_path / "drives.txt").write_text("# of May\n\na.mcap\nsub/b.mcap\n")
+    (tmp_path / "drives.txt").write_text("\ufeffa.mcap\n\n# of May\nsub/b.mcap\n", encoding="utf-8")
     assert read_list(tmp_path / "drives.txt") == [str(tmp_path / "a.mcap"), str(tmp_path / "sub/b.mcap")]
     for text, says in (("# none\n", "names no bags"), ("a.mcap\nsub/a.mcap\n", "equal names")):
         (tmp_path / "drives.txt").write_text(text)

@@ -184,6 +184,7 @@ def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
         ("fly",),
         ("demo", "--seconds", "soon"),
         ("export", "x.pt", "--name", "x", "--width", "100"),
+        ("export", "x.pt", "--name", "x", "--width", "65536"),
     ],
 )
 def test_bad_usage_exits_2(arguments: tuple[str, ...]) -> None:

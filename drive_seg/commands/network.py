@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from drive_seg.commands.options import AsJson, Debug
-from drive_seg.errors import MissingDependency, pip_install
+from drive_seg.errors import MalformedImage, MissingDependency, pip_install
 
 TRAIN_EXAMPLES = """[bold]Examples[/bold]
 
@@ -96,7 +96,13 @@ def export(
     """Write a checkpoint as ONNX with its sidecar: a model that every other command takes."""
     if width % 32 or height % 32:
         raise typer.BadParameter(f"--width and --height must be multiples of 32, got {width}x{height}")
+    from drive_seg.frame import check_size
     from drive_seg.model import PRECISIONS
+
+    try:
+        check_size(width, height)
+    except MalformedImage as error:  # the sidecar would be refused by whoever opens it
+        raise typer.BadParameter(f"--width and --height: {error}") from error
 
     unknown = sorted(set(precision or ()) - set(PRECISIONS))
     if unknown:

@@ -352,7 +352,7 @@ def read_list(path: Path) -> list[str]:
         SourceError: it cannot be read, or names none.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot read the list of bags {path}: {error}") from error
     bags = [str(path.parent / at_home(line)) for line in lines if line and not line.startswith("#")]
