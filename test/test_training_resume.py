@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from checkpoints import write_checkpoint
 
-from drive_seg.errors import ConfigError
+from drive_seg.errors import ConfigError, SourceError
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.held_out import HeldOut
 from drive_seg.network.lite import LiteEncoder
@@ -63,6 +63,8 @@ def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(config: Tr
     assert resumed["step"] == whole["step"] == config.steps
     for kind in ("weights", "average"):
         assert all(torch.equal(value, resumed[kind][name]) for name, value in whole[kind].items()), kind
+    curve = rows(config.out_dir / "losses.csv")
+    assert curve == rows(config.out_dir / "whole" / "losses.csv") == [REPORT_EVERY, config.steps], "each step once"
 
 
 def test_a_run_goes_on_with_the_decay_of_its_configuration(config: TrainConfig) -> None:
@@ -104,6 +106,12 @@ def test_a_validation_that_was_cut_short_is_made_up_for(config: TrainConfig, mon
     scored(monkeypatch, 0.5)
     assert train(config).name == "best.pt"
     assert rows(config.out_dir / "scores.csv") == [2]
+
+
+def test_a_folder_to_validate_on_that_is_not_there_is_found_before_anything_is_learnt(config: TrainConfig) -> None:
+    with pytest.raises(SourceError, match="nowhere/images holds no image"):
+        train(replace(config, data_root=config.out_dir, held_out=HeldOut(folder="nowhere", every=2)))
+    assert not config.out_dir.exists()
 
 
 def test_a_run_that_begins_anew_forgets_the_one_before(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

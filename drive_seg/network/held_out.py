@@ -16,7 +16,13 @@ from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.network.deploy import DEFAULT_SIZE, DeployedNet
 from drive_seg.network.panoptic import PanopticNet
-from drive_seg.network.validate import HELD_OUT_SEED, folder_camera, validate_folder, validate_simulator
+from drive_seg.network.validate import (
+    HELD_OUT_SEED,
+    folder_camera,
+    labelled_folder,
+    validate_folder,
+    validate_simulator,
+)
 from drive_seg.network_size import fitted_size
 
 _SIZE = (1280, 720)
@@ -40,6 +46,16 @@ class HeldOut:
     def __post_init__(self) -> None:
         if self.every and not (self.folder or self.drives):
             raise ConfigError(f"held_out.every is {self.every} without anything to validate on: set folder or drives")
+
+
+def check(held_out: HeldOut, data_root: Path) -> None:
+    """Read the first image that is validated on, so that a wrong folder is found before the first step is learnt.
+
+    Raises:
+        SourceError: there is none, or it has no label.
+    """
+    if held_out.every and held_out.folder:
+        next(labelled_folder(data_root / held_out.folder, held_out.skip))
 
 
 def score(net: PanopticNet, held_out: HeldOut, data_root: Path) -> dict[str, float]:

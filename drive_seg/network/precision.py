@@ -112,9 +112,7 @@ def _rendered(count: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _of_folder(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
-    paths = (
-        sorted(path for path in folder.iterdir() if is_image(path, IMAGE_SUFFIXES)) if folder.is_dir() else []
-    )
+    paths = sorted(path for path in folder.iterdir() if is_image(path, IMAGE_SUFFIXES)) if folder.is_dir() else []
     if not paths:
         raise ModelError(f"no calibration image ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
     for number in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int):

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from drive_seg.errors import ConfigError
 from drive_seg.network.checkpoint import how_to_have, network_of, read_state
-from drive_seg.network.held_out import score
+from drive_seg.network.held_out import check, score
 from drive_seg.network.lite import LiteEncoder
 from drive_seg.network.losses import BatchTargets, Losses, PanopticLoss
 from drive_seg.network.mixture import Mixture
@@ -60,7 +60,9 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
 
     Raises:
         ConfigError: a data set is missing or unknown, or the checkpoint is of another network or of other parts of it.
+        SourceError: there is nothing in ``held_out.folder``.
     """
+    check(config.held_out, config.data_root)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     run = _Run(config)
@@ -69,7 +71,9 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
         run.settle(islice(_batches(config, 0, run.device), SETTLING))
     batches = _batches(config, step, run.device)
     config.out_dir.mkdir(parents=True, exist_ok=True)
-    if not step:
+    if step:
+        rewind(run.losses, step)
+    else:
         run.forget()
     report = _Report(config, run.losses, progress)
     for batch in batches:
@@ -292,7 +296,7 @@ class _Report:
         self.rows, self.since = [], time.monotonic()
 
 
-def append_row(path: Path, row: Mapping[str, float]) -> None:
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add a row to a CSV file, with the names first where it is new."""
     fresh = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
@@ -300,6 +304,20 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
         if fresh:
             writer.writeheader()
         writer.writerow(row)
+
+
+def rewind(path: Path, step: int) -> None:
+    """Leave out the rows behind a step of a CSV file: a run that was killed between two checkpoints goes through them
+    again."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    for row in rows:
+        append_row(part, row)
+    part.replace(path) if rows else path.unlink()
 
 
 def _best_score(path: Path) -> float:
