@@ -5,6 +5,8 @@ and activates itself; with `autostart:=false` it waits for `ros2 lifecycle set /
 `activate`.
 """
 
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -48,6 +50,9 @@ def set_profile(context):
 
 
 def make_node(context):
+    params_file = LaunchConfiguration("params_file").perform(context)
+    if not Path(params_file).is_file():  # launch would warn, and the node serve other cameras than those asked for
+        raise RuntimeError(f"params_file: there is no file {params_file!r}; expected the YAML file of the parameters")
     given = overrides(context)
     return [
         LifecycleNode(
@@ -55,7 +60,7 @@ def make_node(context):
             executable="segmentation_node",
             name=LaunchConfiguration("name"),
             namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
+            parameters=[params_file, *([given] if given else [])],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
             emulate_tty=True,

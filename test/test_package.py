@@ -382,12 +382,12 @@ class TestLaunchFiles:
 
     def test_only_given_arguments_override_the_parameter_file(self) -> None:
         actions = describe("drive_seg.launch.py")
-        context = dict.fromkeys(arguments(actions), "")
+        context = {**dict.fromkeys(arguments(actions), ""), "params_file": __file__}
         make_node = actions[-1].kwargs["function"]
 
         (node,) = make_node(context)
         assert node.kwargs["executable"] == "segmentation_node"
-        assert len(node.kwargs["parameters"]) == 1
+        assert node.kwargs["parameters"] == [__file__]
 
         (node,) = make_node(
             {**context, "backend": "openvino", "image_topic": "/a", "use_sim_time": "True", "autostart": "false"}
@@ -399,6 +399,13 @@ class TestLaunchFiles:
             "autostart": False,
         }
 
+    @pytest.mark.parametrize("missing", ["/nowhere/cameras.yaml", "", "/tmp"])
+    def test_a_parameter_file_that_is_not_there_is_refused(self, missing: str) -> None:
+        """launch itself warns, and the node would run with its defaults."""
+        make_node = describe("drive_seg.launch.py")[-1].kwargs["function"]
+        with pytest.raises(RuntimeError, match=f"params_file: there is no file '{missing}'"):
+            make_node({"params_file": missing})
+
     def test_a_profile_is_set_for_every_distribution_where_one_is_given(self) -> None:
         set_profile = describe("drive_seg.launch.py")[-2].kwargs["function"]
         assert set_profile({"dds_profile": ""}) == []
@@ -409,6 +416,7 @@ class TestLaunchFiles:
         """Each name that the launch file sets is one of config/drive_seg.yaml (use_sim_time is every node's)."""
         actions = describe("drive_seg.launch.py")
         context = {**dict.fromkeys(arguments(actions), "x"), "use_sim_time": "", "autostart": "true"}
+        context["params_file"] = __file__
         (node,) = actions[-1].kwargs["function"](context)
         (defaults,) = yaml.safe_load((ROOT / "config" / "drive_seg.yaml").read_text()).values()
         for name in node.kwargs["parameters"][1]:

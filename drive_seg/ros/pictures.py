@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.frame import Instance, Lane
-from drive_seg.offline.images import is_image
 from drive_seg.sim import Simulator
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -110,7 +109,7 @@ class FolderPictures:
     """The images of a folder in name order."""
 
     def __init__(self, folder: Path) -> None:
-        self._files = sorted(file for file in folder.iterdir() if is_image(file, IMAGE_SUFFIXES))
+        self._files = sorted(file for file in folder.glob("[!.]*") if file.suffix.lower() in IMAGE_SUFFIXES)
         if not self._files:
             raise SourceError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
         self.rate = 10.0
