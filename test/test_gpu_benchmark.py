@@ -91,6 +91,22 @@ def test_torch_says_why_it_has_no_figures(tmp_path: Path) -> None:
     assert "ended with code" in ask_torch("/bin/false", images, 1, SIZE)["why"]
 
 
+def test_all_of_torchs_network_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from drive_seg.network.torch_speed import network as torchs_network
+
+    empty = torch.empty
+    compiled: list[Any] = []
+    monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self.to("meta"))  # a device that every torch has
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **kind: empty(*size, **kind))
+    monkeypatch.setattr(torch, "compile", lambda net, mode: compiled.append(net))
+    torchs_network(torch, SIZE, compiled=True)
+    (net,) = compiled
+    assert {tensor.device.type for tensor in (*net.parameters(), *net.buffers())} == {"meta"}
+    semantic, *_ = net(empty((1, 96, 160, 3), dtype=torch.uint8, device="meta"))
+    assert semantic.shape == (1, 96, 160)
+
+
 class TestRun:
     @pytest.fixture
     def gpu(self, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:

@@ -62,7 +62,7 @@ def network(torch: Any, size: tuple[int, int], compiled: bool) -> Callable[[NDAr
     from drive_seg.network.deploy import DeployedNet
     from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 
-    net = DeployedNet(PanopticNet(NetworkConfig()).eval().cuda(), half=True)
+    net = DeployedNet(PanopticNet(NetworkConfig()).eval(), half=True).cuda()  # with what lies around the network
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = torch.compile(net, mode="max-autotune") if compiled else net
     pinned = torch.empty((1, size[1], size[0], 3), dtype=torch.uint8, pin_memory=True)
