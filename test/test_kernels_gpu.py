@@ -39,7 +39,7 @@ def device() -> Device:
     encoding=st.sampled_from(sorted(ENCODINGS)),
     native=st.tuples(st.integers(1, 1300), st.integers(1, 800)),
     padding=st.sampled_from([0, 1, 64]),
-    network=st.sampled_from([(96, 64), (33, 21), (640, 384), (960, 544)]),
+    network=st.sampled_from([(96, 64), (65, 43), (640, 384), (960, 544)]),  # none 32 times smaller than an image
     seed=st.integers(0, 2**32 - 1),
 )
 def test_letterbox(
