@@ -73,6 +73,19 @@ def test_a_run_goes_on_with_the_decay_of_its_configuration(config: TrainConfig) 
     assert sorted({group["weight_decay"] for group in state["optimizer"]["param_groups"]}) == [0.0, 0.02]
 
 
+@pytest.mark.filterwarnings("ignore:.*is a no-op")
+def test_the_optimisers_step_counts_stay_on_the_host(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads one for every parameter in every step: on a GPU each would be waited for."""
+    train(config)
+    made: list[Any] = []
+    adam = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups: made.append(adam(groups)) or made[-1])
+    train(replace(config, device="meta"))  # a device that every torch has, and that holds nothing
+    (optimizer,) = made
+    places = {name: {state[name].device.type for state in optimizer.state.values()} for name in ("step", "exp_avg")}
+    assert places == {"step": {"cpu"}, "exp_avg": {"meta"}}
+
+
 def test_the_best_weights_survive_a_run_that_is_killed_as_it_writes_them(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

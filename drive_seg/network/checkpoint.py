@@ -35,16 +35,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: it is not one of ours.
     """
-    state = read_state(path, "cpu")
+    state = read_state(path)
     if not {"network", "average", "training_data", "license"} <= set(state):
         raise ModelError(f"{path} is not a checkpoint of drive_seg train: it has {sorted(map(str, state))}")
     return Checkpoint(network_of(state), dict(state["average"]), Terms(state["training_data"], state["license"]))
 
 
-def read_state(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """What the file holds, on ``device``; raises ModelError where it is no dictionary that torch has saved."""
+def read_state(path: Path) -> dict[str, Any]:
+    """What the file holds, on the CPU; raises ModelError where it is no dictionary that torch has saved."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler stumbles over: KeyError, EOFError ...
         reason = str(error).partition("\n")[0]
         raise ModelError(f"cannot read the checkpoint {path}: {type(error).__name__}: {reason}") from error

@@ -101,7 +101,7 @@ class _Run:
         self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # Kernels are chosen by timing, so on a GPU two runs are alike, but not equal.
         torch.backends.cudnn.benchmark = True
-        self._found = read_state(self.checkpoint, self.device) if self.checkpoint.is_file() else None
+        self._found = read_state(self.checkpoint) if self.checkpoint.is_file() else None
         net = PanopticNet(config.network)
         self.start: Terms | None = None
         self.folded = False
