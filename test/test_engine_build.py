@@ -212,6 +212,12 @@ class TestBuilderProcess:
         assert (made.plan, made.timing, made.agreement.frames) == (b"\x00\x01\x02\x03\x04", b"\x00\x00", 8)
         assert said == [("tactics", 1, 3)]
 
+    def test_a_crash_behind_the_answer_costs_no_plan(self, model: Model) -> None:
+        """Some minutes of building: a library that falls over its own teardown has done its work."""
+        body = "import atexit; atexit.register(os.abort)"
+        made = make_in_child(self.job(model), lambda *_: None, lambda: False, self.command(body))
+        assert made.plan == b"\x00\x01\x02\x03\x04"
+
     @pytest.mark.parametrize(
         ("body", "message"),
         [

@@ -81,14 +81,16 @@ def read_request(path: Path) -> Job:
 
 
 def write_answer(path: Path, made: Made) -> None:
-    """Put what was made into a file."""
-    with path.open("wb") as file:
+    """Put what was made into a file, which is there once it is whole."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
         np.savez(
             file,
             plan=np.frombuffer(made.plan, np.uint8),
             timing=np.frombuffer(made.timing, np.uint8),
             agreement=np.array(json.dumps(made.agreement.as_dict())),
         )
+    part.replace(path)
 
 
 def main() -> int:

@@ -308,4 +308,6 @@ def _free_mb(gpu_id: int) -> float:
 
 def _write(file: Path, results: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    part = file.with_suffix(".part")  # a run that is killed goes on with what is in the file
+    part.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    part.replace(file)
