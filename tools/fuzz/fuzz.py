@@ -20,6 +20,8 @@ from pathlib import Path
 LIMIT_MB = 2048
 ONE_INPUT_S = 60
 MAX_LENGTH = 32768
+SLICE_S = 120
+"""Of a target in one process: atheris keeps every result of a comparison of NumPy arrays, 6 MB a second."""
 VALUE = re.compile(rb'"[^"]*"|-?[0-9][0-9.]*|null|\[[^][]*\]|\{[^{}]*\}|\b[a-z_]+\b')
 VALUES = [
     b"null",
@@ -40,7 +42,7 @@ VALUES = [
 VALUES += [b"[" * 2000, b"9" * 5000, b'"\\ud800"', b"[null, 1]", b"-Infinity", b"4294967296", b"~", b"- x: [y]"]
 
 
-def by_coverage(name: str, seconds: int, corpus: Path, out: Path) -> None:
+def by_coverage(name: str, seconds: int, seed: int, out: Path) -> None:
     """Fuzz in this process with atheris, which ends it."""
     import atheris
 
@@ -49,7 +51,8 @@ def by_coverage(name: str, seconds: int, corpus: Path, out: Path) -> None:
     atheris.Setup(
         [
             sys.argv[0],
-            str(corpus),
+            str(out / "corpus" / name),
+            f"-seed={seed + 1}",
             f"-max_total_time={seconds}",
             f"-timeout={ONE_INPUT_S}",
             f"-rss_limit_mb={LIMIT_MB}",
@@ -63,14 +66,14 @@ def by_coverage(name: str, seconds: int, corpus: Path, out: Path) -> None:
     atheris.Fuzz()
 
 
-def by_chance(name: str, seconds: int, corpus: Path, out: Path) -> None:
+def by_chance(name: str, seconds: int, seed: int, out: Path) -> None:
     """Fuzz in this process by random damage; prints what libFuzzer prints at its end."""
     import signal
 
     import targets
 
-    generator = random.Random(0)
-    seeds = [path.read_bytes() for path in sorted(corpus.iterdir())]
+    generator = random.Random(seed)
+    seeds = [path.read_bytes() for path in sorted((out / "corpus" / name).iterdir())]
     limit = LIMIT_MB << 20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     end, done, data = time.monotonic() + seconds, 0, b""
@@ -109,6 +112,7 @@ def main() -> int:
     parser.add_argument("--target", help="only this one")
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"))
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
         import atheris  # noqa: F401
@@ -118,7 +122,7 @@ def main() -> int:
         fuzz = by_chance
     options.out.mkdir(parents=True, exist_ok=True)
     if options.inside:
-        fuzz(options.target, options.seconds, options.out / "corpus" / options.target, options.out)
+        fuzz(options.target, options.seconds, options.seed, options.out)
         return 0
     import targets
 
@@ -130,15 +134,27 @@ def main() -> int:
         for number, seed in enumerate(targets.seeds(name)):
             (corpus / f"seed{number}").write_bytes(seed)
         command = [sys.executable, __file__, "--inside", "--target", name, "--out", str(options.out)]
-        command += ["--seconds", str(options.seconds // len(names))]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        said = dict(re.findall(r"stat::(number_of_executed_units|peak_rss_mb):\s*(\d+)", done.stderr))
-        line = {"target": name, "how": fuzz.__name__, "exit": done.returncode, **said}
-        print(json.dumps(line), flush=True)
-        if done.returncode:
-            failed = True
-            print(done.stderr[-3000:], flush=True)
+        failed |= not run(name, fuzz.__name__, command, options.seconds // len(names))
     return int(failed)
+
+
+def run(name: str, how: str, command: list[str], seconds: int) -> bool:
+    """Fuzz a target, slice by slice; prints a line, and what broke it. Returns whether nothing did."""
+    inputs, peak, code, left = 0, 0, 0, seconds
+    while left > 0 and not code:
+        piece = min(left, SLICE_S)
+        left -= piece
+        more = ["--seconds", str(piece), "--seed", str(left)]
+        done = subprocess.run([*command, *more], capture_output=True, text=True, errors="replace", check=False)
+        said = dict(re.findall(r"stat::(number_of_executed_units|peak_rss_mb):\s*(\d+)", done.stderr))
+        inputs += int(said.get("number_of_executed_units", 0))
+        peak = max(peak, int(said.get("peak_rss_mb", 0)))
+        code = done.returncode
+    line = {"target": name, "how": how, "exit": code, "inputs": inputs, "peak_rss_mb": peak}
+    print(json.dumps(line), flush=True)
+    if code:
+        print(done.stderr[-3000:], flush=True)
+    return not code
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def listing(data: bytes) -> None:
     except SourceError:
         pass
     try:
-        for row in read_instances(path):
+        for row in read_instances(path, {label.name: label.id for label in DRIVING}):
             assert row.scores is not None
     except SourceError:
         pass
@@ -220,7 +220,8 @@ def seeds(target: str) -> list[bytes]:
         points = [[9.5, 80.0], [7.0, 50.25]]
         row = {"order": -1, "confidence": 0.5, "support": 7, "dashed": None, "points": points}
         own = {"frame": "000000", "stamp_ns": 5, "lanes": [row]}
-        listed = {"frame": "000000", "stamp_ns": 5, "instances": [{"id": "3001/17", "score": 0.5}]}
+        car = {"id": "3001/17", "class_id": 3, "class": "vehicle", "score": 0.5}
+        listed = {"frame": "000000", "stamp_ns": 5, "instances": [car]}
         return [2 * f"{json.dumps(line)}\n".encode() for line in (own, listed)]
     if target == "label_map":
         root = Path(__file__).resolve().parents[2]
