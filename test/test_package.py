@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -118,10 +119,9 @@ class TestManifests:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package installed by pip into an empty folder, without its dependencies, from a copy of the sources."""
-    folder = tmp_path_factory.mktemp("installed")
-    sources = tmp_path_factory.mktemp("sources") / "drive_seg"
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package's own files, as a clone has them: in ``src/drive_seg`` of a workspace."""
+    sources = tmp_path_factory.mktemp("workspace") / "src" / "drive_seg"
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -134,6 +134,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (sources / name).parent.mkdir(parents=True, exist_ok=True)
             (sources / name).write_bytes((ROOT / name).read_bytes())
+    return sources
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, sources: Path) -> Path:
+    """The package installed by pip into an empty folder, without its dependencies."""
+    folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, "--no-build-isolation", "--target", str(folder), str(sources)], check=True)
     return folder
@@ -169,6 +176,42 @@ class TestInstalled:
 
     def test_the_type_marker_is_installed(self, installed: Path) -> None:
         assert (installed / "drive_seg" / "py.typed").is_file()
+
+
+class TestColcon:
+    """The build of a ROS workspace; colcon also comes from PyPI (``pip install colcon-ros``)."""
+
+    @pytest.mark.parametrize("options", [[], ["--symlink-install"]])
+    def test_a_workspace_has_what_ros2_run_and_launch_look_for(
+        self, sources: Path, tmp_path: Path, options: list[str]
+    ) -> None:
+        beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        colcon = shutil.which("colcon", path=beside)
+        if colcon is None:
+            pytest.skip("colcon is not installed (pip install colcon-ros)")
+        workspace = sources.parents[1]
+        build = [colcon, "--log-base", str(tmp_path / "log"), "build", "--event-handlers", "console_direct+", *options]
+        build += ["--build-base", str(tmp_path / "build"), "--install-base", str(tmp_path / "install")]
+        done = subprocess.run(build, cwd=workspace, capture_output=True, text=True, env={**os.environ, "PATH": beside})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.findall(r"Finished <<< (\S+)", done.stdout) == ["drive_seg"], "and no second package"
+
+        prefix = tmp_path / "install" / "drive_seg"
+        for folder, wanted in [
+            ("lib/drive_seg", ["drive_seg", "segmentation_node", "sim_camera"]),
+            ("share/drive_seg/launch", [path.name for path in (ROOT / "launch").iterdir() if path.suffix == ".py"]),
+            ("share/drive_seg/models", [path.name for path in (ROOT / "models").iterdir() if path.suffix == ".onnx"]),
+            ("share/ament_index/resource_index/packages", ["drive_seg"]),
+        ]:
+            found = {path.name for path in (prefix / folder).iterdir() if path.exists()}
+            assert set(wanted) <= found, folder
+
+        share = "from drive_seg.resources import share_dir; print(share_dir())"
+        script = '. install/setup.sh && "$0" install/drive_seg/lib/drive_seg/drive_seg info --json && "$0" -c "$1"'
+        command = ["sh", "-c", script, sys.executable, share]
+        said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert {"default", "simulator"} <= set(json.loads(said[0])["models"])
+        assert Path(said[1]) == (sources if options else prefix / "share" / "drive_seg")
 
 
 class TestResources:
