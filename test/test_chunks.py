@@ -327,6 +327,22 @@ def test_a_picture_that_is_damaged_costs_no_other(
     assert figures(whole.evaluation) == figures(in_pieces.evaluation)
 
 
+@pytest.mark.parametrize("threads", [False, True])
+@pytest.mark.parametrize("limit", [1, 3, 10])
+def test_the_last_of_so_many_frames_is_scored_too(
+    tmp_path: Path, model: str, limit: int, threads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its truth is behind it in the bag, where nobody reads for the sake of images any more."""
+    monkeypatch.setattr("drive_seg.offline.evaluate.cores_to_spare", lambda: threads)
+    bag = str(write_frames(tmp_path / "drive", (WIDTH, HEIGHT)))
+    with open_pipeline(model, "onnxruntime") as pipeline:
+        truth = open_truth(bag, DRIVING)
+        found = evaluate_source(open_source(bag), truth, pipeline, "tiny", EvaluationOptions(limit=limit)).evaluation
+        truth.close()
+    assert [frame.stamp_ns for frame in found.frames] == [stamp_of(number) for number in range(limit)]
+    assert found.metrics["unmatched"] == {"predictions": 0, "truths": 10 - limit}
+
+
 def test_lists_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     (tmp_path / "drives.txt").write_text("\ufeffa.mcap\n\n# of May\nsub/b.mcap\n", encoding="utf-8")
     assert read_list(tmp_path / "drives.txt") == [str(tmp_path / "a.mcap"), str(tmp_path / "sub/b.mcap")]

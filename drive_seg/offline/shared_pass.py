@@ -44,16 +44,14 @@ class _SharedPass:
         self._items = self._bag.entries(beside=self._truth.topics)
         self._telling = True
         self._truth.follow(self._look_ahead)
-        try:
-            while self._ahead or self._step():
-                if not self._ahead:
-                    continue
-                item = self._ahead.popleft()
-                if isinstance(item, DriveSegError):
-                    raise item
-                yield item
-        finally:
-            self._items.close()
+        # It stays open where not all images are taken: the truth of the last of them is behind it in the bag.
+        while self._ahead or self._step():
+            if not self._ahead:
+                continue
+            item = self._ahead.popleft()
+            if isinstance(item, DriveSegError):
+                raise item
+            yield item
 
     def _step(self) -> bool:
         """Take one message of the bag; False at its end."""

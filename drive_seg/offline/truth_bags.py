@@ -171,7 +171,8 @@ class BagTruth:
             raise SourceError(f"ground truth {self.topic} of {self.name} at {stamp_of(message)}: {error}") from error
 
     def close(self) -> None:
-        """Close the bag."""
+        """Close the bag, and let go of whoever tells of it."""
+        self.read_alone()
         self._waiting.clear()
         self._clouds.clear()
         self._listed.clear()
