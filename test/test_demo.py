@@ -199,6 +199,22 @@ def test_that_its_folder_cannot_be_written_is_said_before_it_starts(demo: Demo) 
     assert "the folder /proc/self/task cannot be written" in stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"), [("ROS_LOG_DIR", "/dev/null/log", "ROS_LOG_DIR=FOLDER"), ("ROS_DOMAIN_ID", "x", "'x'")]
+)
+def test_what_ros_cannot_start_with_is_one_line_that_says_what_to_do(
+    demo: Demo, name: str, value: str, says: str
+) -> None:
+    demo.environment[name] = value
+    _, stderr = demo.run("--seconds", 20, code=1)
+    (line,) = [line for line in stderr.splitlines() if "drive_seg: error:" in line]
+    assert says in line and name in line and "internal" not in line
+    command = [sys.executable, "-m", "drive_seg.ros.node"]
+    done = subprocess.run(command, env=demo.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert says in done.stderr and "arguments" not in done.stderr
+
+
 def test_without_ros_the_error_says_what_to_do(tmp_path: Path, model: Path) -> None:
     block = "import sys; sys.modules['rclpy'] = None; import drive_seg.cli"
     arguments = ["demo", "--out", str(tmp_path), "--model", str(model)]

@@ -110,9 +110,12 @@ install_vision_msgs() {
     rm -rf "$VENV/build-vision_msgs"
 }
 
+# The installation is tried, not the shell: one without a home for ROS' log, or with an RMW that the wheels lack, needs no other.
 check() {
+    local surroundings=(ROS_LOG_DIR="$PWD/$VENV/log")
+    [ "$ROS" != wheels ] || surroundings=(-u RMW_IMPLEMENTATION "${surroundings[@]}")
     step "4/4 trying it: rclpy, vision_msgs, drive_seg"
-    "$VENV/bin/python" - <<'PY' || fail "the environment does not work; see $LOG, or start afresh: make clean venv"
+    env "${surroundings[@]}" "$VENV/bin/python" - <<'PY' || fail "the environment does not work; see $LOG, or start afresh: make clean venv"
 import drive_seg
 import rclpy
 from vision_msgs.msg import Detection2DArray

@@ -16,7 +16,6 @@ from typing import Any
 
 import cv2
 import rclpy
-from rclpy.signals import SignalHandlerOptions
 
 from drive_seg.demo.children import Child
 from drive_seg.demo.display import Display
@@ -29,7 +28,7 @@ from drive_seg.machine import ros_distro
 from drive_seg.model import Model
 from drive_seg.offline.disk import require_writable
 from drive_seg.offline.summary import Summary, versions
-from drive_seg.ros.process import StopSignals
+from drive_seg.ros.process import StopSignals, start_ros
 from drive_seg.ros.transport import prepare_process
 
 PRERENDERED = 90
@@ -117,7 +116,7 @@ def _observe(options: DemoOptions, model: Model, display: Display, spool: Spool)
     """The part with ROS: every process that it starts has ended when it returns or raises."""
     display.phase(prepare_process())
     with ExitStack() as stack:
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        start_ros([])
         stack.callback(rclpy.try_shutdown)
         node = rclpy.create_node("drive_seg_demo")
         stack.callback(node.destroy_node)

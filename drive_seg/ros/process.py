@@ -20,11 +20,12 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import ok, try_shutdown
 
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.ros.transport import prepare_process
 
 _REFUSALS = (rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError)
-"""Of ``init``: a parameter file that is not there, a name that cannot be one, an option that ROS does not have."""
+"""Of ``init``: a parameter file that is not there, a name that cannot be one, an option that ROS does not have; a log
+that cannot be opened, a domain that is no number."""
 
 
 class StopSignals:
@@ -50,6 +51,23 @@ class StopSignals:
             os._exit(128 + number)
 
 
+def start_ros(args: Sequence[str] | None) -> None:
+    """``rclpy.init`` without its signal handlers: they would invalidate the context while the worker still publishes.
+
+    Raises:
+        ConfigError: ROS does not take the arguments, or cannot work in this environment.
+    """
+    try:
+        init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    except _REFUSALS as error:
+        reason = str(error)
+        if reason.startswith("failed to initialize logging"):
+            raise ConfigError(f"ROS 2 {reason}; ROS_LOG_DIR=FOLDER puts its log elsewhere") from error
+        if "ROS_DOMAIN_ID" in reason:
+            raise ConfigError(f"ROS 2 {reason}; it has {os.environ.get('ROS_DOMAIN_ID')!r}") from error
+        raise ConfigError(f"the ROS arguments are refused: {reason}") from error
+
+
 def spin(node: Node, until: Callable[[], bool]) -> None:
     """Serve callbacks until ``until()`` is true or the context is shut down."""
     # Python runs signal handlers between callbacks only, so there is always one soon.
@@ -70,15 +88,14 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 in order, 1 when something it needs failed on the way (a source that cannot be read any more),
-        2 when the node refused to be made with these parameters, or ROS did not take its arguments.
+        2 when the node refused to be made with these parameters, or ROS did not start.
     """
     prepared = prepare_process()
     stop = StopSignals()
-    # rclpy's own handlers would invalidate the context while the worker still publishes.
     try:
-        init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
-    except _REFUSALS as error:
-        get_logger("drive_seg").fatal(f"the ROS arguments are refused: {error}")
+        start_ros(args)
+    except ConfigError as error:
+        get_logger("drive_seg").fatal(str(error))
         return 2
     try:
         try:
