@@ -216,6 +216,8 @@ def test_a_topic_that_ends_in_compressed_carries_jpegs_however_it_came_by_its_na
 
         (mask,) = peer.until(served, "a mask").values()
         assert (mask.header.frame_id, mask.width, mask.height) == ("port", 64, 48)
+        peer.process.terminate()
+        assert f"listening to {topic}\n" in peer.process.communicate(timeout=60)[1]
     finally:
         peer.close()
 

@@ -144,7 +144,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         """Subscribe to the cameras."""
         assert self.session is not None
         self.session.activate()
-        topics = ", ".join(camera.image_topic for camera in self.session.cameras)
+        topics = ", ".join(self.resolve_topic_name(camera.image_topic) for camera in self.session.cameras)
         self.get_logger().info(f"active, listening to {topics}")
         return TransitionCallbackReturn.SUCCESS
 
