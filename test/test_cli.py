@@ -137,6 +137,17 @@ def test_a_narrow_terminal_cuts_no_number_off(tmp_path: Path, model: Path, monke
     assert "postprocess" in shown and "lane_marking" in shown and "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
+def test_a_narrow_terminal_folds_what_info_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    (line,) = [line for line in drive_seg("info").stdout.splitlines() if "cpu system" in line]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, a pipe is a terminal then
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = drive_seg("info").stdout
+    assert max(map(len, shown.splitlines())) <= 40 < len(line)
+    said = ["".join(text.replace("│", "").split()) for text in (line, shown[shown.index("cpu system") :])]
+    assert said[1].startswith(said[0])
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 @pytest.mark.parametrize("command", ["info", "info --json", "--help"])
 def test_a_full_disk_is_no_bug_of_ours(command: str) -> None:

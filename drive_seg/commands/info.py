@@ -34,6 +34,8 @@ def info(
     if model:
         found["model"] = describe_model(model)
     table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for key, value in _rows(found):
         table.add_row(key, Text(str(value)))  # a string would lose what stands in brackets as markup
     report(as_json, found, table)

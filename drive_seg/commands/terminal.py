@@ -38,7 +38,10 @@ def warn(message: str) -> None:
 
 
 def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> None:
-    """Print the outcome: for people to stdout, or with ``--json`` only the object."""
+    """Print the outcome: for people to stdout, or with ``--json`` only the object.
+
+    A table whose last column folds holds text, which a terminal has in as many lines as it needs.
+    """
     if as_json:
         print(json.dumps(payload), flush=True)
         return
@@ -46,6 +49,8 @@ def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> No
     for part in human:
         if isinstance(part, str):
             console.print(part)
+        elif console.is_terminal and part.columns[-1].overflow == "fold":
+            console.print(part, soft_wrap=False)
         elif part.row_count:  # where no frame was served there is no latency
             # Lines that a narrow terminal breaks can be read; numbers that are cut off are wrong.
             needed = Measurement.get(console, console.options.update(max_width=_WIDEST), part).maximum
