@@ -166,6 +166,30 @@ def test_what_the_node_complains_about_is_the_error(demo: Demo, tmp_path: Path) 
     assert "Traceback" not in stderr
 
 
+def test_that_somebody_else_is_a_camera_too_is_said_beside_the_figures(
+    demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rclpy
+    from peer import stay_apart
+    from sensor_msgs.msg import Image
+
+    stay_apart(monkeypatch)
+    write_video(tmp_path / "in.mp4", 30)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=int(demo.environment["ROS_DOMAIN_ID"]))
+    other = rclpy.create_node("other", context=context)
+    try:
+        other.create_publisher(Image, "/camera/image_raw", 1)
+        process = demo.start("--source", tmp_path / "in.mp4", "--loop", "--seconds", 5)
+        _, stderr = process.communicate(timeout=120)
+        assert "somebody else publishes /camera/image_raw on ROS domain" in stderr
+        # It does without figures where the two cameras come into view together.
+        assert process.returncode == 1 or "warning: the figures are not of this demo alone" in stderr
+    finally:
+        other.destroy_node()
+        rclpy.shutdown(context=context)
+
+
 def test_ctrl_c_ends_it_in_order_with_its_results(demo: Demo, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", 30)
     process = demo.start("--source", tmp_path / "in.mp4", "--loop", "--seconds", 600)

@@ -92,7 +92,7 @@ def demo(
     )
     result = run_demo(options, card, open_display(plain=as_json), progress_bar)
     for complaint in result.complaints:
-        warn(f"camera: {complaint}")
+        warn(complaint)
     figures = result.summary.as_dict()
     payload: dict[str, Any] = {
         **figures,

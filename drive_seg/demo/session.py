@@ -71,7 +71,7 @@ class DemoResult:
         first_mask_s: from the start of the node's process to its first mask.
         sent: images the camera says it sent, None where it did not say.
         rows: (``time.monotonic()``, times) of every frame.
-        complaints: what the camera called an error, such as a recording that is cut short.
+        complaints: what the camera called an error, such as a recording that is cut short; that others published, too.
         video_frames: frames in the overlay video.
     """
 
@@ -183,6 +183,7 @@ class _Show:
         self._stop = StopSignals()
         self._children: list[Child] = []
         self._node_started = 0.0
+        self._mixed = ""
 
     def start_camera(self) -> Child:
         """The camera process; returns when its topic is there."""
@@ -197,16 +198,22 @@ class _Show:
             arguments += ["--loop"] if options.loop else []
             arguments += ["--subscribers", str(_SUBSCRIBERS)]
         camera = self._start("camera", module, arguments)
-        publishers = self._watcher.publishers
-        self._wait("the camera's topic", _CAMERA_READY_S, lambda: publishers(IMAGE_TOPIC) > 0)
-        for topic, ours in ((IMAGE_TOPIC, 1), (f"{PREFIX}/mask", 0)):
-            if publishers(topic) > ours:
+        self._wait("the camera's topic", _CAMERA_READY_S, lambda: self._watcher.publishers(IMAGE_TOPIC) > 0)
+        others = self._others(nodes=0)
+        if others:
+            raise DriveSegError(others)
+        return camera
+
+    def _others(self, nodes: int) -> str:
+        """That there are more publishers than our camera and so many nodes of ours; empty where there are not."""
+        for topic, ours in ((IMAGE_TOPIC, 1), (f"{PREFIX}/mask", nodes)):
+            if self._watcher.publishers(topic) > ours:
                 domain = os.environ.get("ROS_DOMAIN_ID", "0")
-                raise DriveSegError(
+                return (
                     f"somebody else publishes {topic} on ROS domain {domain}; stop it, or give the demo a domain of "
                     "its own: ROS_DOMAIN_ID=42 drive_seg demo"
                 )
-        return camera
+        return ""
 
     def _simulator_arguments(self) -> list[str]:
         options = self._options
@@ -265,6 +272,8 @@ class _Show:
             self._watcher.spin(0.1)
             self._display.update(self._watcher, elapsed, self._options.seconds)
             self._check()
+            # Who was there before our camera, or came at the same moment, could not be told from it.
+            self._mixed = self._mixed or self._others(nodes=1)
         camera.check()
 
     def settle(self) -> NodeState:
@@ -299,5 +308,7 @@ class _Show:
         )
         said = [match for line in camera.lines if (match := re.search(r"(\d+) images sent", line))]
         sent = int(said[-1].group(1)) if said else None
-        complaints = tuple(line.rpartition("]: ")[2] for line in camera.lines if "[ERROR]" in line)
-        return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows, complaints)
+        complaints = [f"camera: {line.rpartition(']: ')[2]}" for line in camera.lines if "[ERROR]" in line]
+        if self._mixed:
+            complaints.append(f"the figures are not of this demo alone: {self._mixed}")
+        return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows, tuple(complaints))
