@@ -7,6 +7,8 @@ OUT ?= out/demo
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
+# One word of the shell, whatever characters the file's name has.
+quoted = '$(subst ','\'',$(1))'
 
 # Set by the ROS 2 wheels for their own interpreter; inherited, they would break the one in .venv.
 ifdef _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -30,8 +32,8 @@ venv:
 	@PYTHON='$(PYTHON)' tools/venv.sh
 
 demo: venv
-	@echo '==> drive_seg demo: $(SOURCE) for $(SECONDS) s, results in $(OUT)'
-	@$(BIN)/drive_seg demo --source '$(SOURCE)' --seconds '$(SECONDS)' --out '$(OUT)'
+	@echo '==> drive_seg demo:' $(call quoted,$(SOURCE)) for $(call quoted,$(SECONDS)) s, results in $(call quoted,$(OUT))
+	@$(BIN)/drive_seg demo --source $(call quoted,$(SOURCE)) --seconds $(call quoted,$(SECONDS)) --out $(call quoted,$(OUT))
 
 check: venv
 	@echo '==> ruff: lint'
@@ -52,7 +54,7 @@ gpu:
 	@$(if $(PYTHON),PYTHON='$(PYTHON)') tools/gpu_check.sh
 
 model: venv
-	@tools/train_model.sh '$(DATA)'
+	@tools/train_model.sh $(call quoted,$(DATA))
 
 clean:
 	@echo '==> removing .venv, build/ and caches'

@@ -563,3 +563,15 @@ class TestViews:
         image = 1920 * 1080 * 3
         assert sizes["maxMessageSize"] > image
         assert sizes["segment_size"] >= 4 * image
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize("name", ["it's mine.mp4", 'a, "b" (c) & d; e', "–`ls`"])
+def test_make_hands_on_names_of_any_characters(tmp_path: Path, name: str) -> None:
+    said = tmp_path / "said"
+    stand_in = tmp_path / "drive_seg"
+    stand_in.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >"{said}"\n')
+    stand_in.chmod(0o755)
+    given = [f"SOURCE={name}", "SECONDS=7", f"OUT=out/{name}", f"BIN={tmp_path}"]
+    subprocess.run(["make", "--old-file=venv", "demo", *given], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    assert said.read_text().splitlines() == ["demo", "--source", name, "--seconds", "7", "--out", f"out/{name}"]
