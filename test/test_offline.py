@@ -160,6 +160,18 @@ def test_names_that_would_end_opencv_are_refused(tmp_path: Path) -> None:
             VideoSource(tmp_path / name)
 
 
+def test_an_image_of_another_shape_is_not_distorted_in_a_video(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", 30.0)
+    for width, height in ((320, 192), (128, 384), (640, 96)):
+        writer.write(np.full((height, width, 3), 200, np.uint8))
+    writer.close()
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    lit = [capture.read()[1].mean(-1) > 100 for _ in range(3)]
+    extents = [tuple(np.flatnonzero(frame.any(axis))[[0, -1]]) for frame in lit for axis in (0, 1)]
+    expected = [(0, 319), (0, 191), (128, 191), (0, 191), (0, 319), (72, 119)]
+    np.testing.assert_allclose(extents, expected, atol=2)
+
+
 def test_a_video_behind_a_url_is_read_to_its_end(tmp_path: Path, pipeline: Pipeline) -> None:
     write_video(tmp_path / "in.mp4", 9)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))

@@ -121,6 +121,17 @@ class LiveSource:
             self._capture.release()
 
 
+def _fitted(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image in its shape, in the middle of a black one of ``size``."""
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    fitted = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    fitted[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
+    return fitted
+
+
 class VideoWriter:
     """An MP4 file: H.264 where this OpenCV can encode it, which browsers show, else MPEG-4 part 2."""
 
@@ -131,7 +142,8 @@ class VideoWriter:
         self._writer: Any = None
 
     def write(self, rgb: NDArray[np.uint8]) -> None:
-        """Append uint8 (H, W, 3) RGB; the first image decides the size (odd sizes lose their last row or column)."""
+        """Append uint8 (H, W, 3) RGB; the first image decides the size (odd sizes lose their last row or column), and
+        others are scaled to fit it, in black."""
         height, width = rgb.shape[:2]
         if self._size is None:
             self._size = (width // 2 * 2, height // 2 * 2)
@@ -139,7 +151,7 @@ class VideoWriter:
         require_room(self._path.parent)  # the encoder would not say that it could not write
         bgr = cv2.cvtColor(rgb[: height // 2 * 2, : width // 2 * 2], cv2.COLOR_RGB2BGR)
         if (bgr.shape[1], bgr.shape[0]) != self._size:
-            bgr = cv2.resize(bgr, self._size, interpolation=cv2.INTER_AREA)
+            bgr = _fitted(bgr, self._size)
         self._writer.write(bgr)
 
     def _open(self, size: tuple[int, int]) -> Any:
