@@ -138,6 +138,18 @@ def test_a_double_line_is_one_boundary_in_its_middle() -> None:
     assert found[0].dashed is False
 
 
+@pytest.mark.parametrize(("side", "width", "gap"), [(2.6, 0.12, 0.04), (2.9, 0.1, 0.08), (-3.2, 0.1, 0.04)])
+def test_a_double_line_far_to_the_side_is_found_though_a_row_of_blur_widens_it(
+    side: float, width: float, gap: float
+) -> None:
+    apart = (width + gap) / 2
+    pair = tuple(sorted((-0.9, 1.1, side - apart, side + apart)))
+    mask = FlatRoad(pair, width=width).draw()
+    painted = mask == PAINT
+    mask[1:-1][painted[2:] | painted[:-2]] = PAINT
+    assert_is(find(mask), FlatRoad(tuple(sorted((-0.9, 1.1, side)))))
+
+
 def test_a_boundary_goes_on_behind_a_vehicle_and_ends_at_the_bonnet() -> None:
     mask = TWO_LANES.draw()
     mask[180:260, 150:260] = CAR

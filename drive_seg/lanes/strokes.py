@@ -18,7 +18,8 @@ from drive_seg.places import places
 FloatArray: TypeAlias = "NDArray[np.floating[Any]]"
 
 _WIDEST, _WIDEST_PAIR = 0.28, 0.5
-"""Widest line and widest double line in camera heights: 0.4 m and 0.7 m under a camera at 1.4 m."""
+"""Widest line and widest double line in camera heights: 0.4 m and 0.7 m under a camera at 1.4 m. In the map they are
+wider by some cells: by a row of blur, too, which across a line far to the side is several columns."""
 _GAP = 0.2
 """Widest gap of a double line, which is taken as one."""
 _CUTS = 10 * 1.6 ** np.arange(9)
@@ -74,14 +75,16 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
     cut = np.zeros(len(paint), np.bool_)
     cuts = (_CUTS * (width / 640)).astype(np.intp)
     cut[cuts[cuts < cut.size]] = True
-    narrow = (end - begin <= 3 + _WIDEST * (row + 4)) & ~cut[row]
+    below = row + 4
+    blur = 3 + np.abs((begin + end) / 2 - (row + 0.5) * width) / below
+    narrow = (end - begin <= blur + _WIDEST * below) & ~cut[row]
     # Where a line leaves the image only a part of it is seen, whose middle is not the line's.
     narrow &= (begin > row * width) & (end < (row + 1) * width - 1)
-    begin, end, row = begin[narrow], end[narrow], row[narrow]
+    begin, end, row, widest_pair = begin[narrow], end[narrow], row[narrow], (blur + _WIDEST_PAIR * below)[narrow]
     if not row.size:
         return None
     closes = (row[1:] == row[:-1]) & (begin[1:] - end[:-1] <= 1 + _GAP * row[1:])
-    closes &= end[1:] - begin[:-1] <= 3 + _WIDEST_PAIR * (row[1:] + 4)
+    closes &= end[1:] - begin[:-1] <= widest_pair[1:]
     whole = np.ones(row.size + 1, np.bool_)
     np.logical_not(closes, out=whole[1:-1])
     begin, end, row = begin[whole[:-1]], end[whole[1:]], row[whole[:-1]]
