@@ -131,6 +131,17 @@ def test_an_arrow_is_no_boundary() -> None:
     assert_is(find(mask), TWO_LANES)
 
 
+@pytest.mark.parametrize("side", [0.0, 0.05])
+def test_an_arrow_without_a_head_is_no_boundary(side: float) -> None:
+    """As one that turns off, or whose head is under a vehicle: too close to a line to be one."""
+    road = FlatRoad((-3.4, -1.1, 1.05), dashed=(False, True, False))
+    mask = road.draw()
+    for row in range(230, 262):
+        u = row - road.horizon
+        fill(mask, row, road.column(side, row) - 0.06 * u, road.column(side, row) + 0.06 * u, PAINT)
+    assert_is(find(mask), road, 1.5 * SLACK)
+
+
 def test_a_double_line_is_one_boundary_in_its_middle() -> None:
     pair = FlatRoad((-1.25, -1.05, 1.3), width=0.08)
     found = find(pair.draw())

@@ -32,6 +32,9 @@ _APART = 9
 _TRIANGLE = np.concatenate([np.arange(1.0, 7.0), np.arange(5.0, 0.0, -1.0)]) / 6.0
 _LEAST_VOTES = 5.0
 _LEAST_ROWS = 8
+_NARROWEST, _FEWER = 1.2, 1 / 3
+"""Lines closer than this, in camera heights (1.7 m under a camera at 1.4 m), have no lane between them: the one with
+less than this share of the other's rows is something else painted on the road, an arrow or letters."""
 _BEYOND = 3.0
 """A boundary goes on to so many times the distance of its last paint, as long as there is road."""
 _STEEPEST = 4.0
@@ -94,6 +97,8 @@ class LaneFinder:
         confidence = strength * np.exp(-((fitted.spread / (3 * unit)) ** 2))
         good = (fitted.rows >= _LEAST_ROWS * unit) & (confidence >= LEAST_CONFIDENCE)
         good &= extents.near - extents.far >= 2
+        side, rows = fitted.curves[:, 1, None], fitted.rows
+        good &= ~((np.abs(side - side.T) < _NARROWEST) & (rows[:, None] < _FEWER * rows)).any(axis=1)
         near, far = extents.near[good, None] - horizon, extents.far[good, None] - horizon
         below = near * (far / near) ** _ALONG
         vanish, side, curve = fitted.curves[good].T[:, :, None]
