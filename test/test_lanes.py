@@ -161,6 +161,18 @@ def test_a_double_line_far_to_the_side_is_found_though_a_row_of_blur_widens_it(
     assert_is(find(mask), FlatRoad(tuple(sorted((-0.9, 1.1, side)))))
 
 
+@pytest.mark.parametrize("side", [1.2, 2.9])
+def test_a_double_line_is_found_though_its_gap_is_closed_here_and_there(side: float) -> None:
+    pair = FlatRoad((-1.1, side - 0.14, side + 0.14), width=0.12)
+    mask = pair.draw()
+    for row in range(int(pair.horizon) + 4, HEIGHT):
+        if row % 5 < 3:
+            fill(mask, row, pair.column(side - 0.14, row), pair.column(side + 0.14, row), PAINT)
+    found = find(mask)
+    assert_is(found, FlatRoad((-1.1, side)))
+    assert found[1].dashed is False
+
+
 def test_a_boundary_goes_on_behind_a_vehicle_and_ends_at_the_bonnet() -> None:
     mask = TWO_LANES.draw()
     mask[180:260, 150:260] = CAR

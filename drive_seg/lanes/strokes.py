@@ -22,6 +22,8 @@ _WIDEST, _WIDEST_PAIR = 0.28, 0.5
 wider by some cells: by a row of blur, too, which across a line far to the side is several columns."""
 _GAP = 0.2
 """Widest gap of a double line, which is taken as one."""
+_CLOSED_ROWS = 3
+"""Of a double line, rows in which its gap is closed are so many rows from one in which it is not."""
 _CUTS = 10 * 1.6 ** np.arange(9)
 """Rows below the first row of the road, of a map of 640 columns, at which strokes are cut: lines that meet far away,
 or touch a crossing, are told apart elsewhere."""
@@ -77,17 +79,25 @@ def find_strokes(paint: NDArray[np.uint8], top: int) -> Strokes | None:
     cut[cuts[cuts < cut.size]] = True
     below = row + 4
     blur = 3 + np.abs((begin + end) / 2 - (row + 0.5) * width) / below
-    narrow = (end - begin <= blur + _WIDEST * below) & ~cut[row]
+    widest_pair = blur + _WIDEST_PAIR * below
+    usable = (end - begin <= widest_pair) & ~cut[row]
     # Where a line leaves the image only a part of it is seen, whose middle is not the line's.
-    narrow &= (begin > row * width) & (end < (row + 1) * width - 1)
-    begin, end, row, widest_pair = begin[narrow], end[narrow], row[narrow], (blur + _WIDEST_PAIR * below)[narrow]
-    if not row.size:
-        return None
+    usable &= (begin > row * width) & (end < (row + 1) * width - 1)
+    wide = (end - begin > blur + _WIDEST * below)[usable]
+    begin, end, row, widest_pair = begin[usable], end[usable], row[usable], widest_pair[usable]
     closes = (row[1:] == row[:-1]) & (begin[1:] - end[:-1] <= 1 + _GAP * row[1:])
-    closes &= end[1:] - begin[:-1] <= widest_pair[1:]
+    closes &= (end[1:] - begin[:-1] <= widest_pair[1:]) & ~(wide[1:] | wide[:-1])
     whole = np.ones(row.size + 1, np.bool_)
     np.logical_not(closes, out=whole[1:-1])
-    begin, end, row = begin[whole[:-1]], end[whole[1:]], row[whole[:-1]]
+    first, last = np.flatnonzero(whole[:-1]), np.flatnonzero(whole[1:])
+    begin, end, row, wide = begin[first], end[last], row[first], wide[first]
+    if wide.any():
+        pair = first != last
+        narrow = ~wide
+        narrow[wide] = _among((begin + end)[wide] // 2, begin[pair], end[pair], width)
+        begin, end, row = begin[narrow], end[narrow], row[narrow]
+    if not row.size:
+        return None
     length = end - begin
     lines = np.zeros_like(paint)
     lines.reshape(-1)[np.repeat(begin - np.cumsum(length) + length, length) + np.arange(int(length.sum()))] = 1
@@ -107,6 +117,17 @@ def _runs(paint: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp],
         edges = np.append(0, edges)
     begin, end = edges[::2], edges[1::2]
     return begin // paint.shape[1], begin, end
+
+
+def _among(middle: NDArray[np.intp], begin: NDArray[np.intp], end: NDArray[np.intp], width: int) -> NDArray[np.bool_]:
+    """Whether a double line, of those from ``begin`` to ``end`` in the flat map, lies in some of the rows around each
+    place: paint that is too wide for a line is one there, whose gap is closed."""
+    if not begin.size:
+        return np.zeros(middle.size, np.bool_)
+    beside = middle[:, None] + width * np.arange(-_CLOSED_ROWS, _CLOSED_ROWS + 1)
+    before = np.searchsorted(begin, beside, "right") - 1
+    rows = np.add.reduce((end[before] > beside) & (before >= 0), axis=1, dtype=np.intp)
+    return np.asarray(rows > 1)  # one may be a bar of a crossing with a hole
 
 
 def _capped(
