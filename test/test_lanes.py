@@ -231,6 +231,16 @@ def test_sharp_bends_are_followed(curve: float) -> None:
     assert_is(find(road.draw()), road)
 
 
+@pytest.mark.parametrize("seed", [202, 309, 358])
+def test_ragged_dashes_are_found_where_they_are(seed: int) -> None:
+    """Nothing but dashes, each row moved by up to a cell: any two of them point to another road than the rest."""
+    random = np.random.default_rng(seed)
+    first = random.uniform(-2, -0.6)
+    road = FlatRoad((first, first + 2.3, first + 4.6), curve=random.uniform(-200, 200), dashed=(True, True, True))
+    mask = road.draw(random.uniform(0, 9))
+    assert_is(find(np.stack([np.roll(row, random.integers(-1, 2)) for row in mask])), road)
+
+
 @pytest.mark.parametrize("size", [(320, 180), (960, 540), (1280, 720)])
 def test_the_resolution_of_the_map_does_not_matter(size: tuple[int, int]) -> None:
     rows = (np.arange(size[1]) + 0.5) * HEIGHT / size[1]

@@ -65,28 +65,29 @@ class LaneFinder:
         if self._classes is None:
             return ()
         unit = mask.shape[1] / _WIDTH
-        road, marking = self._classes
+        ground, paint = self._classes
         some = mask[:, :: max(1, round(8 * unit))]
-        ground = np.add.reduce((some == road) | (some == marking), axis=1, dtype=np.uint16)
-        on_road = np.flatnonzero(ground > 0.02 * some.shape[1])
+        cells = np.add.reduce((some == ground) | (some == paint), axis=1, dtype=np.uint16)
+        on_road = np.flatnonzero(cells > 0.02 * some.shape[1])
         if not on_road.size:
             return ()
         top = int(on_road[0])
-        strokes = find_strokes((mask[top:] == marking).view(np.uint8), top)
-        guess = None if strokes is None else fit_road(strokes, top, unit)
-        if strokes is None or guess is None:
+        strokes = find_strokes((mask[top:] == paint).view(np.uint8), top)
+        road = None if strokes is None else fit_road(strokes, top, unit)
+        if strokes is None or road is None:
             return ()
-        votes = _votes(strokes, guess, unit)
-        used = votes > 0
-        row, x, length = strokes.row[used], strokes.x[used], strokes.width[used]
-        sides = _peaks(guess.sides(row, x), votes[used])
-        if not sides.size:
-            return ()
-        shared, sides = settle(row, x, sides, guess, top, unit)
-        seen = row > shared.horizon + 2 * unit
-        fitted = _fit(row[seen], x[seen], length[seen], np.sort(sides), shared, mask.shape[0], unit)
+        for _ in range(2):  # the first time on a road that two strokes make
+            votes = _votes(strokes, road, unit)
+            used = votes > 0
+            row, x, length = strokes.row[used], strokes.x[used], strokes.width[used]
+            sides = _peaks(road.sides(row, x), votes[used])
+            if not sides.size:
+                return ()
+            road, sides = settle(row, x, sides, road, top, unit)
+        seen = row > road.horizon + 2 * unit
+        fitted = _fit(row[seen], x[seen], length[seen], np.sort(sides), road, mask.shape[0], unit)
         image = image or Extent(0, 0, mask.shape[1], mask.shape[0])
-        return self._lanes(fitted, shared.horizon, mask, native, image)
+        return self._lanes(fitted, road.horizon, mask, native, image)
 
     def _lanes(
         self, fitted: _Fitted, horizon: float, mask: NDArray[np.uint8], native: tuple[int, int], image: Extent

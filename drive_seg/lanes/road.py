@@ -76,7 +76,7 @@ def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
     score = np.maximum(0, 1 - off * off) @ weight
     # Of equals: a horizon where it usually is, a straight road, a camera that looks along it.
     doubt = 0.02 * ((horizons - top - _USUAL * unit) / (12 * unit))[:, None] ** 2
-    doubt = doubt + np.abs(curve) / (40_000 * unit**2) + np.abs(vanish / unit - 320) / 6400
+    doubt = doubt + np.abs(curve) / (25_000 * unit**2) + np.abs(vanish / unit - 320) / 6400
     score -= float(weight.sum()) * doubt
     best = np.unravel_index(int(np.argmax(score)), score.shape)
     return Road(float(horizons[best[0]]), float(vanish[best]), float(curve[best]))
