@@ -31,6 +31,8 @@ _APART = 9
 """Peaks are at least so many bins apart."""
 _TRIANGLE = np.concatenate([np.arange(1.0, 7.0), np.arange(5.0, 0.0, -1.0)]) / 6.0
 _LEAST_VOTES = 5.0
+_TURNS = 2
+"""The road is settled at most so often."""
 _LEAST_ROWS = 8
 _NARROWEST, _FEWER = 1.2, 1 / 3
 """Lines closer than this, in camera heights (1.7 m under a camera at 1.4 m), have no lane between them: the one with
@@ -76,14 +78,17 @@ class LaneFinder:
         road = None if strokes is None else fit_road(strokes, top, unit)
         if strokes is None or road is None:
             return ()
-        for _ in range(2):  # the first time on a road that two strokes make
+        for _ in range(_TURNS):  # the first time on a road that two strokes make
             votes = _votes(strokes, road, unit)
             used = votes > 0
             row, x, length = strokes.row[used], strokes.x[used], strokes.width[used]
             sides = _peaks(road.sides(row, x), votes[used])
             if not sides.size:
                 return ()
-            road, sides = settle(row, x, sides, road, top, unit)
+            before = road
+            road, sides = settle(row, x, sides, before, top, unit)
+            if road.is_near(before, unit):
+                break
         seen = row > road.horizon + 2 * unit
         fitted = _fit(row[seen], x[seen], length[seen], np.sort(sides), road, mask.shape[0], unit)
         image = image or Extent(0, 0, mask.shape[1], mask.shape[0])

@@ -39,6 +39,11 @@ class Road:
         sides: FloatArray = (x - self.vanish - self.curve / below) / below
         return sides
 
+    def is_near(self, other: Road, unit: float) -> bool:
+        """Whether so little is between them that the same runs belong to the same boundaries."""
+        moved = abs(self.horizon - other.horizon), abs(self.vanish - other.vanish), abs(self.curve - other.curve)
+        return moved[0] <= unit and moved[1] <= 3 * unit and moved[2] <= 40 * unit**2
+
 
 def basis(below: FloatArray) -> FloatArray:
     """float64 (N, 3): what ``v``, ``k`` and ``c`` are multiplied with at so many rows below the horizon."""
