@@ -68,7 +68,7 @@ class LaneFinder:
             return ()
         unit = mask.shape[1] / _WIDTH
         ground, paint = self._classes
-        some = mask[:, :: max(1, round(8 * unit))]
+        some = np.ascontiguousarray(mask[:, :: max(1, round(8 * unit))])
         cells = np.add.reduce((some == ground) | (some == paint), axis=1, dtype=np.uint16)
         on_road = np.flatnonzero(cells > 0.02 * some.shape[1])
         if not on_road.size:

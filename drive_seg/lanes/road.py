@@ -77,8 +77,11 @@ def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
     curve = np.where(np.abs(curve) < 3300 * unit**2, curve, 0.0)
     vanish = np.concatenate([meets[:, one] - bend[:, one] * curve, meets], axis=1)
     curve = np.concatenate([curve, np.zeros_like(meets)], axis=1)
-    off = (meets[:, None] - vanish[..., None] - bend[:, None] * curve[..., None]) / tolerance[:, None]
-    score = np.maximum(0, 1 - off * off) @ weight
+    near = 1 / tolerance
+    off = (meets * near)[:, None] - np.stack([vanish, curve], axis=2) @ np.stack([near, bend * near], axis=1)
+    np.multiply(off, off, out=off)
+    np.subtract(1, off, out=off)
+    score = np.maximum(off, 0, out=off) @ weight
     # Of equals: a horizon where it usually is, a straight road, a camera that looks along it.
     doubt = 0.02 * ((horizons - top - _USUAL * unit) / (12 * unit))[:, None] ** 2
     doubt = doubt + np.abs(curve) / (25_000 * unit**2) + np.abs(vanish / unit - 320) / 6400
