@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -40,9 +41,14 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from drive_seg.offline.evaluate import Judged
+    from drive_seg.model import Model
+    from drive_seg.offline.evaluate import EvaluationOptions, Judged
+    from drive_seg.offline.predictions import PredictionSource
     from drive_seg.offline.report_frames import WorstFrames
+    from drive_seg.offline.simulated import TruthfulSim
     from drive_seg.offline.truth import TruthSource
+    from drive_seg.postprocess import FusionOptions
+    from drive_seg.tracking import TrackingOptions
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -179,102 +185,190 @@ def evaluate(
         return
     if compare is not None or fail_if or not source:
         raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
-    from drive_seg.commands.terminal import progress_bar, warn
-    from drive_seg.machine import hardware
     from drive_seg.model import load_model
-    from drive_seg.offline.evaluate import (
-        EvaluationOptions,
-        Judged,
-        evaluate_predictions,
-        evaluate_source,
-        label_map_for,
-    )
-    from drive_seg.offline.opening import open_offline
-    from drive_seg.offline.predictions import FolderPredictions, open_predictions
+    from drive_seg.offline.evaluate import EvaluationOptions
     from drive_seg.offline.report import require_report_packages
-    from drive_seg.offline.report_frames import WorstFrames
-    from drive_seg.offline.simulated import TruthfulSim
     from drive_seg.offline.sinks import make_room, require_replaceable
-    from drive_seg.offline.sources import camera_size, open_source
-    from drive_seg.offline.truth import open_truth
     from drive_seg.postprocess import FusionOptions
     from drive_seg.resources import at_home, find_model
     from drive_seg.tracking import TrackingOptions
 
     card = load_model(find_model(model))
-    tracking = TrackingOptions(track_max_age) if track else None
     if out is not None:
         out = at_home(out)  # of --out=~/report no shell makes anything
         require_report_packages()
         require_replaceable(out, overwrite, RESULTS)
-    # What is to be replaced stays until the source and its truth are open: a slip of the pen costs nobody a report.
-    ready: Callable[[], None] = partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None
-    chunked = engine is Spreading.ray or Path(source).suffix == ".txt"
-    if chunked:
-        from drive_seg.commands.spread import evaluate_bags
-        from drive_seg.offline.chunks import Job
+    asked = _Asked(
+        source,
+        ground_truth,
+        kind,
+        topic or None,
+        truth_topic or None,
+        model if Path(model).suffix == "" else str(card.path.resolve()),
+        card,
+        backend.value,
+        precision.value,
+        size,
+        FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area),
+        TrackingOptions(track_max_age) if track else None,
+        EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None),
+        latency,
+        worst if out is not None else 0,
+        partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None,
+    )
+    if engine is Spreading.ray or Path(source).suffix == ".txt":
+        outcome, gallery = _over_bags(asked, (address, workers) if engine is Spreading.ray else None, chunk_seconds)
+    else:
+        simulated = _simulated(frames, seed, weather) if source == "sim" else None
+        outcome, gallery = _in_one_pass(asked, simulated)
+    _finish(outcome, gallery, out, as_json)
 
-        if ground_truth or frames or kind not in (Format.auto, Format.carla):
-            raise typer.BadParameter("several bags, and --engine ray, take whole bags with a truth topic of their own")
-        job = Job(
-            model if Path(model).suffix == "" else str(card.path.resolve()),
-            backend.value,
-            precision.value,
-            FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area),
-            EvaluationOptions(label_map or None, tolerance, out, _command()),
-            topic or None,
-            truth_topic or None,
-            kind is Format.carla,
-            int(engine is Spreading.ray),
-            worst if out is not None else 0,
-            latency,
-            tracking,
-        )
-        around = {"hardware": hardware(), "source": source, "ground_truth": source}
-        cluster = (address, workers) if engine is Spreading.ray else None
-        outcome, gallery = evaluate_bags(source, job, size, around, cluster, chunk_seconds, ready)
-        _finish(outcome, gallery, out, as_json)
-        return
-    simulated = None
-    if source == "sim":
-        simulated = TruthfulSim(frames or SIM_FRAMES, seed, None if weather is Weather.any else weather.value)
-    elif not ground_truth and not at_home(source).exists():
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options come to.
+
+    Attributes:
+        model: name or path of the sidecar ``card``, also for a worker elsewhere.
+        pictures: how many of the worst frames to keep.
+        ready: makes room for the results. What is to be replaced stays until the source and its truth are open: a slip
+            of the pen costs nobody a report.
+    """
+
+    source: str
+    ground_truth: str
+    kind: Format
+    topic: str | None
+    truth_topic: str | None
+    model: str
+    card: Model
+    backend: str
+    precision: str
+    size: str
+    fusion: FusionOptions
+    tracking: TrackingOptions | None
+    options: EvaluationOptions
+    latency: bool
+    pictures: int
+    ready: Callable[[], None]
+
+    def environment(self) -> dict[str, Any]:
+        """For the record."""
+        from drive_seg.machine import hardware
+
+        return {"hardware": hardware(), "source": self.source, "ground_truth": self.ground_truth or self.source}
+
+
+def _over_bags(asked: _Asked, cluster: tuple[str, int] | None, chunk_seconds: float) -> tuple[Judged, WorstFrames]:
+    """Several bags, or the workers of Ray: ``cluster`` is its address and how many."""
+    from drive_seg.commands.spread import evaluate_bags
+    from drive_seg.offline.chunks import Job
+
+    if asked.ground_truth or asked.options.limit or asked.kind not in (Format.auto, Format.carla):
+        raise typer.BadParameter("several bags, and --engine ray, take whole bags with a truth topic of their own")
+    job = Job(
+        asked.model,
+        asked.backend,
+        asked.precision,
+        asked.fusion,
+        asked.options,
+        asked.topic,
+        asked.truth_topic,
+        asked.kind is Format.carla,
+        int(cluster is not None),
+        asked.pictures,
+        asked.latency,
+        asked.tracking,
+    )
+    return evaluate_bags(asked.source, job, asked.size, asked.environment(), cluster, chunk_seconds, asked.ready)
+
+
+def _simulated(frames: int, seed: int, weather: Weather) -> TruthfulSim:
+    from drive_seg.offline.simulated import TruthfulSim
+
+    return TruthfulSim(frames or SIM_FRAMES, seed, None if weather is Weather.any else weather.value)
+
+
+def _in_one_pass(asked: _Asked, simulated: TruthfulSim | None) -> tuple[Judged, WorstFrames]:
+    """Predictions, or what the model says of the source, beside one ground truth."""
+    from drive_seg.offline.evaluate import label_map_for
+    from drive_seg.offline.report_frames import WorstFrames
+
+    predictions, truth = _opened(asked, simulated)
+    gallery = WorstFrames(asked.pictures)
+    environment = asked.environment()
+    try:
+        label_map_for(truth, asked.card.labels, asked.options.label_map)  # whether it fits
+        if predictions is not None:
+            outcome = _score(predictions, truth, asked, environment, gallery)
+        else:
+            outcome = _run_and_score(simulated, truth, asked, environment, gallery)
+    finally:
+        truth.close()
+    return outcome, gallery
+
+
+def _opened(asked: _Asked, simulated: TruthfulSim | None) -> tuple[PredictionSource | None, TruthSource]:
+    """The source where it is of predictions, and its truth."""
+    from drive_seg.offline.predictions import FolderPredictions, open_predictions
+    from drive_seg.offline.truth import open_truth
+    from drive_seg.resources import at_home
+
+    if simulated is not None:
+        return None, simulated
+    source, labels = asked.source, asked.card.labels
+    if not asked.ground_truth and not at_home(source).exists():
         raise ConfigError(
             f"source '{source}' is no file or folder; expected sim, or a bag or folder that has its truth, "
             "or name the truth with --ground-truth"
         )
-    predictions = None if simulated else open_predictions(source, card.labels, topic or None)
-    if isinstance(predictions, FolderPredictions) and not ground_truth:
+    predictions = open_predictions(source, labels, asked.topic)
+    if isinstance(predictions, FolderPredictions) and not asked.ground_truth:
         raise ConfigError(f"{source} holds predictions only; name their truth with --ground-truth")
-    truth: TruthSource = simulated or open_truth(ground_truth or source, card.labels, kind.value, truth_topic or None)
-    options = EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None)
-    gallery = WorstFrames(worst if out is not None else 0)
-    environment = {"hardware": hardware(), "source": source, "ground_truth": ground_truth or source}
-    try:
-        label_map_for(truth, card.labels, options.label_map)  # whether it fits
-        if predictions is not None:
-            ready()
-            with progress_bar(f"scoring {Path(source).name}", frames or predictions.count) as progress:
-                found = evaluate_predictions(
-                    predictions, truth, card.labels, options, environment, progress, gallery.see
-                )
-            outcome = Judged(found)
-        else:
-            opened = simulated or open_source(source, topic or None)
-            sized = network_size(card, size, camera_size(opened))
-            ready()
-            fusion = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
-            total = min((n for n in (frames or None, opened.count) if n is not None), default=None)
-            with (
-                open_offline(sized, backend.value, precision.value, fusion, latency, tracking=tracking) as pipeline,
-                progress_bar(f"evaluating {Path(source).name}", total) as progress,
-            ):
-                outcome = evaluate_source(
-                    opened, truth, pipeline, card.name, options, environment, progress, warn, gallery.see
-                )
-    finally:
-        truth.close()
-    _finish(outcome, gallery, out, as_json)
+    return predictions, open_truth(asked.ground_truth or source, labels, asked.kind.value, asked.truth_topic)
+
+
+def _score(
+    predictions: PredictionSource,
+    truth: TruthSource,
+    asked: _Asked,
+    environment: dict[str, Any],
+    gallery: WorstFrames,
+) -> Judged:
+    from drive_seg.commands.terminal import progress_bar
+    from drive_seg.offline.evaluate import Judged, evaluate_predictions
+
+    asked.ready()
+    with progress_bar(f"scoring {Path(asked.source).name}", asked.options.limit or predictions.count) as progress:
+        labels, options = asked.card.labels, asked.options
+        return Judged(evaluate_predictions(predictions, truth, labels, options, environment, progress, gallery.see))
+
+
+def _run_and_score(
+    simulated: TruthfulSim | None,
+    truth: TruthSource,
+    asked: _Asked,
+    environment: dict[str, Any],
+    gallery: WorstFrames,
+) -> Judged:
+    from drive_seg.commands.terminal import progress_bar, warn
+    from drive_seg.offline.evaluate import evaluate_source
+    from drive_seg.offline.opening import open_offline
+    from drive_seg.offline.sources import camera_size, open_source
+
+    opened = simulated or open_source(asked.source, asked.topic)
+    sized = network_size(asked.card, asked.size, camera_size(opened))
+    asked.ready()
+    total = min((n for n in (asked.options.limit, opened.count) if n is not None), default=None)
+    with (
+        open_offline(
+            sized, asked.backend, asked.precision, asked.fusion, asked.latency, tracking=asked.tracking
+        ) as pipeline,
+        progress_bar(f"evaluating {Path(asked.source).name}", total) as progress,
+    ):
+        return evaluate_source(
+            opened, truth, pipeline, asked.card.name, asked.options, environment, progress, warn, gallery.see
+        )
 
 
 def _finish(outcome: Judged, gallery: WorstFrames, out: Path | None, as_json: bool) -> None:
