@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import drive_seg
 from recordings import HEIGHT, WIDTH, image_message, picture, stamp_of, write_bag, write_ros1_bag
 from tiny_model import network, write_tiny_model
 
@@ -409,18 +410,13 @@ def test_an_unclosed_folder_of_several_files_is_counted_whole(tmp_path: Path) ->
     assert bag.fps == pytest.approx(10.0, rel=1e-3)
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    given = [sys.executable, "-m", "drive_seg", "run", "--backend", "onnxruntime", *map(str, arguments)]
-    return subprocess.run(given, capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_the_command_ends_with_one_error_and_a_readable_bag(tmp_path: Path, pipeline: Pipeline) -> None:
     pytest.importorskip("onnx", reason="onnx is not installed")
     model = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
     file = write_bag(tmp_path / "in", COUNT)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    done = command(file, "-o", tmp_path / "out.mcap", "--model", model, "--copy-inputs")
-    assert done.returncode == 1
+    given = ("run", file, "-o", tmp_path / "out.mcap", "--model", model, "--backend", "onnxruntime", "--copy-inputs")
+    done = drive_seg(*given, code=1)
     assert done.stderr.count("error:") == 1 and "cut short" in done.stderr and "Traceback" not in done.stderr
     found = read(tmp_path / "out.mcap")
     check_masks(found, list(range(len(found["/front/image_raw"]))), pipeline)
@@ -428,8 +424,7 @@ def test_the_command_ends_with_one_error_and_a_readable_bag(tmp_path: Path, pipe
 
 def test_inputs_are_copied_from_a_bag_into_a_bag_only(tmp_path: Path) -> None:
     write_bag(tmp_path / "in", 1)
-    done = command(tmp_path / "in", "-o", tmp_path / "out.mp4", "--copy-inputs")
-    assert done.returncode == 2
+    done = drive_seg("run", tmp_path / "in", "-o", tmp_path / "out.mp4", "--copy-inputs", code=2)
     assert "--copy-inputs" in done.stderr
     assert not (tmp_path / "out.mp4").exists()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from command_line import drive_seg, drive_seg_process, last_object
 from recordings import HEIGHT, WIDTH, picture, stamp_of, write_bag
 from tiny_model import paint, write_tiny_model
 
@@ -355,24 +355,18 @@ def test_lists_say_what_is_wrong_with_them(tmp_path: Path) -> None:
             plan([str(path)])
 
 
-def evaluate(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
-    """The object of ``--json``, and stderr."""
-    command = [sys.executable, "-m", "drive_seg", "evaluate", "--json", "--backend", "onnxruntime"]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
-    return (json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}), done.stderr
+EVALUATE = ("evaluate", "--json", "--backend", "onnxruntime")
 
 
 def test_the_command_takes_a_list_and_refuses_what_it_cannot_spread(tmp_path: Path, model: str) -> None:
     for seed, name in enumerate(("one", "two")):
         write_drive(tmp_path / name, seed)
     (tmp_path / "drives.txt").write_text("one\ntwo\n")
-    document, _ = evaluate(tmp_path / "drives.txt", "--model", model, "-o", tmp_path / "report")
+    document = last_object(drive_seg(*EVALUATE, tmp_path / "drives.txt", "--model", model, "-o", tmp_path / "report"))
     assert document["frames"] == 2 * (FRAMES - 4)
     assert len((tmp_path / "report/frames.jsonl").read_text().splitlines()) == document["frames"]
     assert "one/" in (tmp_path / "report/report.html").read_text()
-    _, said = evaluate(tmp_path / "drives.txt", "--frames", 3, code=2)
-    assert "whole bags" in said
+    assert "whole bags" in drive_seg(*EVALUATE, tmp_path / "drives.txt", "--frames", 3, code=2).stderr
 
 
 @pytest.fixture(scope="module")
@@ -437,12 +431,13 @@ def test_a_chunk_that_always_kills_its_worker_is_given_up_and_named(cluster: Any
 def test_the_command_spreads_over_ray(tmp_path: Path, model: str) -> None:
     pytest.importorskip("ray", reason="ray is not installed")
     bag = write_drive(tmp_path / "drive")
-    serial, _ = evaluate(bag, "--model", model)
-    spread, _ = evaluate(bag, "--model", model, "--engine", "ray", "--workers", 2, "--chunk-seconds", 0.5)
+    serial = last_object(drive_seg(*EVALUATE, bag, "--model", model))
+    over_ray = ("--engine", "ray", "--workers", 2, "--chunk-seconds", 0.5)
+    spread = last_object(drive_seg_process(*EVALUATE, bag, "--model", model, *over_ray))
     assert spread["environment"]["workers"] == 2
     for key in ("frames", "panoptic", "semantic", "boundary", "lane", "instance", "temporal", "tracking", "unmatched"):
         assert spread[key] == serial[key], key
-    _, said = evaluate(bag, "--engine", "ray", "--address", "127.0.0.1:1", code=1)
+    said = drive_seg_process(*EVALUATE, bag, "--engine", "ray", "--address", "127.0.0.1:1", code=1).stderr
     assert said.count("error:") == 1 and "cannot reach Ray at 127.0.0.1:1" in said
 
 

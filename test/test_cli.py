@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import Done, drive_seg, drive_seg_process, errors, last_object
 from recordings import FPS, HEIGHT, WIDTH, write_images, write_video
 
 from drive_seg.labels import mask_of
@@ -24,24 +24,6 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 COMMANDS = ("demo", "run", "sim", "benchmark", "info", "train", "export")
 
 
-def drive_seg(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line and check its exit code."""
-    command = [sys.executable, "-m", "drive_seg", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
-    return done
-
-
-def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if "error:" in line]
-
-
-def last_object(done: subprocess.CompletedProcess[str]) -> dict:
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert isinstance(found, dict)
-    return found
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_model import write_tiny_model
@@ -49,8 +31,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model"), size=(WIDTH, HEIGHT))
 
 
-def run(source: object, out: object, model: Path, *more: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    return drive_seg("run", source, "-o", out, "--model", model, "--backend", "onnxruntime", *more, code=code)
+def arguments_of(source: object, out: object, model: Path) -> tuple[object, ...]:
+    return ("run", source, "-o", out, "--model", model, "--backend", "onnxruntime")
+
+
+def run(source: object, out: object, model: Path, *more: object, code: int = 0) -> Done:
+    return drive_seg(*arguments_of(source, out, model), *more, code=code)
+
+
+def run_process(source: object, out: object, model: Path, *more: object, code: int = 0) -> Done:
+    return drive_seg_process(*arguments_of(source, out, model), *more, code=code)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -80,12 +70,12 @@ def test_the_console_script_is_main() -> None:
         pytest.skip("drive_seg is not installed here, only importable")
     (script,) = [e for e in entry_points(group="console_scripts") if e.name == "drive_seg"]
     assert script.value == "drive_seg.cli:main"
-    assert drive_seg("--version").stdout.startswith("drive_seg ")
+    assert drive_seg_process("--version").stdout.startswith("drive_seg ")
 
 
 def test_run_prints_the_summary_as_the_last_line(tmp_path: Path, model: Path) -> None:
     write_images(tmp_path / "in", ["b.png", "a.png"])
-    done = run(tmp_path / "in", tmp_path / "out", model, "--json")
+    done = run_process(tmp_path / "in", tmp_path / "out", model, "--json")
     printed, written = last_object(done), json.loads((tmp_path / "out/summary.json").read_text())
     assert {key: printed[key] for key in written} == written
     assert written["frames"] == {"received": 2, "published": 2, "dropped": {}, "failed": 0}
@@ -119,7 +109,6 @@ def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path, model: Path) ->
 def test_a_tilde_is_a_home_or_else_part_of_a_name(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from drive_seg.offline.chunks import read_list
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, sys.path)]))
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "~ in", ["a.png"])
     run("~ in", "~out", model)
@@ -166,7 +155,7 @@ def test_run_stops_after_frames(tmp_path: Path, model: Path) -> None:
 
 
 def test_errors_are_one_line_and_exit_1(tmp_path: Path, model: Path) -> None:
-    done = run(tmp_path / "nowhere.mp4", tmp_path / "out", model, code=1)
+    done = run_process(tmp_path / "nowhere.mp4", tmp_path / "out", model, code=1)
     assert len(errors(done)) == 1 and "nowhere.mp4' does not exist" in errors(done)[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
@@ -181,7 +170,7 @@ def test_what_a_file_says_gives_the_terminal_no_orders(tmp_path: Path, model: Pa
 def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
     arguments: Sequence[object] = ("run", tmp_path / "nowhere.mp4", "-o", tmp_path / "out")
     arguments = ("--debug", *arguments) if place == "before" else (*arguments, "--debug")
-    done = drive_seg(*arguments, code=1)
+    done = drive_seg_process(*arguments, code=1)
     assert "Traceback" in done.stderr and "SourceError" in done.stderr
 
 
@@ -214,7 +203,7 @@ def test_a_source_is_not_overwritten_with_its_results(tmp_path: Path, model: Pat
     video = tmp_path / "in.mp4"
     write_video(video, 3)
     before = video.read_bytes()
-    assert "--out" in run(video, video, model, "--overwrite", code=2).stderr
+    assert "--out" in run_process(video, video, model, "--overwrite", code=2).stderr
     assert video.read_bytes() == before
     results = tmp_path / "results"
     write_images(results / "mask", ["a.png"])
@@ -302,7 +291,7 @@ def test_sim_makes_no_folder_that_is_called_like_a_file(name: str, tmp_path: Pat
 
 def test_sim_renders_what_run_reads(tmp_path: Path, model: Path) -> None:
     size = ("--width", WIDTH, "--height", HEIGHT, "--frames", 3, "--seed", 5)
-    folder = last_object(drive_seg("sim", "-o", tmp_path / "drive", *size, "--json"))
+    folder = last_object(drive_seg_process("sim", "-o", tmp_path / "drive", *size, "--json"))
     assert folder["frames"] == 3 and folder["size"] == [WIDTH, HEIGHT]
     for kind, depth in (("image", np.uint8), ("mask", np.uint8), ("panoptic", np.uint16)):
         image = cv2.imread(str(tmp_path / "drive" / kind / "000002.png"), cv2.IMREAD_UNCHANGED)
@@ -317,7 +306,7 @@ def test_sim_renders_what_run_reads(tmp_path: Path, model: Path) -> None:
 
 
 def test_info_names_every_backend_and_what_auto_picks(model: Path) -> None:
-    found = last_object(drive_seg("info", "--model", model, "--json"))
+    found = last_object(drive_seg_process("info", "--model", model, "--json"))
     assert set(found["backends"]) == {"tensorrt", "openvino", "onnxruntime"}
     assert found["backends"]["onnxruntime"] == "available"
     assert found["auto"]["backend"] in found["backends"] and found["auto"]["why"]
@@ -403,7 +392,7 @@ def test_benchmark_leaves_out_images_that_cannot_be_read(tmp_path: Path, model: 
 def test_benchmark_has_the_contracts_keys(tmp_path: Path, model: Path) -> None:
     write_video(tmp_path / "in.mp4", 3)
     arguments = ("--source", tmp_path / "in.mp4", "--frames", 8, "--backend", "onnxruntime", "--model", model)
-    found = last_object(drive_seg("benchmark", *arguments, "--json"))
+    found = last_object(drive_seg_process("benchmark", *arguments, "--json"))
     contract = "backend input network bare_ms pipeline_ms ratio fps stages_ms rss_growth_mb"
     assert set(contract.split()) <= set(found)
     assert found["input"] == [WIDTH, HEIGHT] and found["network"] == [WIDTH, HEIGHT]

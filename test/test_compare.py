@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Done, drive_seg, drive_seg_process, errors, last_object
 from evaluations import make_evaluation
 
 from drive_seg.errors import ConfigError, SourceError
@@ -395,23 +394,21 @@ class TestRefusals:
         assert found.difference("miou").verdict == "worse"
 
 
-def evaluate(*arguments: object, code: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "drive_seg", "evaluate", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
+def compare(*arguments: object, code: int) -> Done:
+    done = drive_seg("evaluate", "--compare", *arguments, code=code)
     assert "Traceback" not in done.stderr
     return done
 
 
 class TestCommandLine:
     def test_a_table_for_people(self, folders: Path) -> None:
-        text = evaluate("--compare", folders / "good", folders / "bad/metrics.json", code=0).stdout
+        text = compare(folders / "good", folders / "bad/metrics.json", code=0).stdout
         assert "semantic.miou" in text and "panoptic.vehicle.pq" in text and "worse" in text
         assert f"the same {FRAMES} frames, paired" in text and "1000 bootstrap draws" in text
 
     def test_json_is_the_last_line_and_whole(self, folders: Path) -> None:
-        done = evaluate("--compare", folders / "good", folders / "other", "--json", "--seed", 5, code=0)
-        found = json.loads(done.stdout.splitlines()[-1])
+        done = compare(folders / "good", folders / "other", "--json", "--seed", 5, code=0)
+        found = last_object(done)
         assert found["paired"] is False and found["frames"] == [FRAMES, FRAMES + 6]
         assert found["bootstrap"] == {"confidence": 0.95, "resamples": 1000, "seed": 5, "block": 1}
         expected = compare_files(folders / "good", folders / "other", seed=5)
@@ -419,15 +416,17 @@ class TestCommandLine:
 
     def test_a_regression_exits_1_and_says_which(self, folders: Path) -> None:
         limits = ("--fail-if", "miou:0.001", "--fail-if", "fps:1")
-        done = evaluate("--compare", folders / "good", folders / "bad", *limits, "--json", code=1)
-        (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
+        compared = ("evaluate", "--compare", folders / "good", folders / "bad")
+        done = drive_seg_process(*compared, *limits, "--json", code=1)
+        (line,) = errors(done)
         assert "semantic.miou is worse by" in line and "fps" not in line
-        assert len(json.loads(done.stdout.splitlines()[-1])["regressions"]) == 1
-        evaluate("--compare", folders / "good", folders / "bad", "--fail-if", "miou:0.99", code=0)
+        assert len(last_object(done)["regressions"]) == 1
+        assert "Traceback" not in done.stderr
+        drive_seg(*compared, "--fail-if", "miou:0.99")
 
     def test_a_file_that_will_not_do_exits_1(self, folders: Path, tmp_path: Path) -> None:
-        done = evaluate("--compare", folders / "good", tmp_path / "nowhere", code=1)
-        assert len([line for line in done.stderr.splitlines() if "error:" in line]) == 1
+        done = compare(folders / "good", tmp_path / "nowhere", code=1)
+        assert len(errors(done)) == 1
 
     @pytest.mark.parametrize(
         "arguments",
@@ -442,7 +441,8 @@ class TestCommandLine:
         ],
     )
     def test_bad_usage_exits_2(self, folders: Path, arguments: tuple[str, ...]) -> None:
-        evaluate(*(folders / "good" if given == "GOOD" else given for given in arguments), code=2)
+        given = (folders / "good" if one == "GOOD" else one for one in arguments)
+        assert "Traceback" not in drive_seg("evaluate", *given, code=2).stderr
 
 
 def test_a_comparison_reads_what_was_written(folders: Path) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from command_line import drive_seg, last_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from roads import FlatRoad
 from tiny_model import RED_PER_CLASS, red_of, write_tiny_model
 
-from drive_seg import cli
 from drive_seg.errors import SourceError
 from drive_seg.frame import CameraImage, Frame, Lane, PanopticResult
 from drive_seg.labels import DRIVING
@@ -336,9 +336,7 @@ def test_tusimple_s_boundaries_are_left_or_right_of_where_the_camera_stands(tmp_
     ]
 
 
-def test_tusimple_s_pictures_are_boundaries_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tusimple_s_pictures_are_boundaries_and_nothing_else(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     image, lanes = painted(FlatRoad((-1.2, 1.3)))
     drawn = np.zeros(image.shape[:2], np.uint8)
@@ -348,12 +346,7 @@ def test_tusimple_s_pictures_are_boundaries_and_nothing_else(
         (tmp_path / folder).mkdir()
         assert cv2.imwrite(str(tmp_path / folder / name), picture)
     model = write_tiny_model(tmp_path, size=(640, 384))
-    arguments = ["evaluate", str(tmp_path / "images"), "-g", str(tmp_path), "--model", str(model), "--json"]
-    monkeypatch.setattr("sys.argv", ["drive_seg", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
-    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    document = last_object(drive_seg("evaluate", tmp_path / "images", "-g", tmp_path, "--model", model, "--json"))
     assert document["lane"]["lines"] | {"right": 0, "points": 0, "accuracy": 0} == {
         "f1": 1.0,
         "precision": 1.0,
