@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -29,6 +30,15 @@ from drive_seg.network.validate import labelled_folder, validate_labelled
 from drive_seg.sim import Simulator
 
 TINY = NetworkConfig(encoder="plain", channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1), context=16, decoder=16, head=16)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of so small a network: several would wait for each other wherever a processor is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -134,11 +144,15 @@ def test_what_the_search_prints_is_what_export_then_does(
 ) -> None:
     given = [str(checkpoint), "--folder", str(folder), "--drives", "1"]
     monkeypatch.setattr(sys, "argv", ["adjust", *given])
+    # Some fifty trials on every picture: smaller ones, and the network as large as those of the folder.
+    monkeypatch.setattr(adjust, "_SIZE", (320, 180))
+    monkeypatch.setattr(adjust, "DEFAULT_SIZE", (192, 128))
     adjust.main()
     report = json.loads(capsys.readouterr().out)
     assert sum(report["after"].values()) > sum(report["before"].values())
 
     command = ["export", str(checkpoint), "--name", "better", "-o", str(tmp_path), *report["options"].split()]
+    command += ["--width", "192", "--height", "128"]
     assert CliRunner().invoke(app, command).exit_code == 0
     with open_pipeline(tmp_path / "better.yaml", "onnxruntime", "fp32", camera=(192, 128)) as pipeline:
         figures = validate_labelled(pipeline, labelled_folder(folder))
