@@ -49,6 +49,24 @@ def backend_results(request: pytest.FixtureRequest, scenes: list[NDArray[np.uint
 
 
 @pytest.fixture(scope="module")
+def small_scenes() -> list[NDArray[np.uint8]]:
+    """Pictures of the network's own size."""
+    return [Simulator(seed, 640, 384).frame(30).image for seed in range(3)]
+
+
+@pytest.fixture(scope="module", params=CPU_BACKENDS)
+def in_fp32(request: pytest.FixtureRequest, small_scenes: list[NDArray[np.uint8]]) -> tuple[str, NDArray[np.uint8]]:
+    """A backend, and its masks of the small scenes."""
+    return request.param, masks_of(small_scenes, request.param, "fp32")
+
+
+def masks_of(scenes: list[NDArray[np.uint8]], backend: str, precision: str) -> NDArray[np.uint8]:
+    with open_pipeline(backend=backend, precision=precision, cache_dir=None) as pipeline:
+        assert pipeline.engine.info.precision == precision
+        return np.stack([pipeline(scene).mask for scene in scenes])
+
+
+@pytest.fixture(scope="module")
 def reference(scenes: list[NDArray[np.uint8]]) -> list[PanopticResult]:
     with open_pipeline(backend="onnxruntime", precision="fp32") as pipeline:
         return [pipeline(scene) for scene in scenes]
@@ -158,16 +176,12 @@ def test_a_precision_without_graph_names_those_there_are(model: Model) -> None:
         open_engine(only, "auto", EngineOptions(precision="int8"))
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize(("precision", "agreement"), [("fp16", 0.995), ("int8", 0.97)])
-def test_lower_precisions_agree_with_fp32(backend: str, precision: str, agreement: float, model: Model) -> None:
-    frames = [Simulator(seed, 640, 384).frame(30).image for seed in range(3)]
-    masks = []
-    for asked in ("fp32", precision):
-        with open_pipeline(model.path, backend, asked, cache_dir=None) as pipeline:
-            assert pipeline.engine.info.precision == asked
-            masks.append(np.stack([pipeline(image).mask for image in frames]))
-    assert (masks[0] == masks[1]).mean() > agreement
+def test_lower_precisions_agree_with_fp32(
+    precision: str, agreement: float, in_fp32: tuple[str, NDArray[np.uint8]], small_scenes: list[NDArray[np.uint8]]
+) -> None:
+    backend, expected = in_fp32
+    assert (masks_of(small_scenes, backend, precision) == expected).mean() > agreement
 
 
 @pytest.mark.skipif("openvino" not in CPU_BACKENDS, reason="openvino is not installed")
