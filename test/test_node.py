@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +52,13 @@ sys.exit(run(lambda: SegmentationNode(opener=opener)))
 """
 
 
-LATE_NODE = SLOW_NODE.replace("def opener(config, allocate):", "def opener(config, allocate):\n    time.sleep(4)")
+LATE_NODE = SLOW_NODE.replace(
+    "def opener(config, allocate):",
+    """def opener(config, allocate):
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)""",
+).replace("import sys, time", "import os, sys, time")
+"""Its engine opens once there is the file that it is told."""
 
 
 @pytest.fixture(scope="module")
@@ -123,17 +128,25 @@ def test_malformed_images_are_dropped_counted_and_survived(peer: Peer) -> None:
         {"step": 2**32 - 1},
         {"height": 2**31},
     ]
-    for number, fields in enumerate(bad, start=1):
 
-        def refused(number: int = number, fields: dict[str, Any] = fields) -> bool:
-            if peer.counts().get("dropped.malformed", 0) >= number:
-                return True
+    def malformed() -> int:
+        return peer.counts().get("dropped.malformed", 0)
+
+    pause = 0.05
+
+    def all_refused() -> bool:
+        """A round in which every one of them arrived, none took another's place, and each was refused."""
+        nonlocal pause
+        before = malformed()
+        for fields in bad:
             peer.front.send(good, **fields)
-            seen = len(peer.diagnostics)
-            peer.until(lambda: len(peer.diagnostics) > seen, "/diagnostics")
-            return False
+            peer.pace(pause)
+        pause = min(1.0, 2 * pause)  # of a node that is slower than they come, the subscription keeps the last
+        seen = len(peer.diagnostics)
+        peer.until(lambda: malformed() == before + len(bad) or len(peer.diagnostics) > seen + 2, "/diagnostics")
+        return malformed() == before + len(bad)
 
-        peer.until(refused, f"{list(fields)} to be dropped as malformed")
+    peer.until(all_refused, "all of them to be dropped as malformed")
     peer.send_until_served(good)
     peer.until(lambda: peer.counts()["in_flight"] == 0, "every frame to have its fate")
     counts = peer.counts()
@@ -197,10 +210,15 @@ def test_without_autostart_it_waits_to_be_configured(model: Path) -> None:
     try:
 
         def says(message: str) -> None:
+            def said() -> bool:
+                for report in peer.diagnostics[seen:]:
+                    (engine,) = (state for state in report.status if state.name.endswith(": engine"))
+                    if engine.message.startswith(message):
+                        return True
+                return False
+
             seen = len(peer.diagnostics)
-            peer.until(lambda: len(peer.diagnostics) > seen + 1, "/diagnostics")
-            (engine,) = (state for state in peer.diagnostics[-1].status if state.name.endswith(": engine"))
-            assert engine.message.startswith(message)
+            peer.until(said, f"/diagnostics to say {message}")
 
         says("not configured")
         assert peer.state() == "unconfigured"
@@ -334,8 +352,8 @@ def test_under_simulated_time_what_cannot_be_compared_is_not_claimed(model: Path
         peer.close()
 
 
-def test_diagnostics_go_on_while_an_engine_takes_long_to_open() -> None:
-    peer = Peer("-c", LATE_NODE)
+def test_diagnostics_go_on_while_an_engine_takes_long_to_open(tmp_path: Path) -> None:
+    peer = Peer("-c", LATE_NODE, str(tmp_path / "way_out"))
     try:
 
         def said() -> list[str]:
@@ -343,6 +361,7 @@ def test_diagnostics_go_on_while_an_engine_takes_long_to_open() -> None:
             return [state.message for state in states if state.name.endswith(": engine")]
 
         peer.until(lambda: sum(text.startswith("opening the engine, ") for text in said()) >= 2, "signs of life")
+        (tmp_path / "way_out").touch()
         peer.until(lambda: said()[-1].startswith("function"), "the engine")
     finally:
         peer.close()

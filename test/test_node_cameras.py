@@ -139,14 +139,20 @@ def test_cameras_share_batches_and_every_frame_of_each_is_accounted_for() -> Non
     command = ("-c", COUNTING_NODE, "--ros-args", "-p", "cameras:=[left, right]")
     with serving(*command, cameras=SIDES) as peer:
         left, right = peer.feeds["left"], peer.feeds["right"]
-        sent = 0
-        end = time.monotonic() + 3.0
-        while time.monotonic() < end:
-            left.send(pixels)
-            if sent % 3 == 0:
-                right.send(pixels)
-            sent += 1
-            peer.pace(0.03)
+        batched: dict[str, set[int]] = {}
+
+        def busy() -> bool:
+            for number in range(3):
+                left.send(pixels)
+                if number == 0:
+                    right.send(pixels)
+                peer.pace(0.03)
+            masks = ((name, peer.feeds[name].masks.items()) for name in SIDES)
+            batched.update((name, {s for s, m in found if pixels_of(m).max() == 2}) for name, found in masks)
+            enough = min(len(left.masks), len(right.masks)) > 5 and all(batched.values())
+            return enough and peer.counts("left").get("dropped.superseded", 0) > 0
+
+        peer.until(busy, "masks of both, some of them together, and frames that newer ones took the place of")
         peer.await_drained()
         for feed in (left, right):
             counts = peer.counts(feed.name)
