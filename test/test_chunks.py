@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from drive_seg.tracking import TrackingOptions
 FRAMES = 23
 OPTIONS = EvaluationOptions()
 TRACKING = TrackingOptions(max_age_s=0.35)
+Figures = tuple[dict[str, Any], list[dict[str, Any]]]
+Drives = Callable[[str], tuple[Path, Figures]]
 
 
 def write_drive(path: Path, seed: int = 0, storage: str = "mcap") -> Path:
@@ -104,7 +107,7 @@ def job(model: str) -> Job:
     return Job(model, "onnxruntime", "auto", FusionOptions(), OPTIONS, threads=1, worst=4, tracking=TRACKING)
 
 
-def figures(evaluation: Evaluation) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def figures(evaluation: Evaluation) -> Figures:
     """All that does not depend on the time it took, and every frame."""
     document = evaluation.to_dict()
     for varying in ("fps", "latency_ms", "environment", "command"):
@@ -112,17 +115,28 @@ def figures(evaluation: Evaluation) -> tuple[dict[str, Any], list[dict[str, Any]
     return json.loads(json.dumps(document)), [frame.to_dict() for frame in evaluation.frames]
 
 
-def in_one_pass(bag: Path, model: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def in_one_pass(bag: Path, model: str) -> Figures:
     with open_pipeline(model, "onnxruntime", tracking=TRACKING) as pipeline:
         truth = open_truth(str(bag), DRIVING)
         return figures(evaluate_source(open_source(str(bag)), truth, pipeline, "tiny", OPTIONS).evaluation)
 
 
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory: pytest.TempPathFactory, model: str) -> Drives:
+    """By its storage a bag, not to be changed, and its figures in one pass."""
+
+    @cache
+    def made(storage: str) -> tuple[Path, Figures]:
+        bag = write_drive(tmp_path_factory.mktemp(storage) / "drive", storage=storage)
+        return bag, in_one_pass(bag, model)
+
+    return made
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 @pytest.mark.parametrize("seconds", [0.05, 0.25, 0.9, 100.0])
-def test_chunks_add_up_to_one_pass(tmp_path: Path, model: str, job: Job, storage: str, seconds: float) -> None:
-    bag = write_drive(tmp_path / "drive", storage=storage)
-    document, frames = in_one_pass(bag, model)
+def test_chunks_add_up_to_one_pass(drives: Drives, job: Job, storage: str, seconds: float) -> None:
+    bag, (document, frames) = drives(storage)
     assert 0 < document["panoptic"]["all"]["pq"] < 1 and document["temporal"]["changed"] > 0
     assert document["frames"] == FRAMES - 4 and document["unmatched"]["predictions"] == 3
     tracking = document["tracking"]
@@ -159,17 +173,15 @@ def test_every_image_is_in_one_chunk(tmp_path: Path, images_apart: float) -> Non
 
 
 @pytest.mark.parametrize("number", [1, 9])
-def test_a_chunk_that_begins_with_an_image_is_shown_the_one_before_it(
-    tmp_path: Path, model: str, job: Job, number: int
-) -> None:
-    bag = write_drive(tmp_path / "drive")
+def test_a_chunk_that_begins_with_an_image_is_shown_the_one_before_it(drives: Drives, job: Job, number: int) -> None:
+    bag, expected = drives("mcap")
     source = BagSource(bag)
     assert source.recorded is not None
     start, end = source.recorded
     edge = origin_of([entry for entry in source if isinstance(entry, Frame)][number]).recorded_ns
     chunks = [Chunk(str(bag), (start, edge), "", True, False), Chunk(str(bag), (edge, end + 1), "", False, True)]
     judged, _ = evaluate_chunks(job, chunks, serially, {})
-    assert figures(judged.evaluation) == in_one_pass(bag, model)
+    assert figures(judged.evaluation) == expected
 
 
 def test_a_list_of_bags_is_the_sum_of_its_bags(tmp_path: Path, model: str, job: Job) -> None:
@@ -381,11 +393,11 @@ def cluster() -> Iterator[Any]:
             yield connected
 
 
-def test_ray_gives_the_figures_of_one_pass(cluster: Any, tmp_path: Path, model: str, job: Job) -> None:
-    bag = write_drive(tmp_path / "drive")
+def test_ray_gives_the_figures_of_one_pass(cluster: Any, drives: Drives, job: Job) -> None:
+    bag, expected = drives("mcap")
     judged, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.3)[0], cluster.spread, {})
     assert judged.error is None
-    assert figures(judged.evaluation) == in_one_pass(bag, model)
+    assert figures(judged.evaluation) == expected
 
 
 @dataclass(frozen=True)
@@ -406,15 +418,15 @@ class Deadly:
 
 
 def test_the_chunk_of_a_killed_worker_is_done_again_and_counted_once(
-    cluster: Any, tmp_path: Path, model: str, job: Job
+    cluster: Any, drives: Drives, tmp_path: Path, job: Job
 ) -> None:
-    bag = write_drive(tmp_path / "drive")
+    bag, expected = drives("mcap")
     chunks, _ = plan([str(bag)], seconds=0.3)
     deadly = Deadly(job, chunks[2].window, tmp_path / "killed")
     judged, _ = evaluate_chunks(job, chunks, lambda work, given: cluster.spread(deadly, given), {})
     assert (tmp_path / "killed").exists()
     assert judged.error is None
-    assert figures(judged.evaluation) == in_one_pass(bag, model)
+    assert figures(judged.evaluation) == expected
 
 
 def test_a_chunk_that_always_kills_its_worker_is_given_up_and_named(cluster: Any, tmp_path: Path, job: Job) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -97,10 +99,18 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(folder: Path, name: str, source: str, *options: str) -> None:
-    (folder / "source.c").write_text(source)
+    (folder / name).write_bytes(compiled(source, *options))
+
+
+@cache
+def compiled(source: str, *options: str) -> bytes:
+    """A shared library, compiled once."""
     try:
-        command = ["cc", "-shared", "-fPIC", *options, "-o", str(folder / name), str(folder / "source.c")]
-        subprocess.run(command, check=True, capture_output=True)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "source.c").write_text(source)
+            command = ["cc", "-shared", "-fPIC", *options, "-o", f"{folder}/library.so", f"{folder}/source.c"]
+            subprocess.run(command, check=True, capture_output=True)
+            return Path(folder, "library.so").read_bytes()
     except FileNotFoundError:
         pytest.skip("no C compiler")
 
