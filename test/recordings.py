@@ -7,7 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tiny_model import paint
 
 WIDTH, HEIGHT = 320, 192
@@ -27,6 +27,12 @@ def write_images(folder: Path, names: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         assert cv2.imwrite(str(folder / name), cv2.cvtColor(picture(number), cv2.COLOR_RGB2BGR))
+
+
+def put(path: Path, pixels: ArrayLike, kind: type = np.uint8) -> None:
+    """An image file of these values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.asarray(pixels, kind))
 
 
 def write_video(path: Path, count: int, fps: float = FPS) -> None:
