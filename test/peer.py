@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,14 @@ class Peer:
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
         self._environment.undo()
+
+
+@contextmanager
+def serving(*command: str, cameras: dict[str, str] | None = None) -> Iterator[Peer]:
+    """A peer whose node is ready for images."""
+    with closing(Peer(*command, cameras=cameras)) as peer:
+        peer.wait_for_node()
+        yield peer
 
 
 def node_command(model: Path | str, *parameters: str) -> list[str]:

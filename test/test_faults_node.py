@@ -11,7 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from peer import DOMAIN, TIMEOUT_S, Peer, by_second, node_command, pixels_of
+from peer import DOMAIN, TIMEOUT_S, Peer, by_second, node_command, pixels_of, serving
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -74,16 +74,6 @@ def opener(config, allocate):
 
 sys.exit(run(lambda: SegmentationNode(opener=opener), sys.argv))
 """
-
-
-@contextmanager
-def serving(*command: str) -> Iterator[Peer]:
-    peer = Peer(*command)
-    try:
-        peer.wait_for_node()
-        yield peer
-    finally:
-        peer.close()
 
 
 @contextmanager
@@ -293,14 +283,11 @@ def test_a_camera_that_begins_again_ends_where_nothing_of_its_video_can_be_decod
 
 def test_a_node_that_cannot_be_activated_says_why(model: Path) -> None:
     wrong = "qos_overrides./camera/image_raw.subscription.reliability:=somewhat"
-    peer = Peer(*node_command(model, wrong))
-    try:
+    with closing(Peer(*node_command(model, wrong))) as peer:
         until_status(peer, "camera front", ERROR, says="subscription.reliability must be one of")
         assert peer.state() == "inactive"
         peer.change_state("cleanup", "configure")
         until_status(peer, "camera front", OK, says="inactive")
-    finally:
-        peer.close()
 
 
 def configure(peer: Peer) -> bool:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from peer import TIMEOUT_S, Peer, node_command, pixels_of
+from peer import TIMEOUT_S, Peer, node_command, pixels_of, serving
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from tiny_model import paint, write_tiny_model
 from vision_msgs.msg import LabelInfo
@@ -68,12 +69,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def peer(model: Path) -> Iterator[Peer]:
-    peer = Peer(*node_command(model))
-    try:
-        peer.wait_for_node()
+    with serving(*node_command(model)) as peer:
         yield peer
-    finally:
-        peer.close()
 
 
 def test_outputs_keep_the_header_and_agree_with_each_other(peer: Peer) -> None:
@@ -154,9 +151,7 @@ def test_malformed_images_are_dropped_counted_and_survived(peer: Peer) -> None:
 
 
 def test_every_frame_is_accounted_for_when_the_camera_is_too_fast() -> None:
-    peer = Peer("-c", SLOW_NODE)
-    try:
-        peer.wait_for_node()
+    with serving("-c", SLOW_NODE) as peer:
         pixels = np.zeros((48, 64, 3), np.uint8)
 
         def flood() -> bool:
@@ -171,8 +166,6 @@ def test_every_frame_is_accounted_for_when_the_camera_is_too_fast() -> None:
         assert counts["received"] == counts["published"] + counts["total_dropped_frames"] + counts["failed"]
         assert counts["dropped.superseded"] > 0
         assert counts["failed"] == 0
-    finally:
-        peer.close()
 
 
 def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> None:
@@ -206,8 +199,7 @@ def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> No
 
 
 def test_without_autostart_it_waits_to_be_configured(model: Path) -> None:
-    peer = Peer(*node_command(model, "autostart:=false"))
-    try:
+    with closing(Peer(*node_command(model, "autostart:=false"))) as peer:
 
         def says(message: str) -> None:
             def said() -> bool:
@@ -228,8 +220,6 @@ def test_without_autostart_it_waits_to_be_configured(model: Path) -> None:
         says("onnxruntime")
         peer.change_state("cleanup")
         says("not configured")
-    finally:
-        peer.close()
 
 
 def test_a_transition_that_is_not_possible_now_is_refused_and_survived(peer: Peer) -> None:
@@ -271,8 +261,8 @@ def test_qos_follows_its_parameters_and_overrides_stand_above_them(model: Path) 
 
 def test_cameras_may_be_named_while_the_node_runs(model: Path) -> None:
     named_before = "left.image_topic:=/port/image_raw", "rear.image_topic:=5"
-    peer = Peer(*node_command(model, *named_before), cameras={"left": "/port/image_raw", "right": "/right/image_raw"})
-    try:
+    cameras = {"left": "/port/image_raw", "right": "/right/image_raw"}
+    with closing(Peer(*node_command(model, *named_before), cameras=cameras)) as peer:
         peer.until(lambda: peer.state() == "active", "the node")
         assert not peer.set_parameter("cameras", ["left", "right"]).successful  # not while it is configured
         peer.change_state("deactivate", "cleanup")
@@ -284,8 +274,6 @@ def test_cameras_may_be_named_while_the_node_runs(model: Path) -> None:
         for feed in peer.feeds.values():
             peer.until(feed.camera.get_subscription_count, f"the node to subscribe to {feed.name}")
             peer.send_until_served(paint(64, 48), feed)
-    finally:
-        peer.close()
 
 
 def test_what_fails_half_way_leaves_no_subscription_behind(peer: Peer) -> None:
@@ -324,8 +312,7 @@ def test_arguments_that_ros_does_not_take_are_one_clear_end(wrong: tuple[str, ..
 
 
 def test_a_missing_model_is_an_error_state_not_a_crash(tmp_path: Path) -> None:
-    peer = Peer(*node_command(tmp_path / "absent.yaml"))
-    try:
+    with closing(Peer(*node_command(tmp_path / "absent.yaml"))) as peer:
         error = DiagnosticStatus.ERROR
         peer.until(lambda: (s := peer.status("engine")) is not None and s.level == error, "the error in /diagnostics")
         status = peer.status("engine")
@@ -333,8 +320,6 @@ def test_a_missing_model_is_an_error_state_not_a_crash(tmp_path: Path) -> None:
         assert "absent.yaml" in status.message
         assert peer.state() == "unconfigured"
         assert peer.process.poll() is None
-    finally:
-        peer.close()
 
 
 def test_under_simulated_time_what_cannot_be_compared_is_not_claimed(model: Path) -> None:
@@ -353,8 +338,7 @@ def test_under_simulated_time_what_cannot_be_compared_is_not_claimed(model: Path
 
 
 def test_diagnostics_go_on_while_an_engine_takes_long_to_open(tmp_path: Path) -> None:
-    peer = Peer("-c", LATE_NODE, str(tmp_path / "way_out"))
-    try:
+    with closing(Peer("-c", LATE_NODE, str(tmp_path / "way_out"))) as peer:
 
         def said() -> list[str]:
             states = (state for array in peer.diagnostics for state in array.status)
@@ -363,5 +347,3 @@ def test_diagnostics_go_on_while_an_engine_takes_long_to_open(tmp_path: Path) ->
         peer.until(lambda: sum(text.startswith("opening the engine, ") for text in said()) >= 2, "signs of life")
         (tmp_path / "way_out").touch()
         peer.until(lambda: said()[-1].startswith("function"), "the engine")
-    finally:
-        peer.close()

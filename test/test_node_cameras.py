@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
-from peer import Peer, by_second, node_command, pixels_of
+from peer import Peer, by_second, node_command, pixels_of, serving
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
@@ -95,16 +95,6 @@ publishers.draw_overlay = counted
 sys.exit(node.main(sys.argv[1:]))
 """
 """The node itself; a file gets a line with the frame rate of every overlay that is drawn."""
-
-
-@contextmanager
-def serving(*command: str, cameras: dict[str, str] | None = None) -> Iterator[Peer]:
-    peer = Peer(*command, cameras=cameras)
-    try:
-        peer.wait_for_node()
-        yield peer
-    finally:
-        peer.close()
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +200,7 @@ def test_a_topic_that_ends_in_compressed_carries_jpegs_however_it_came_by_its_na
 ) -> None:
     topic = "/port/image_raw/compressed"
     jpeg = cv2.imencode(".jpg", paint(64, 48))[1].tobytes()
-    peer = Peer(*node_command(model), way[0], way[1] + topic)
-    try:
+    with closing(Peer(*node_command(model), way[0], way[1] + topic)) as peer:
         camera = peer.node.create_publisher(CompressedImage, topic, 10)
         peer.until(camera.get_subscription_count, "the node to subscribe")
 
@@ -224,13 +213,27 @@ def test_a_topic_that_ends_in_compressed_carries_jpegs_however_it_came_by_its_na
         assert (mask.header.frame_id, mask.width, mask.height) == ("port", 64, 48)
         peer.process.terminate()
         assert f"listening to {topic}\n" in peer.process.communicate(timeout=60)[1]
-    finally:
-        peer.close()
 
 
 def unpacked(message: CompressedImage) -> np.ndarray:
     assert "jpeg" in message.format
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def calibrated(peer: Peer, sent: CameraInfo, pixels: NDArray[np.uint8]) -> tuple[Image, CameraInfo]:
+    """The mask of such an image, and the calibration that came with it."""
+    infos: dict[int, CameraInfo] = {}
+    peer.node.create_subscription(CameraInfo, "/segmentation/camera_info", by_second(infos), 50)
+    camera_info = peer.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
+    peer.until(camera_info.get_subscription_count, "the node to subscribe to camera_info")
+    peer.until(lambda: peer.node.count_publishers("/segmentation/camera_info"), "camera_info")
+
+    def both() -> set[int]:
+        camera_info.publish(sent)
+        return infos.keys() & peer.front.masks.keys()
+
+    stamp = max(peer.send_until(pixels, both, "a calibration", peer.front))
+    return peer.front.masks[stamp], infos[stamp]
 
 
 @pytest.mark.parametrize(("resolution", "size", "scale"), [("native", (640, 480), 1.0), ("network", (256, 192), 0.4)])
@@ -247,18 +250,7 @@ def test_calibration_comes_with_every_mask_at_its_size(
     options = ("front.camera_info_topic:=/camera/camera_info", "network_size:=model")
     command = node_command(model, *options, f"output_resolution:={resolution}")
     with serving(*command) as peer:
-        infos: dict[int, CameraInfo] = {}
-        peer.node.create_subscription(CameraInfo, "/segmentation/camera_info", by_second(infos), 50)
-        camera_info = peer.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
-        peer.until(camera_info.get_subscription_count, "the node to subscribe to camera_info")
-        peer.until(lambda: peer.node.count_publishers("/segmentation/camera_info"), "camera_info")
-
-        def calibrated() -> set[int]:
-            camera_info.publish(sent)
-            return infos.keys() & peer.front.masks.keys()
-
-        stamp = max(peer.send_until(paint(640, 480), calibrated, "a calibration", peer.front))
-        mask, info = peer.front.masks[stamp], infos[stamp]
+        mask, info = calibrated(peer, sent, paint(640, 480))
         assert info.header == mask.header
         assert (info.width, info.height) == (mask.width, mask.height) == size
         np.testing.assert_allclose(info.k, [fx * scale, 0, cx * scale, 0, fy * scale, cy * scale, 0, 0, 1])
@@ -273,20 +265,9 @@ def test_cells_at_an_edge_that_hold_more_than_the_image_are_reckoned_with() -> N
     sent.p = [50.0, 0.0, 20.0, 0.0, 0.0, 50.0, 16.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     options = "-p front.camera_info_topic:=/camera/camera_info -p output_resolution:=network"
     with serving("-c", COARSE_NODE, "--ros-args", *options.split()) as peer:
-        infos: dict[int, CameraInfo] = {}
-        peer.node.create_subscription(CameraInfo, "/segmentation/camera_info", by_second(infos), 50)
-        camera_info = peer.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
-        peer.until(camera_info.get_subscription_count, "the node to subscribe to camera_info")
-        peer.until(lambda: peer.node.count_publishers("/segmentation/camera_info"), "camera_info")
-
-        def calibrated() -> set[int]:
-            camera_info.publish(sent)
-            return infos.keys() & peer.front.masks.keys()
-
-        stamp = max(peer.send_until(np.zeros((32, 40, 3), np.uint8), calibrated, "a calibration", peer.front))
-        info = infos[stamp]
+        mask, info = calibrated(peer, sent, np.zeros((32, 40, 3), np.uint8))
     # 40 columns from the 12th of 64: half a cell, four whole ones and half a cell.
-    assert (info.width, info.height) == (peer.front.masks[stamp].width, peer.front.masks[stamp].height) == (6, 4)
+    assert (info.width, info.height) == (mask.width, mask.height) == (6, 4)
     np.testing.assert_allclose(info.k, [50 / 8, 0, 0.5 + 20 / 8, 0, 50 / 8, 16 / 8, 0, 0, 1])
     np.testing.assert_allclose(info.p.reshape(3, 4)[:, :3].ravel(), info.k)
 

@@ -13,7 +13,7 @@ pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
-from peer import Peer, by_second, node_command
+from peer import by_second, node_command, serving
 from roads import FlatRoad, orders_of, worst
 from sensor_msgs.msg import CameraInfo, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
@@ -38,9 +38,8 @@ def test_boundaries_come_under_the_camera_s_header_once_somebody_subscribes(tmp_
     mask = ROAD.draw()
     image = np.zeros((*mask.shape, 3), np.uint8)
     image[..., 0], image[..., 1] = red_of(0) + RED_PER_CLASS * mask, 255
-    peer = Peer(*node_command(write_tiny_model(tmp_path, size=(640, 384)), "front.camera_info_topic:=/camera/info"))
-    try:
-        peer.wait_for_node()
+    model = write_tiny_model(tmp_path, size=(640, 384))
+    with serving(*node_command(model, "front.camera_info_topic:=/camera/info")) as peer:
         calibration = peer.node.create_publisher(CameraInfo, "/camera/info", 1)
         seen: dict[int, PointCloud2] = {}
         peer.node.create_subscription(PointCloud2, "/segmentation/lanes", by_second(seen), 10)
@@ -50,8 +49,6 @@ def test_boundaries_come_under_the_camera_s_header_once_somebody_subscribes(tmp_
             return next((message for message in seen.values() if message.is_dense), None)
 
         message = peer.send_until(image, calibrated, "lanes with rays", peer.front)
-    finally:
-        peer.close()
     assert (message.header.frame_id, message.header.stamp.nanosec) == ("front_optical", 123456789)
     assert message.height == 1 and message.point_step * message.width == message.row_step == len(message.data)
     found = lanes_of(message)

@@ -299,14 +299,10 @@ class TestNode:
     def peer(self, request: pytest.FixtureRequest) -> Any:
         pytest.importorskip("rclpy", reason="rclpy is not installed")
         pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
-        from peer import Peer
+        from peer import serving
 
-        peer = Peer("-c", NODE, request.param)
-        try:
-            peer.wait_for_node()
+        with serving("-c", NODE, request.param) as peer:
             yield peer
-        finally:
-            peer.close()
 
     @pytest.mark.parametrize("peer", ["works"], indirect=True)
     def test_it_serves_meanwhile_says_so_and_changes_without_losing_a_frame(self, peer: Any) -> None:
