@@ -42,7 +42,7 @@ def one_step(tmp_path: Path, start: Path, training_data: str, terms: str, states
     if not (tmp_path / "sim").exists():
         render(tmp_path / "sim", 1, 1, 96, 64, first_seed=3)
     config = TrainConfig(
-        out_dir=tmp_path / f"after_{start.stem}", sim_folder=tmp_path / "sim", steps=1, batch=2, workers=0,
+        out_dir=tmp_path / f"after_{start.stem}", sim_folder=tmp_path / "sim", steps=1, batch=2, workers=0, threads=1,
         imagenet=False, network=TINY, augmentation=Augmentation(width=96, height=64), start=str(start),
         training_data=training_data, license=terms, states_start=states_start,
     )  # fmt: skip
