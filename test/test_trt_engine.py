@@ -37,7 +37,7 @@ from drive_seg.engines.cuda import Arena
 from drive_seg.engines.gate import Agreement
 from drive_seg.engines.plan_cache import Plan, PlanCache
 from drive_seg.engines.planned import key_here
-from drive_seg.engines.reference import Reference
+from drive_seg.engines.reference import Reference, simulated_frames
 from drive_seg.engines.trt import SLOTS, TrtEngine
 from drive_seg.errors import EngineError, EngineLost, MissingDependency, PlanRefused
 from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
@@ -55,6 +55,12 @@ OPTIONS = FusionOptions(score_threshold=0.1, min_instance_area=4, confidence=Tru
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     pytest.importorskip("onnx", reason="onnx is not installed")
     return load_model(write_tiny_model(tmp_path_factory.mktemp("model"), size=SIZE))
+
+
+@pytest.fixture(scope="module")
+def drives(model: Model) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """The gate's frames, rendered once."""
+    return list(simulated_frames(model))
 
 
 @pytest.fixture
@@ -591,8 +597,9 @@ class TestBuilding:
     """The builder's process from inside, and the node's way to a better engine; only TensorRT's builder is replaced."""
 
     @pytest.fixture(autouse=True)
-    def compiled(self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(self, gpu: FakeGpu, model: Model, drives: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(builder, "compile_plan", lambda *_: (b"FAKE plan", b"times"))
+        monkeypatch.setattr(builder, "simulated_frames", lambda of: [drive.copy() for drive in drives])
         ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
         session = ort.InferenceSession(str(model.graph("fp32")), providers=["CPUExecutionProvider"])
         names = ["semantic", "confidence", "centers", "offsets"]
