@@ -88,10 +88,24 @@ def test_a_teacher_decides_only_open_stuff_and_only_where_it_is_sure() -> None:
     assert set(decided[open_stuff & (columns >= 16) & (columns < 48)]) == {ROAD_OR_MARKING}
 
 
-def test_a_real_model_teaches_markings_it_sees_and_mirrors_nothing(tmp_path: Path) -> None:
-    render(tmp_path / "sim", 1, 1, 640, 384, first_seed=5)
-    panoptic = np.load(tmp_path / "sim" / "panoptic.npy")[0]
-    image = np.load(tmp_path / "sim" / "images.npy")[0]
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
+    """A rendered frame and its panoptic map."""
+    folder = tmp_path_factory.mktemp("street")
+    render(folder, 1, 1, 640, 384, first_seed=5)
+    return np.load(folder / "images.npy")[0], np.load(folder / "panoptic.npy")[0]
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames to learn from, which no run changes."""
+    folder = tmp_path_factory.mktemp("sim")
+    render(folder, 2, 1, 96, 64, first_seed=3)
+    return folder
+
+
+def test_a_real_model_teaches_markings_it_sees_and_mirrors_nothing(street: tuple[np.ndarray, np.ndarray]) -> None:
+    image, panoptic = street
     truth = np.where(panoptic < 255, panoptic, 255).astype(np.uint8)
     codes = np.where(np.isin(truth, (1, 2)), ROAD_OR_MARKING, VOID).astype(np.uint8)
     teacher = Teacher(widths=(640,))
@@ -107,11 +121,12 @@ def test_a_real_model_teaches_markings_it_sees_and_mirrors_nothing(tmp_path: Pat
     assert (decided[sure] == truth[sure]).mean() > 0.97
 
 
-def test_a_folder_of_a_configuration_is_taught_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    render(tmp_path / "sim", 1, 1, 640, 384, first_seed=5)
-    panoptic = np.load(tmp_path / "sim" / "panoptic.npy")[0]
+def test_a_folder_of_a_configuration_is_taught_by_its_name(
+    street: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, panoptic = street
     for folder, name, pixels in (
-        ("leftImg8bit/train/ulm", "ulm_000001_leftImg8bit.png", np.load(tmp_path / "sim" / "images.npy")[0][..., ::-1]),
+        ("leftImg8bit/train/ulm", "ulm_000001_leftImg8bit.png", image[..., ::-1]),
         ("gtFine/train/ulm", "ulm_000001_gtFine_instanceIds.png", np.where(np.isin(panoptic, (1, 2)), 7, 11)),
     ):
         (tmp_path / folder).mkdir(parents=True)
@@ -279,11 +294,10 @@ def test_weights_are_scored_in_a_network_of_the_size_that_is_asked_for(
     assert sizes == [(640, 384), (320, 192)]
 
 
-def test_the_weights_that_scored_best_are_kept_and_can_be_started_from(tmp_path: Path) -> None:
-    render(tmp_path / "sim", 2, 1, 96, 64, first_seed=3)
+def test_the_weights_that_scored_best_are_kept_and_can_be_started_from(drives: Path, tmp_path: Path) -> None:
     config = TrainConfig(
         out_dir=tmp_path / "run",
-        sim_folder=tmp_path / "sim",
+        sim_folder=drives,
         steps=4,
         batch=2,
         workers=0,
@@ -341,7 +355,7 @@ def filter_sizes(net: PanopticNet) -> torch.Tensor:
     return torch.cat([weight.flatten(1).norm(dim=1) for weight in before if isinstance(weight, torch.Tensor)])
 
 
-def test_a_finished_model_can_be_started_from(tmp_path: Path) -> None:
+def test_a_finished_model_can_be_started_from(drives: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = PanopticNet(TINY)
     for module in made.modules():
@@ -376,10 +390,9 @@ def test_a_finished_model_can_be_started_from(tmp_path: Path) -> None:
         assert (net.train()(together).semantic - calm).norm() < 1e-3 * calm.norm()
     assert start.folded and start.terms.license == "for research only"
 
-    render(tmp_path / "sim", 2, 1, 96, 64, first_seed=3)
     config = TrainConfig(
         out_dir=tmp_path / "run",
-        sim_folder=tmp_path / "sim",
+        sim_folder=drives,
         steps=2,
         batch=2,
         workers=0,

@@ -30,11 +30,18 @@ class Killed(BaseException):
     """No handler of errors takes it for one."""
 
 
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames to learn from, which no run changes."""
+    folder = tmp_path_factory.mktemp("sim")
+    render(folder, 2, 1, 96, 64, first_seed=3)
+    return folder
+
+
 @pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    render(tmp_path / "sim", 2, 1, 96, 64, first_seed=3)
+def config(drives: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(
-        out_dir=tmp_path / "run", sim_folder=tmp_path / "sim", steps=2, batch=2, workers=0, threads=1, save_every=1,
+        out_dir=tmp_path / "run", sim_folder=drives, steps=2, batch=2, workers=0, threads=1, save_every=1,
         device="cpu", imagenet=False, network=TINY, augmentation=Augmentation(width=96, height=64),
     )  # fmt: skip
 
