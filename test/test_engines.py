@@ -8,6 +8,7 @@ import os
 import pwd
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,20 @@ def test_a_cache_that_cannot_be_made_costs_no_engine(backend: str, tmp_path: Pat
     (tmp_path / "file").write_text("in the way, as a disk that is read-only would be")
     with open_engine(model, backend, EngineOptions(cache_dir=tmp_path / "file/cache")) as engine:
         assert engine.info.backend == backend
+
+
+def test_the_cache_does_not_grow_for_ever(tmp_path: Path, model: Model) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    cache = tmp_path / "openvino"
+    cache.mkdir()
+    for age in range(50):
+        (cache / f"{age}.blob").write_bytes(b"of another model")
+        os.utime(cache / f"{age}.blob", (time.time() - 1000 - age,) * 2)
+    for _ in range(2):
+        with open_engine(model, "openvino", EngineOptions(cache_dir=tmp_path)):
+            names = {blob.stem for blob in cache.glob("*.blob")}
+        others = names & {str(age) for age in range(50)}
+        assert others == {str(age) for age in range(31)} and len(names) == 32, "the latest, and its own"
 
 
 def test_a_user_without_a_home_has_an_engine_without_a_cache(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

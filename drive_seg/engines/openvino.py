@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,9 @@ from drive_seg.errors import EngineError, MissingDependency, pip_install
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
 from drive_seg.privacy import without_reporter
+
+_KEPT = 32
+"""Compiled networks in the cache: one for each model, size, batch, precision and number of threads, some 10 MB each."""
 
 
 class OpenVinoSlot:
@@ -92,6 +96,8 @@ class OpenVinoEngine:
             network.reshape({model.input_name: ov.PartialShape(shape)})
             with giving_way(share):
                 compiled = core.compile_model(network, "CPU", settings)
+            if "CACHE_DIR" in settings:
+                _prune(Path(settings["CACHE_DIR"]))
             slots = [OpenVinoSlot(ov, compiled, model, options.max_batch) for _ in range(share.slots)]
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot compile {path}: {error}") from error
@@ -129,3 +135,11 @@ def _made(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _prune(cache: Path) -> None:
+    """Remove what was not used for longest: OpenVINO itself keeps what earlier versions and models left for ever."""
+    with suppress(OSError):  # another process prunes as well, or the disk may only be read
+        blobs = {blob: max(blob.stat().st_atime, blob.stat().st_mtime) for blob in cache.glob("*.blob")}
+        for blob in sorted(blobs, key=blobs.__getitem__, reverse=True)[_KEPT:]:
+            blob.unlink()
