@@ -497,6 +497,8 @@ def test_a_recorded_truth_has_the_classes_that_it_was_recorded_with(tmp_path: Pa
     assert source.classes == {label.name: label.id for label in DRIVING}
     with pytest.raises(ConfigError, match="bring them together with --label-map"):
         label_map_for(source, OTHERS)
+    with pytest.raises(SourceError, match=r"is a bag, .* the format cityscapes is one of folders"):
+        open_truth(str(tmp_path / "in.mcap"), OTHERS, "cityscapes")
     names = {"road": {"truth": ["road"], "predicted": ["road", "sky", "wall"]}, "car": {"truth": ["vehicle"]}}
     (tmp_path / "map.yaml").write_text(json.dumps({"classes": names}))
     assert label_map_for(source, OTHERS, str(tmp_path / "map.yaml")).truth[:5].tolist() == [255, 0, 255, 1, 255]

@@ -78,6 +78,11 @@ def open_truth(spec: str, labels: LabelSet, kind: str = "auto", topic: str | Non
     if is_bag(path):
         from drive_seg.offline.truth_bags import BagTruth
 
+        if kind not in ("auto", "drive_seg", "carla"):
+            raise SourceError(
+                f"ground truth {spec} is a bag, whose ids are drive_seg's or those of CARLA's cameras; the format "
+                f"{kind} is one of folders. Other classes of a bag are named by a topic label_info beside its truth"
+            )
         return BagTruth(path, labels, topic, carla=kind == "carla")
     if path.is_file() and path.suffix != ".json":
         raise SourceError(f"ground truth {spec} is a file; expected a folder, a bag, or a COCO panoptic .json")
