@@ -33,7 +33,7 @@ MAX_TRACKS = 512
 """Most tracks of a camera that are kept while unseen; those lost longest go first."""
 
 _CERTAIN_SCORE = 0.35
-_CLEAR_IOU, _LEAST_IOU, _LEAST_IOU_UNCERTAIN = 0.5, 0.2, 0.3
+_CLEAR_IOU, _LEAST_IOU = 0.5, 0.1
 _LEAST_SHARE, _SHARE_AGE_S = 0.7, 0.5
 _MARGIN, _MARGIN_PER_S, _MOST_MARGIN = 0.1, 0.4, 0.5
 _LEAST_WIDENED_IOU = 0.02
@@ -258,7 +258,7 @@ class Tracker:
         followed = (tracks.hits >= CONFIRMED_HITS) & (unseen == unseen.min())
         assign((iou >= _CLEAR_IOU) & followed[:, None] & certain, iou)
         assign((iou >= _LEAST_IOU) & certain, iou)
-        assign(iou >= _LEAST_IOU_UNCERTAIN, iou)
+        assign(iou >= _LEAST_IOU, iou)
         # Leaving the image, or going behind something: suddenly a part of what it was.
         recent = unseen <= _SHARE_AGE_S * 1e9
         assign((shared >= _LEAST_SHARE * np.minimum(areas, others)) & recent[:, None], iou)

@@ -172,6 +172,17 @@ def test_a_lost_track_does_not_take_the_place_of_one_that_is_followed() -> None:
     assert tracker.update(sight(12, [(110, 300, 100, 60), (80, 300, 100, 60)])) == [1, 2]
 
 
+def test_what_still_overlaps_goes_on_before_what_was_lost_nearby() -> None:
+    lost, followed = (262, 300, 100, 60), (100, 300, 100, 60)
+    for score in (0.9, 0.31):
+        tracker = Tracker()
+        follow(still(200, [lost]), tracker)
+        follow([[]] * 25, tracker, 200)
+        assert follow(still(5, [followed]), tracker, 225) == [[2]] * 5
+        moved = (174, 300, 100, 60)  # a sixth of the union with the one, a sixteenth with the other
+        assert tracker.update(sight(230, [moved], scores=score)) == [2]
+
+
 def test_a_part_goes_on_only_while_the_whole_was_seen_just_now() -> None:
     whole, part = (100.0, 100.0, 600.0, 500.0), (300.0, 300.0, 30.0, 30.0)
     for hidden, number in ((10, 1), (30, 2)):
