@@ -150,8 +150,8 @@ class Rules:
             return iou(widened(at(row), min(0.1 + 0.4 * unseen[row], 0.5)), widened(now.boxes[column], 0.1))
 
         take(lambda row, column: plain(row, column) >= 0.5 and followed(row) and bool(certain[column]), plain)
-        take(lambda row, column: plain(row, column) >= 0.2 and bool(certain[column]), plain)
-        take(lambda row, column: plain(row, column) >= 0.3, plain)
+        take(lambda row, column: plain(row, column) >= 0.1 and bool(certain[column]), plain)
+        take(lambda row, column: plain(row, column) >= 0.1, plain)
         take(lambda row, column: part(row, column) >= 0.7 and unseen[row] <= 0.5, plain)
         take(lambda row, column: wide(row, column) >= 0.02, wide)
         return given
