@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import os
 import re
 import signal
 import subprocess
@@ -287,7 +288,10 @@ def test_what_fails_half_way_leaves_no_subscription_behind(peer: Peer) -> None:
     assert not peer.request_state("activate")
     peer.pace(0.5)  # a subscription that had stayed would have been found by now
     assert peer.front.camera.get_subscription_count() == 0
-    assert peer.state() == "unconfigured"
+    assert peer.state() == "inactive"
+    which = "activate failed: a subscription of /camera/image_raw cannot be created: "
+    peer.until(lambda: (s := peer.status("camera front")) and which in s.message, "which one, in /diagnostics")
+    peer.change_state("cleanup")
     assert peer.set_parameter("front.camera_info_topic", "").successful
     peer.change_state("configure", "activate")
     peer.wait_for_node()
@@ -309,6 +313,17 @@ def test_arguments_that_ros_does_not_take_are_one_clear_end(wrong: tuple[str, ..
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "the ROS arguments are refused" in done.stderr and wrong[-1] in done.stderr
+
+
+def test_security_that_cannot_be_had_is_one_clear_end(tmp_path: Path) -> None:
+    (tmp_path / "enclaves").mkdir()
+    secured = {"ENABLE": "true", "STRATEGY": "Enforce", "KEYSTORE": str(tmp_path)}
+    environment = os.environ | {f"ROS_SECURITY_{name}": value for name, value in secured.items()}
+    command = [sys.executable, "-m", "drive_seg.ros.node"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "the node cannot be created" in done.stderr and "docs/security.md" in done.stderr
 
 
 def test_a_missing_model_is_an_error_state_not_a_crash(tmp_path: Path) -> None:

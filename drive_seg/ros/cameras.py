@@ -17,6 +17,7 @@ from drive_seg import frame as core
 from drive_seg.config import CameraConfig, Config
 from drive_seg.errors import DriveSegError, MalformedImage
 from drive_seg.ros.convert import camera_image, compressed_image, stamp_ns
+from drive_seg.ros.creation import creating
 from drive_seg.ros.qos import overrides, profile
 from drive_seg.worker import Worker
 
@@ -115,9 +116,9 @@ class CameraInput:
     def _subscribe(self, kind: Any, topic: str, handler: Callable[[Any], None], config: Config) -> None:
         qos = profile(config.input_qos, config.input_qos_depth)
         options = overrides(self._node, topic, "subscription")
-        self._subscriptions.append(
-            self._node.create_subscription(kind, topic, handler, qos, qos_overriding_options=options)
-        )
+        with creating(f"a subscription of {self._node.resolve_topic_name(topic)}"):
+            subscription = self._node.create_subscription(kind, topic, handler, qos, qos_overriding_options=options)
+        self._subscriptions.append(subscription)
 
     def close(self) -> None:
         """Unsubscribe."""

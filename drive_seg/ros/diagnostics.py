@@ -21,6 +21,7 @@ from drive_seg.config import Config
 from drive_seg.engines.gpu_watch import GpuWatch
 from drive_seg.errors import DriveSegError
 from drive_seg.ros.cameras import CameraInput
+from drive_seg.ros.creation import creating
 from drive_seg.ros.session import Session
 from drive_seg.telemetry import FrameCounts, FrameLedger
 
@@ -99,7 +100,8 @@ class Diagnostics:
     def __init__(self, node: Node, state: Diagnosed) -> None:
         self._node = node
         self._state = state
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        with creating("a publisher of /diagnostics"):
+            self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Simulated time may stand still; a node that says nothing then looks dead.
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._of: Session | None = None

@@ -21,6 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import ok, try_shutdown
 
 from drive_seg.errors import ConfigError, DriveSegError
+from drive_seg.ros.creation import creating
 from drive_seg.ros.transport import prepare_process
 
 _REFUSALS = (rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError)
@@ -99,7 +100,8 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
         return 2
     try:
         try:
-            node = make_node()
+            with creating("the node"):
+                node = make_node()
         except (DriveSegError, ParameterException) as error:  # rclpy's: of a parameter of its own, as use_sim_time
             get_logger("drive_seg").fatal(str(error))
             return 2

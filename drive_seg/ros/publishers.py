@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float64, Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -24,6 +25,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.overlay import draw_overlay
 from drive_seg.ros.calibration import camera_info_for
 from drive_seg.ros.convert import ENCODING_OF, ImageBuffer, detections, label_info
+from drive_seg.ros.creation import creating
 from drive_seg.ros.lanes import lane_cloud
 from drive_seg.ros.qos import LATCHED, overrides, profile
 from drive_seg.telemetry import STAGES
@@ -68,18 +70,18 @@ class CameraOutput:
         self._jpeg = self._create(CompressedImage, "overlay/compressed")
         self._camera_info = self._create(CameraInfo, "camera_info") if with_camera_info else None
         self._latency = self._create(DiagnosticArray, "latency")
-        self._label_info = self._node.create_publisher(LabelInfo, f"{self._prefix}/label_info", LATCHED)
-        self._publishers.append(self._label_info)
+        self._label_info = self._create(LabelInfo, "label_info", qos=LATCHED)
         self._debug = {
             name: self._create(Float64, name, self._debug_prefix)
             for name in ("processing_time_ms", "pipeline_latency_ms", "cyclic_time_ms")
         }
 
-    def _create(self, kind: Any, name: str, prefix: str | None = None) -> Publisher:
-        qos = profile(self._config.output_qos, self._config.output_qos_depth)
+    def _create(self, kind: Any, name: str, prefix: str | None = None, qos: QoSProfile | None = None) -> Publisher:
         topic = f"{prefix or self._prefix}/{name}"
-        options = overrides(self._node, topic, "publisher")
-        publisher = self._node.create_publisher(kind, topic, qos, qos_overriding_options=options)
+        options = None if qos else overrides(self._node, topic, "publisher")
+        qos = qos or profile(self._config.output_qos, self._config.output_qos_depth)
+        with creating(f"a publisher of {self._node.resolve_topic_name(topic)}"):
+            publisher = self._node.create_publisher(kind, topic, qos, qos_overriding_options=options)
         self._publishers.append(publisher)
         return publisher
 

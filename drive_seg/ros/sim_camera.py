@@ -24,6 +24,7 @@ from drive_seg.errors import ConfigError
 from drive_seg.frame import Instance
 from drive_seg.labels import DRIVING
 from drive_seg.ros.convert import detections, label_info
+from drive_seg.ros.creation import creating
 from drive_seg.ros.lanes import cloud
 from drive_seg.ros.parameters import declare
 from drive_seg.ros.pictures import Picture, Pictures, SimulatedPictures, open_pictures
@@ -91,7 +92,8 @@ class SimCamera(Node):
         def publisher(kind: Any, topic: str) -> Any:
             qos = profile(given["qos"], given["qos_depth"])
             options = overrides(self, topic, "publisher")
-            return self.create_publisher(kind, topic, qos, qos_overriding_options=options)
+            with creating(f"a publisher of {self.resolve_topic_name(topic)}"):
+                return self.create_publisher(kind, topic, qos, qos_overriding_options=options)
 
         self._image = publisher(Image, "camera/image_raw")
         self._info = publisher(CameraInfo, "camera/camera_info")
