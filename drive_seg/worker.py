@@ -48,7 +48,7 @@ class Worker:
         publish: called on the worker's thread with each result, ``times`` filled up to ``postprocess``;
             what it raises counts the frame as failed and is reported.
         finished: called after ``publish`` with the complete times (``publish``, ``processing``).
-        report: called with (camera, error) for every frame lost to an error.
+        report: called with (camera, error) for every frame lost to an error; what it raises is logged.
         max_age_ms: current age limit of a frame at pick-up; 0 is off.
         prepare: called on the worker's thread with the pipeline before it is given a batch.
     """
@@ -124,7 +124,7 @@ class Worker:
             refused, self._successor = (pipeline, None) if self._stopping else (self._successor, pipeline)
             self._wake.notify()
         if refused is not None:
-            refused.close()
+            self._close(refused)
 
     def resume(self) -> None:
         """Accept frames."""
@@ -183,7 +183,7 @@ class Worker:
         finally:
             with self._wake:
                 self._stopping = True  # what replace() is given from now on nobody would take and close
-            self._newest(pipeline).close()
+            self._close(self._newest(pipeline))
 
     def _wait_for_work(self) -> bool:
         with self._wake:
@@ -199,11 +199,15 @@ class Worker:
         successor.options = pipeline.options
         successor.continue_tracks(pipeline)
         self.pipeline = successor
+        self._close(pipeline)
+        return successor
+
+    @staticmethod
+    def _close(pipeline: Pipeline) -> None:
         try:
             pipeline.close()
-        except Exception as error:  # noqa: BLE001 - what serves from now on is not touched by it
-            _log.error("the former engine could not be closed", exc_info=error)
-        return successor
+        except Exception as error:  # noqa: BLE001 - neither what serves from now on nor the end is touched by it
+            _log.error("an engine could not be closed", exc_info=error)
 
     def _serve(self, pipeline: Pipeline) -> None:
         """Batch after batch for as long as frames wait."""
@@ -260,19 +264,19 @@ class Worker:
     def _admit(self, frame: Frame, picked_up: int) -> Frame | None:
         """The frame with its pixels decoded and its queue time, or None when it is dropped."""
         queue_ms = (picked_up - frame.received_ns) / 1e6
-        limit = self._max_age_ms()
-        if limit and (frame.transport_ms or 0.0) + queue_ms > limit:
-            self._ledgers[frame.camera].drop("stale")
-            return None
-        frame = dataclasses.replace(frame, queue_ms=queue_ms)
-        if not isinstance(frame.image, CompressedImage):
-            return frame
-        watch = Stopwatch()
         try:
+            limit = self._max_age_ms()
+            if limit and (frame.transport_ms or 0.0) + queue_ms > limit:
+                self._ledgers[frame.camera].drop("stale")
+                return None
+            frame = dataclasses.replace(frame, queue_ms=queue_ms)
+            if not isinstance(frame.image, CompressedImage):
+                return frame
+            watch = Stopwatch()
             return dataclasses.replace(frame, image=decode(frame.image), decode_ms=watch.lap())
         except MalformedImage as error:
             self._ledgers[frame.camera].drop("malformed")
-            self._report(frame.camera, error)
+            self._tell(frame.camera, error)
         except Exception as error:  # noqa: BLE001 - see _lose
             self._lose(frame, error)
         return None
@@ -316,4 +320,10 @@ class Worker:
             self._unexpected = str(known)
             error = known
         self._ledgers[frame.camera].fail()
-        self._report(frame.camera, error)
+        self._tell(frame.camera, error)
+
+    def _tell(self, camera: str, error: DriveSegError) -> None:
+        try:
+            self._report(camera, error)
+        except Exception as broken:  # noqa: BLE001 - the frame is counted; the others of its batch must not go with it
+            _log.error("an error of camera %s could not be reported: %s", camera, error, exc_info=broken)

@@ -243,6 +243,47 @@ def test_times_that_cannot_be_told_cost_no_frame() -> None:
     assert (counts.published, counts.failed, counts.in_flight) == (2, 0, 0)
 
 
+def test_an_error_that_cannot_be_reported_costs_no_other_frame(caplog: pytest.LogCaptureFixture) -> None:
+    class Deaf(Harness):
+        def publish(self, result: PanopticResult) -> None:
+            if result.frame.camera == "left":
+                raise OSError("socket closed")
+            super().publish(result)
+
+        def report(self, camera: str, error: DriveSegError) -> None:
+            super().report(camera, error)
+            raise OSError("the log is full")
+
+    gate = Gate()
+    harness = Deaf(gate, ("left", "right"))
+    harness.worker.offer(frame(1, "right"))
+    assert gate.entered.acquire(timeout=10)
+    for camera in ("left", "right"):
+        harness.worker.offer(frame(2, camera))
+    gate.release.release(2)
+    harness.wait(finished=2, errors=1)
+    harness.worker.offer(frame(3, "right", image=CompressedImage(np.arange(100, dtype=np.uint8))))
+    harness.wait(errors=2)
+    harness.worker.stop()
+    assert harness.worker.lost is None
+    left, right = (harness.worker.ledgers[camera].counts() for camera in ("left", "right"))
+    assert (left.failed, left.in_flight) == (1, 0)
+    assert (right.published, dict(right.dropped), right.in_flight) == (2, {"malformed": 1}, 0)
+    assert "camera left could not be reported: OSError: socket closed" in caplog.text
+
+
+def test_an_engine_that_cannot_be_closed_at_the_end_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck(FunctionEngine):
+        def close(self) -> None:
+            raise RuntimeError("the driver refuses")
+
+    harness = Harness()
+    harness.worker.replace(Pipeline(Stuck(road_everywhere, SIZE), DRIVING))
+    harness.worker.stop()
+    (said,) = caplog.records
+    assert "could not be closed" in said.message and said.exc_info is not None
+
+
 def test_stale_and_undecodable_frames_are_dropped_with_their_reason() -> None:
     harness = Harness(max_age_ms=50.0)
     harness.worker.offer(frame(1, transport_ms=60.0))
