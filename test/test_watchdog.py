@@ -75,6 +75,35 @@ def test_a_camera_that_does_not_return_after_simulated_time_began_anew_is_missed
     assert verdict().level == OK
 
 
+def test_a_camera_that_has_just_been_listened_to_is_not_missed_yet() -> None:
+    now = 50.0
+    arrivals = Arrivals(clock=lambda: now)
+
+    def verdict(expected: float) -> Verdict:
+        return watch("camera", arrivals.rate(2.0), arrivals.idle_s(), expected, 0.2, arrivals.quiet_s())
+
+    for at, expected, level in ((50.1, 30.0, OK), (51.1, 30.0, ERROR), (53.0, 0.5, OK), (54.1, 0.5, ERROR)):
+        now = at
+        assert verdict(expected) == Verdict(level, f"no camera frame yet, expected {expected:g} Hz")
+    now = 10.0  # simulated time began anew
+    assert verdict(30.0).level == OK
+    now = 11.5
+    assert verdict(30.0).level == ERROR
+
+
+def test_a_camera_whose_clock_is_set_shows_its_rate_at_once() -> None:
+    now = 0.0
+    arrivals = Arrivals(clock=lambda: now)
+    for number in range(60):
+        now = number / 30
+        arrivals.add(round((now + (1.7e9 if number >= 57 else 0)) * 1e9))
+    assert arrivals.stamp_rate() == pytest.approx(30.0, rel=1e-3)
+    for number in range(5):
+        now = 100.0 + number
+        arrivals.add(int(60e9) * number + int(2e18))
+    assert arrivals.stamp_rate() == pytest.approx(1 / 60), "a time lapse"
+
+
 @pytest.mark.parametrize(
     ("clock", "stamp", "age"),
     [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -23,6 +24,8 @@ from drive_seg.worker import Worker
 
 _LONGEST_TRANSPORT_MS = 60_000.0
 """A frame 'older' than this comes from another clock (a replayed bag, a camera that counts from its own start)."""
+_LONG_STEPS = 10.0
+"""A step between two stamps of so many usual ones is none of the camera's rate."""
 
 
 class Arrivals:
@@ -38,17 +41,22 @@ class Arrivals:
         self._seconds = seconds
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque(maxlen=capacity)
-        self._quiet_since: float | None = None
+        self._quiet_since = clock()
+        self._heard = False
 
     def add(self, stamp: int) -> None:
         """A frame came now, with this stamp in nanoseconds."""
         self._quiet_since = self._now()
+        self._heard = True
         self._seen.append((self._quiet_since, stamp))
 
     def idle_s(self) -> float | None:
         """Seconds since the last frame, or since simulated time jumped back after it; None before the first."""
-        now = self._now()
-        return None if self._quiet_since is None else now - self._quiet_since
+        return self.quiet_s() if self._heard else None
+
+    def quiet_s(self) -> float:
+        """The same; before the first frame, seconds since it began to listen."""
+        return self._now() - self._quiet_since
 
     def rate(self, seconds: float | None = None) -> float:
         """Frames per second over the last ``seconds`` (default: the whole window); 0 below two frames."""
@@ -56,10 +64,13 @@ class Arrivals:
         return _rate(len(times), times[-1] - times[0]) if times else 0.0
 
     def stamp_rate(self) -> float:
-        """Frames per second by their stamps since these last jumped back; 0 where stamps stand still."""
+        """Frames per second by their stamps since these last jumped; 0 where stamps stand still."""
         stamps = [stamp for _, stamp in self._fresh(None)]
-        jumps = [place for place in range(1, len(stamps)) if stamps[place] < stamps[place - 1]]
-        stamps = stamps[jumps[-1] :] if jumps else stamps
+        steps = np.diff(stamps)
+        # A step ahead that is longer than the window: the camera's clock was set. Unless all are, as in a time lapse.
+        longest = max(self._seconds * 1e9, _LONG_STEPS * float(np.median(steps))) if steps.size else 0.0
+        jumps = np.flatnonzero((steps < 0) | (steps > longest))
+        stamps = stamps[int(jumps[-1]) + 1 :] if jumps.size else stamps
         return _rate(len(stamps), (stamps[-1] - stamps[0]) / 1e9) if stamps else 0.0
 
     def _fresh(self, seconds: float | None) -> list[tuple[float, int]]:
@@ -68,7 +79,7 @@ class Arrivals:
 
     def _now(self) -> float:
         now = self._clock()
-        if self._quiet_since is not None and now < self._quiet_since:
+        if now < self._quiet_since:
             self._seen.clear()  # simulated time jumped back: what was before it is no measure
             self._quiet_since = now
         return now

@@ -5,6 +5,7 @@ Every camera's rate has a watchdog.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -46,19 +47,29 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=lambda verdict: verdict.level[0])
 
 
-def watch(name: str, rate: float, idle_s: float | None, expected: float, tolerance: float) -> Verdict:
+def watch(
+    name: str,
+    rate: float,
+    idle_s: float | None,
+    expected: float,
+    tolerance: float,
+    waited_s: float = math.inf,
+) -> Verdict:
     """Judge a rate in Hz against ``expected``; 0 expects nothing.
 
     Args:
         name: what the rate is of, for the message.
         rate: over the last few frames.
         idle_s: seconds since the last one, None when there never was one.
+        waited_s: where there never was one, seconds since one could have come.
     """
     if expected <= 0:
         return Verdict(OK, "running" if idle_s is not None else f"no {name} frame yet")
+    longest = max(_SILENCE_PERIODS / expected, _PERIOD_S)
     if idle_s is None:
-        return Verdict(ERROR, f"no {name} frame yet, expected {expected:g} Hz")
-    if idle_s > max(_SILENCE_PERIODS / expected, _PERIOD_S):
+        level = ERROR if waited_s > longest else OK  # who has just been activated has missed nothing
+        return Verdict(level, f"no {name} frame yet, expected {expected:g} Hz")
+    if idle_s > longest:
         return Verdict(ERROR, f"no {name} frame for {idle_s:.1f} s, expected {expected:g} Hz")
     if not expected * (1 - tolerance) <= rate <= expected * (1 + tolerance):
         return Verdict(WARN, f"{name} rate is {rate:.1f} Hz, expected {expected:g} Hz +/- {tolerance:.0%}")
@@ -239,7 +250,8 @@ class Diagnostics:
         expected = config.expected_frequency
         seconds = max(2.0, _WATCH_FRAMES / expected) if expected else None
         seen = source.arrivals
-        verdicts = [watch("camera", seen.rate(seconds), seen.idle_s(), expected, config.tolerance)]
+        rate = seen.rate(seconds)
+        verdicts = [watch("camera", rate, seen.idle_s(), expected, config.tolerance, seen.quiet_s())]
         failed = counts.failed - before.failed
         malformed = counts.dropped.get("malformed", 0) - before.dropped.get("malformed", 0)
         if failed > 0:
