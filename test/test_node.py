@@ -22,6 +22,7 @@ pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from peer import TIMEOUT_S, Peer, node_command, pixels_of, serving
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Float64
 from tiny_model import paint, write_tiny_model
 from vision_msgs.msg import LabelInfo
 
@@ -197,6 +198,29 @@ def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> No
     assert peer.threads() <= threads
     peer.wait_for_node()
     peer.send_until_served(paint(64, 48))
+
+
+def test_the_time_that_a_node_is_inactive_is_no_cycle(peer: Peer) -> None:
+    times: dict[str, list[float]] = {"processing": [], "cyclic": []}
+    for name, seen in times.items():
+        topic = f"/drive_seg/debug/{name}_time_ms"
+        peer.node.create_subscription(Float64, topic, lambda message, seen=seen: seen.append(message.data), 50)
+
+    def two_frames() -> bool:
+        peer.front.send(paint(64, 48))
+        peer.pace(0.05)
+        return len(times["cyclic"]) > before["cyclic"]
+
+    for _ in range(3):
+        peer.wait_for_node()
+        before = {name: len(seen) for name, seen in times.items()}
+        peer.until(two_frames, "a cycle")
+        peer.change_state("deactivate")  # returns when the last frame is out
+        peer.pace(0.2)
+        new = {name: len(seen) - before[name] for name, seen in times.items()}
+        if before["processing"]:  # the first messages of all may not have found us yet
+            assert new["cyclic"] == new["processing"] - 1, "the first frame ends none"
+        peer.change_state("activate")
 
 
 def test_without_autostart_it_waits_to_be_configured(model: Path) -> None:

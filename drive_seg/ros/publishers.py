@@ -59,6 +59,10 @@ class CameraOutput:
         except BaseException:
             self.close()
             raise
+        self.begin()
+
+    def begin(self) -> None:
+        """Before the first frame, also after a pause: the time since the last one before it is no cycle."""
         self._previous: float | None = None
         self._cycle_s: float | None = None
         self._last_times = StageTimes()

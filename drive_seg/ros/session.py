@@ -169,6 +169,8 @@ class Session:
     def activate(self) -> None:
         """Accept frames and subscribe: an inactive node costs its machine nothing."""
         config = self._config()
+        for output in self.outputs.values():
+            output.begin()
         self.worker.resume()
         try:
             for camera in self.cameras:
