@@ -258,6 +258,10 @@ def test_a_transition_that_is_not_possible_now_is_refused_and_survived(peer: Pee
     assert not peer.request_state("configure")
     assert peer.state() == "inactive"
     assert peer.process.poll() is None
+    peer.process.terminate()
+    said = peer.process.communicate(timeout=TIMEOUT_S)[1]
+    found = re.findall(r"transition (\w+) is not possible now: the node is (\w+)", said)
+    assert found == [(name, "active") for name in ("configure", "activate", "cleanup")] + [("configure", "inactive")]
 
 
 def test_qos_follows_its_parameters_and_overrides_stand_above_them(model: Path) -> None:

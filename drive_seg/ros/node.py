@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lifecycle_msgs.msg import Transition
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -23,11 +24,20 @@ from drive_seg.ros.process import run
 from drive_seg.ros.session import Session
 
 _WATCH_S = 0.5
+_TRANSITIONS = {
+    Transition.TRANSITION_CONFIGURE: "configure",
+    Transition.TRANSITION_CLEANUP: "cleanup",
+    Transition.TRANSITION_ACTIVATE: "activate",
+    Transition.TRANSITION_DEACTIVATE: "deactivate",
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
+}
 
-Transition = Callable[["SegmentationNode", LifecycleState], TransitionCallbackReturn]
+Callback = Callable[["SegmentationNode", LifecycleState], TransitionCallbackReturn]
 
 
-def _logged(transition: Transition) -> Transition:
+def _logged(transition: Callback) -> Callback:
     """Say what went wrong: rclpy swallows what a transition raises. Expected errors leave the state as it was."""
 
     def run(node: SegmentationNode, state: LifecycleState) -> TransitionCallbackReturn:
@@ -91,8 +101,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         """
         try:
             return super()._LifecycleNodeMixin__change_state(transition)
-        except rclpy_implementation.RCLError as error:
-            self.get_logger().error(f"transition {transition} is not possible now: {error}")
+        except rclpy_implementation.RCLError:  # it says the transition's number, and nothing of the state
+            wanted, (_, state) = _TRANSITIONS.get(transition, transition), self._state_machine.current_state
+            self.get_logger().error(f"transition {wanted} is not possible now: the node is {state}")
             return TransitionCallbackReturn.FAILURE
 
     @property
