@@ -131,15 +131,20 @@ class Worker:
         with self._wake:
             self._accepting = True
 
-    def pause(self) -> None:
-        """Drop what waits and refuse frames from now on (reason ``inactive``); returns when the worker is idle."""
+    def pause(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Drop what waits and refuse frames from now on (reason ``inactive``); returns when the worker is idle.
+
+        Args:
+            meanwhile: called every second until then, on this thread: an engine may be stuck.
+        """
         with self._wake:
             self._accepting = False
             for camera in self._latest:
                 self._ledgers[camera].drop("inactive")
             self._latest.clear()
-        with self._busy:
-            pass
+        while not self._busy.acquire(timeout=_SIGN_OF_LIFE_S):
+            meanwhile()
+        self._busy.release()
 
     def offer(self, frame: Frame) -> None:
         """Make ``frame`` its camera's newest; what it replaces is dropped as ``superseded``."""

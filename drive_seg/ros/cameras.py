@@ -131,6 +131,11 @@ class CameraInput:
             subscription = self._node.create_subscription(kind, topic, handler, qos, qos_overriding_options=options)
         self._subscriptions.append(subscription)
 
+    @property
+    def listening(self) -> bool:
+        """Whether images can come: not any more while the last of them is in work."""
+        return bool(self._subscriptions)
+
     def close(self) -> None:
         """Unsubscribe."""
         for subscription in self._subscriptions:

@@ -243,7 +243,7 @@ class Diagnostics:
         return self._status(f"camera {camera}", topic, verdict, values)
 
     def _judge(self, camera: str, source: CameraInput | None, counts: FrameCounts, config: Config) -> Verdict:
-        if source is None:
+        if source is None or not source.listening:
             trouble = self._state.trouble  # it could not be activated
             return Verdict(ERROR, trouble) if trouble else Verdict(OK, "inactive")
         before = self._before.get(camera, FrameLedger().counts())

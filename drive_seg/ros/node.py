@@ -188,12 +188,14 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
 
     def close(self) -> None:
         """Release everything a configured node holds; does nothing on another."""
-        session, self.session = self.session, None
-        if session is not None:
-            session.close()
-            # Callbacks and their owners refer to each other: freed now, not whenever Python comes to it.
-            del session
-            gc.collect()
+        if self.session is None:
+            return
+        try:
+            self.session.close()
+        finally:
+            self.session = None  # only now: until its engine is done, /diagnostics is about it
+        # Callbacks and their owners refer to each other: freed now, not whenever Python comes to it.
+        gc.collect()
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -42,7 +42,7 @@ class Session:
         config: called for the current configuration; live parameters change it.
         opener: opens the pipeline.
         improver: says what would be better than the pipeline that serves.
-        meanwhile: called every second until the engine is open.
+        meanwhile: called every second until the engine is open, and until it is done with its last batch.
 
     Raises:
         DriveSegError: the model or the engine cannot be opened; nothing is left behind.
@@ -58,6 +58,7 @@ class Session:
     ) -> None:
         self._node = node
         self._config = config
+        self._meanwhile = meanwhile
         self._complaints = Complaints(node.get_logger())
         self.cameras = config().cameras
         self.inputs: dict[str, CameraInput] = {}
@@ -183,7 +184,7 @@ class Session:
         """Unsubscribe; returns when the worker is idle."""
         for camera in self.inputs.values():
             camera.close()
-        self.worker.pause()
+        self.worker.pause(self._meanwhile)
         self.inputs = {}  # only now: what was in work has gone out with their calibrations
 
     def close(self) -> None:
