@@ -22,7 +22,7 @@ from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
 from drive_seg.model import load_model
-from drive_seg.network import adjust
+from drive_seg.network import adjust, search
 from drive_seg.network.adjustment import LogitAdjustment
 from drive_seg.network.export import export_onnx
 from drive_seg.network.panoptic import NetworkConfig, Normalise, PanopticNet
@@ -128,14 +128,14 @@ def test_the_search_finds_the_best_within_its_step() -> None:
             error += sum((getattr(trial, head).get(name, 0) - best[head].get(name, 0)) ** 2 for name in names)
         return -error
 
-    found, reached = adjust.search(score)
+    found, reached = search.search(score)
     assert found.document() == best
     assert reached == pytest.approx(0, abs=1e-9)
 
 
 def test_the_search_does_not_follow_chance() -> None:
     rng = np.random.default_rng(1)
-    found, _ = adjust.search(lambda trial: 0.7 + 0.0002 * rng.random())
+    found, _ = search.search(lambda trial: 0.7 + 0.0002 * rng.random())
     assert found == LogitAdjustment()
 
 
@@ -146,7 +146,7 @@ def test_what_the_search_prints_is_what_export_then_does(
     monkeypatch.setattr(sys, "argv", ["adjust", *given])
     # Some fifty trials on every picture: smaller ones, and the network as large as those of the folder.
     monkeypatch.setattr(adjust, "_SIZE", (320, 180))
-    monkeypatch.setattr(adjust, "DEFAULT_SIZE", (192, 128))
+    monkeypatch.setattr(search, "DEFAULT_SIZE", (192, 128))
     adjust.main()
     report = json.loads(capsys.readouterr().out)
     assert sum(report["after"].values()) > sum(report["before"].values())

@@ -360,6 +360,17 @@ def test_the_network_commands_name_what_is_missing(arguments: tuple[str, ...]) -
     assert f"{sys.executable} -m pip install 'torch>=2.5' onnx" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("", "x.yaml"), (".adjust", "x.pt"), (".pack", "x.yaml")])
+def test_the_modules_of_training_name_what_is_missing(arguments: tuple[str, str]) -> None:
+    module = f"drive_seg.network{arguments[0] or '.__main__'}"
+    start = f"import sys, runpy; sys.modules['torch'] = None; sys.argv[1:] = [{arguments[1]!r}]"
+    script = f"{start}; runpy.run_module({module!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert len(errors(done)) == 1 and "Traceback" not in done.stderr
+    assert f"'torch', which is not installed; install it with: {sys.executable} -m pip install" in done.stderr
+
+
 @pytest.mark.parametrize(("asked", "network"), [("auto", [128, 96]), ("model", [160, 96]), ("128x64", [128, 64])])
 def test_the_network_takes_the_shape_of_the_images_unless_it_is_told(
     tmp_path: Path, asked: str, network: list[int]

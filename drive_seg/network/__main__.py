@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drive_seg.network.tool import run
-from drive_seg.network.train import Progress, train
-from drive_seg.network.train_config import load_train_config
+
+if TYPE_CHECKING:
+    from drive_seg.network.train import Progress
 
 
 def main() -> None:
@@ -20,6 +21,9 @@ def main() -> None:
     parser.add_argument("--out", default="", help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=0)
     arguments = parser.parse_args()
+    from drive_seg.network.train import train
+    from drive_seg.network.train_config import load_train_config
+
     overrides: dict[str, Any] = {"data_root": arguments.data, "out_dir": arguments.out, "steps": arguments.steps}
     config = load_train_config(arguments.config, **{name: value for name, value in overrides.items() if value})
 

@@ -136,15 +136,15 @@ def _decode(data: bytes, how: int) -> NDArray[Any]:
 
 def main() -> None:
     """Command line of this module."""
-    from drive_seg.network.mixture import is_rendered, open_set
-    from drive_seg.network.train_config import load_train_config
-
     parser = argparse.ArgumentParser(description="Pack the sets of a training configuration.")
     parser.add_argument("config", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("out/packed"))
     parser.add_argument("--chunk-mib", type=int, default=60, help="largest file")
     parser.add_argument("--data", default="", help="folder of the data sets, instead of the configuration's")
     arguments = parser.parse_args()
+    from drive_seg.network.mixture import is_rendered, open_set
+    from drive_seg.network.train_config import load_train_config
+
     config = load_train_config(arguments.config, **({"data_root": arguments.data} if arguments.data else {}))
     for name in config.sets:
         if not is_rendered(name, config):
