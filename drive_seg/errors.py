@@ -30,6 +30,11 @@ def printable(message: str) -> str:
     return "".join(c if unicodedata.category(c) != "Cc" or c in "\n\t" else f"\\x{ord(c):02x}" for c in message)
 
 
+def one_line(error: BaseException) -> str:
+    """A vendor's message without its line breaks, so that ours is one line."""
+    return " ".join(str(error).split())
+
+
 class DriveSegError(Exception):
     """Root of everything this package raises on purpose; the message is fit for a user to read."""
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from tiny_model import write_tiny_model
 
 from drive_seg import Pipeline, open_pipeline
 from drive_seg.engines import EngineOptions, FunctionEngine, availability
@@ -40,7 +41,10 @@ CLASSES = ["car", None, "road", "sky"]
 """Of the network's four channels."""
 
 
-def write_network(path: Path, stride: int = 1) -> None:
+ENDS = {"start": 0, "end": -3, "axis": 1}
+
+
+def write_network(path: Path, stride: int = 1, batch: int | str = "N") -> None:
     """A 1x1 convolution: channel c of the logits is 20 * (normalised channel c), the fourth is 0: red means car, green
     nothing, blue road, dark sky. As torchvision and segmentation_models export: NCHW float in, logits out."""
     from onnx import TensorProto as T
@@ -48,8 +52,8 @@ def write_network(path: Path, stride: int = 1) -> None:
 
     weights = np.zeros((4, 3, 1, 1), np.float32)
     weights[[0, 1, 2], [0, 1, 2]] = 20.0
-    size = ["N", 3, HEIGHT, WIDTH]
-    out = ["N", 4, HEIGHT // stride, WIDTH // stride]
+    size = [batch, 3, HEIGHT, WIDTH]
+    out = [batch, 4, HEIGHT // stride, WIDTH // stride]
     node = helper.make_node("Conv", ["input", "w"], ["logits"], kernel_shape=[1, 1], strides=[stride, stride])
     graph = helper.make_graph(
         [node],
@@ -63,9 +67,9 @@ def write_network(path: Path, stride: int = 1) -> None:
     onnx.save(model, str(path))
 
 
-def write_model(folder: Path, stride: int = 1, **changes: Any) -> Path:
+def write_model(folder: Path, stride: int = 1, batch: int | str = "N", **changes: Any) -> Path:
     """The network and its sidecar."""
-    write_network(folder / "plain.onnx", stride)
+    write_network(folder / "plain.onnx", stride, batch)
     digest = hashlib.sha256((folder / "plain.onnx").read_bytes()).hexdigest()
     tree: dict[str, Any] = {
         "name": "plain",
@@ -234,6 +238,80 @@ def test_a_network_that_is_not_as_described_fails_when_it_is_opened(backend: str
         open_pipeline(write_model(tmp_path, decoder=block), backend, cache_dir=None)
     with pytest.raises(EngineError, match=r"nowhere|cannot|not"):
         open_pipeline(write_model(tmp_path, decoder={**block, "output": "nowhere"}), backend, cache_dir=None)
+
+
+GRAPH = r"input 'input' float32 \(\?, 3, 64, 128\): the sidecar says "
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("size", "output", "message"),
+    [
+        (
+            {"name": "image"},
+            "logits",
+            r"no input 'image', it has 'input' float32 \(\?, 3, 64, 128\); correct",
+        ),
+        ({}, "out", r"no output 'out', it has 'logits' float32 \(\?, 4, 64, 128\); correct `decoder: output`"),
+        ({"dtype": "uint8", "mean": None, "std": None}, "logits", GRAPH + "uint8; correct `input: dtype`"),
+        ({"layout": "NHWC"}, "logits", GRAPH + r"\(N, 64, 128, 3\); correct `input:` \(width, height, layout\)"),
+    ],
+)
+def test_a_graph_with_other_inputs_or_outputs_is_told_in_one_line(
+    backend: str, size: dict[str, Any], output: str, message: str, tmp_path: Path
+) -> None:
+    """With what there is and the field to correct, however long the backend's own words are."""
+    given = {**yaml.safe_load(write_model(tmp_path).read_text())["input"], **size}
+    given = {name: value for name, value in given.items() if value is not None}
+    block = {"kind": "semantic_logits", "output": output, "classes": CLASSES}
+    with pytest.raises(EngineError, match=rf"plain\.onnx: {message}") as refused:
+        open_pipeline(write_model(tmp_path, input=given, decoder=block), backend, cache_dir=None)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif("onnxruntime" not in BACKENDS, reason="onnxruntime is not installed")
+def test_onnx_runtime_says_which_sides_of_a_graph_are_fixed(tmp_path: Path) -> None:
+    size = yaml.safe_load(write_model(tmp_path).read_text())["input"]
+    with pytest.raises(EngineError, match=GRAPH + r"\(N, 3, 96, 128\).*network_size: model"):
+        open_pipeline(write_model(tmp_path, input={**size, "height": 96}), "onnxruntime", cache_dir=None)
+    for batch, wanted, text in ((4, 1, "of 1"), (1, 3, "of 1 to 3")):
+        path = write_model(tmp_path, batch=batch)
+        with pytest.raises(EngineError, match=rf"\({batch}, 3, 64, 128\): batches {text} are wanted"):
+            open_pipeline(path, "onnxruntime", max_batch=wanted, cache_dir=None)
+    with open_pipeline(write_model(tmp_path, batch=1), "onnxruntime", cache_dir=None) as pipeline:
+        assert len(pipeline(scene()).instances) == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("things", "cut", "message"),
+    [
+        ((3, 4), False, r"output centers has 3 channels, expected 2, .*\(vehicle, pedestrian\)"),
+        ((2, 3, 4, 5), False, r"output centers has 3 channels, expected 4"),
+        ((3, 4, 5), True, r"output semantic is \d+x\d+, expected 128x64 or a whole fraction"),
+    ],
+)
+def test_a_graph_of_our_form_that_does_not_fit_its_sidecar_is_refused_when_it_is_opened(
+    backend: str, things: tuple[int, ...], cut: bool, message: str, tmp_path: Path
+) -> None:
+    """It would fail on the first frame that has a thing in it, or give its channels to other classes."""
+    path = write_tiny_model(tmp_path, size=(128, 64))
+    graph = onnx.load(str(tmp_path / "tiny.onnx"))
+    for node in [*graph.graph.node]:
+        if cut and node.output[0] in ("semantic", "confidence"):  # without its last rows
+            name, whole = node.output[0], f"whole_{node.output[0]}"
+            node.output[0] = whole
+            ends = [onnx.helper.make_tensor(f"{k}_{name}", onnx.TensorProto.INT64, [1], [v]) for k, v in ENDS.items()]
+            graph.graph.initializer.extend(ends)
+            graph.graph.node.append(onnx.helper.make_node("Slice", [whole, *(end.name for end in ends)], [name]))
+    onnx.save(graph, str(tmp_path / "tiny.onnx"))
+    tree = yaml.safe_load(path.read_text())
+    tree["onnx"]["fp32"]["sha256"] = hashlib.sha256((tmp_path / "tiny.onnx").read_bytes()).hexdigest()
+    for label in tree["labels"]:
+        label["thing"] = label["id"] in things
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(EngineError, match=rf"tiny\.yaml: {message}"):
+        open_pipeline(path, backend, cache_dir=None)
 
 
 def test_info_says_what_it_is_fed(tmp_path: Path) -> None:

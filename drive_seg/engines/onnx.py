@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from drive_seg.engines.foreign import foreign_tensors
+from drive_seg.engines.ports import Port, check_ports
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share, give_way, giving_way
-from drive_seg.errors import EngineError, MissingDependency, pip_install
+from drive_seg.errors import EngineError, MissingDependency, one_line, pip_install
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
 from drive_seg.privacy import forbid_reports
@@ -52,7 +53,7 @@ class OnnxSlot:
         except EngineError:
             raise
         except Exception as error:  # onnxruntime raises types of its extension module that share no public base
-            raise EngineError(f"ONNX Runtime failed: {error}") from error
+            raise EngineError(f"ONNX Runtime failed: {one_line(error)}") from error
 
 
 class OnnxEngine:
@@ -75,7 +76,9 @@ class OnnxEngine:
             with giving_way(share):
                 session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # see OnnxSlot.wait
-            raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+            raise EngineError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
+        inputs, outputs = ([_port(node) for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
+        check_ports(model, precision, inputs, outputs, options.max_batch, reshapes=False)
         start = give_way if share.streams > 1 else None
         self._executor = ThreadPoolExecutor(share.streams, thread_name_prefix="onnxruntime", initializer=start)
         self.info = EngineInfo("onnxruntime", precision, "CPU", ort.__version__)
@@ -95,3 +98,9 @@ class OnnxEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _port(node: Any) -> Port:
+    """Of ``tensor(float)`` and ``['N', 3, 384, 640]``."""
+    shape = (side if isinstance(side, int) else None for side in node.shape)
+    return Port((node.name,), node.type.removeprefix("tensor(").removesuffix(")"), tuple(shape))

@@ -12,9 +12,10 @@ import numpy as np
 
 from drive_seg.engines.foreign import foreign_tensors
 from drive_seg.engines.instructions import has_vnni
+from drive_seg.engines.ports import Port, check_ports
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share, giving_way
-from drive_seg.errors import EngineError, MissingDependency, pip_install
+from drive_seg.errors import EngineError, MissingDependency, one_line, pip_install
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
 from drive_seg.privacy import without_reporter
@@ -46,7 +47,7 @@ class OpenVinoSlot:
             self._request.set_tensor(self._input_name, self._tensors[count - 1])
             self._request.start_async()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO could not start a batch of {count}: {error}") from error
+            raise EngineError(f"OpenVINO could not start a batch of {count}: {one_line(error)}") from error
         self._started = True
 
     def wait(self) -> RawOutputs:
@@ -60,7 +61,7 @@ class OpenVinoSlot:
                 return self._foreign.read(self._request.get_tensor(self._foreign.output).data)
             return RawOutputs(*(self._request.get_tensor(name).data for name in self._outputs))
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed: {error}") from error
+            raise EngineError(f"OpenVINO failed: {one_line(error)}") from error
 
 
 class OpenVinoEngine:
@@ -89,6 +90,8 @@ class OpenVinoEngine:
             settings["CACHE_DIR"] = str(options.cache_dir / "openvino")
         try:
             network = core.read_model(path)
+            inputs, outputs = ([_port(node) for node in nodes] for nodes in (network.inputs, network.outputs))
+            check_ports(model, graph, inputs, outputs, options.max_batch, reshapes=True)
             batch: int | Any = 1 if options.max_batch == 1 else ov.Dimension(1, options.max_batch)
             shape = [batch, model.height, model.width, 3]
             if model.decoder is not None:
@@ -100,7 +103,7 @@ class OpenVinoEngine:
                 _prune(Path(settings["CACHE_DIR"]))
             slots = [OpenVinoSlot(ov, compiled, model, options.max_batch) for _ in range(share.slots)]
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot compile {path}: {error}") from error
+            raise EngineError(f"OpenVINO cannot compile {path}: {one_line(error)}") from error
         self.slots: Sequence[OpenVinoSlot] = slots
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         precision = "bf16" if bf16 and options.precision == "auto" else graph
@@ -117,6 +120,12 @@ class OpenVinoEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _port(node: Any) -> Port:
+    shape = node.get_partial_shape()
+    sides = (side.get_length() if side.is_static else None for side in shape) if shape.rank.is_static else ()
+    return Port(tuple(sorted(node.get_names())), node.get_element_type().get_type_name(), tuple(sides))
 
 
 def has_bf16(core: Any) -> bool:

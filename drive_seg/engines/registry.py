@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from drive_seg.engines.driver import find_gpu
 from drive_seg.engines.protocol import Engine, EngineOptions
 from drive_seg.errors import ConfigError, EngineError, pip_install
+from drive_seg.frame import RawOutputs
+from drive_seg.labels import UNLABELLED
 from drive_seg.model import Model
 
 
@@ -111,11 +113,39 @@ def _open_warm(backend: str, model: Model, options: EngineOptions) -> Engine:
         for slot in engine.slots:
             for count in {1, options.max_batch}:
                 slot.submit(count)
-                slot.wait()
+                _check_maps(slot.wait(), model, count)
     except EngineError:
         engine.close()
         raise
     return engine
+
+
+def _check_maps(maps: RawOutputs, model: Model, count: int) -> None:
+    """See that the network's answer is one that post-processing can use: later it would fail on a live frame.
+
+    Raises:
+        EngineError: it is not.
+    """
+    things, (images, height, width) = [label.name for label in model.labels.things], maps.semantic.shape
+    if images != count:
+        raise EngineError(f"{model.path}: a batch of {count} got {images} answers; is a batch size fixed in the graph?")
+    stride = model.height // height if height else 0
+    if not stride or (height * stride, width * stride) != (model.height, model.width):
+        raise EngineError(
+            f"{model.path}: output {model.outputs.semantic} is {width}x{height}, expected {model.width}x{model.height} "
+            "or a whole fraction of it"
+        )
+    if maps.centers.shape[1] != len(things):
+        raise EngineError(
+            f"{model.path}: output {model.outputs.centers} has {maps.centers.shape[1]} channels, expected "
+            f"{len(things)}, one for each label that is a thing ({', '.join(things) or 'none'}); correct `labels: thing`"
+        )
+    classes = maps.semantic[(maps.semantic >= len(model.labels)) & (maps.semantic != UNLABELLED)]
+    if classes.size:
+        raise EngineError(
+            f"{model.path}: output {model.outputs.semantic} has class {classes.max()}, `labels:` end with "
+            f"{len(model.labels) - 1}"
+        )
 
 
 def _with_reason(engine: Engine, reason: str) -> Engine:
