@@ -11,7 +11,11 @@ import numpy as np
 from drive_seg.errors import ModelError
 from drive_seg.labels import UNLABELLED, LabelSet
 
-KINDS = ("semantic_logits", "semantic_ids")
+KINDS = ("semantic_logits", "semantic_probabilities", "semantic_ids")
+ONE_CHANNEL = (
+    "the score of a single class says nothing of the other: give the graph two channels, "
+    "torch.cat([torch.zeros_like(x), x], 1) of a logit, torch.cat([1 - x, x], 1) of a probability"
+)
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,12 @@ class Decoder:
     """How a foreign network is fed and read. Pixel p of channel c is fed as ``(p / 255 - mean[c]) / std[c]``.
 
     Args:
-        kind: ``semantic_logits``: float (N, C, h, w) scores before softmax; ``semantic_ids``: integer (N, h, w) or
-            (N, 1, h, w) channel numbers. h, w are the input's size or a whole fraction of it.
+        kind: ``semantic_logits``: float (N, C, h, w) scores before softmax; ``semantic_probabilities``: the same after
+            softmax or a sigmoid, 0..1; ``semantic_ids``: integer (N, h, w) or (N, 1, h, w) channel numbers. The
+            channels may be last; h, w are the input's size or a whole fraction of it.
         output: name of that tensor.
         layout: ``NCHW`` or ``NHWC``.
-        dtype: ``float32``, or ``uint8`` for pixels as they are.
+        dtype: ``float32`` or ``float16``, or ``uint8`` for pixels as they are.
         color: ``rgb`` or ``bgr``, the order of the input's channels; ``mean`` and ``std`` are in the same order.
         classes: label id of each of the network's channels, 255 for none.
 
@@ -44,7 +49,7 @@ class Decoder:
         for name, value, choices in (
             ("kind", self.kind, KINDS),
             ("layout", self.layout, ("NCHW", "NHWC")),
-            ("dtype", self.dtype, ("float32", "uint8")),
+            ("dtype", self.dtype, ("float32", "float16", "uint8")),
             ("color", self.color, ("rgb", "bgr")),
         ):
             if value not in choices:
@@ -53,8 +58,15 @@ class Decoder:
             raise ModelError(f"decoder: mean and std must have three numbers each, got {self.mean} and {self.std}")
         if min(self.std) <= 0:
             raise ModelError(f"decoder: std must be above 0, got {self.std}")
+        if max(*map(abs, self.mean), *self.std) > 1:
+            raise ModelError(
+                f"decoder: mean and std must be those of pixels / 255, at most 1, got {self.mean} and {self.std}; "
+                "divide those of pixels 0..255 by 255 (std 0.00392157 feeds pixels 0..255)"
+            )
         if not 0 < len(self.classes) <= UNLABELLED:
             raise ModelError(f"decoder: classes must name the label of 1..255 channels, got {len(self.classes)}")
+        if len(self.classes) == 1 and self.kind != "semantic_ids":
+            raise ModelError(f"decoder: classes has one entry; {ONE_CHANNEL}")
 
     @classmethod
     def from_sidecar(cls, block: Mapping[str, Any], size: Mapping[str, Any], labels: LabelSet) -> Decoder:

@@ -140,18 +140,19 @@ def tensors(decoder: Decoder, batch: int = 1, size: tuple[int, int] = (32, 64)) 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_what_is_fed(layout: str, color: str, dtype: str) -> None:
-    decoder = Decoder("semantic_logits", "x", (0,), layout, dtype, color, MEAN, STD)
+    decoder = Decoder("semantic_logits", "x", (0, 255), layout, dtype, color, MEAN, STD)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)
     foreign = ForeignTensors(decoder, [], pixels)
     foreign.write(2)
     expected = pixels[..., ::-1] if color == "bgr" else pixels
-    if dtype == "float32":
+    assert foreign.fed.dtype == dtype
+    if dtype != "uint8":
         expected = (expected / 255 - np.array(MEAN)) / np.array(STD)
     if layout == "NCHW":
         expected = expected.transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(foreign.fed, expected, atol=1e-5)
+    np.testing.assert_allclose(foreign.fed, expected, atol=2e-3 if dtype == "float16" else 1e-5)
 
 
 def test_logits_become_classes_and_softmax_confidence() -> None:
@@ -162,9 +163,74 @@ def test_logits_become_classes_and_softmax_confidence() -> None:
     np.testing.assert_allclose(raw.confidence / 255, probability.max(axis=1), atol=1 / 255)
 
 
+def test_probabilities_and_channels_that_are_last() -> None:
+    logits = np.random.default_rng(1).normal(0, 3, (1, 3, 32, 64)).astype(np.float32)
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    plain = tensors(Decoder("semantic_logits", "x", (1, 255, 0))).read(logits)
+    for kind, output in (
+        ("semantic_logits", np.ascontiguousarray(np.moveaxis(logits, 1, 3))),
+        ("semantic_logits", np.log(probability)),
+        ("semantic_probabilities", probability),
+        ("semantic_probabilities", np.ascontiguousarray(np.moveaxis(probability, 1, 3))),
+    ):
+        raw = tensors(Decoder(kind, "x", (1, 255, 0))).read(output)
+        np.testing.assert_array_equal(raw.semantic, plain.semantic)
+        np.testing.assert_allclose(raw.confidence / 255, plain.confidence / 255, atol=1.5 / 255)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_softmax_in_the_graph_must_be_said(backend: str, tmp_path: Path) -> None:
+    """Taken for logits, its confidences were those of a second softmax: with 19 classes, too low for any object."""
+    classes = [*CLASSES, *[None] * 15]
+    for kind in ("semantic_logits", "semantic_probabilities"):
+        path = write_model(tmp_path, decoder={"kind": kind, "output": "scores", "classes": classes})
+        graph = onnx.load(str(tmp_path / "plain.onnx"))
+        pad = onnx.helper.make_tensor("pad", onnx.TensorProto.INT64, [8], [0, 0, 0, 0, 0, 15, 0, 0])
+        graph.graph.initializer.append(pad)
+        graph.graph.node.append(onnx.helper.make_node("Pad", ["logits", "pad"], ["padded"]))
+        graph.graph.node.append(onnx.helper.make_node("Softmax", ["padded"], ["scores"], axis=1))
+        del graph.graph.output[:]
+        scores = onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["N", 19, HEIGHT, WIDTH])
+        graph.graph.output.append(scores)
+        onnx.save(graph, str(tmp_path / "plain.onnx"))
+        tree = yaml.safe_load(path.read_text())
+        tree["onnx"]["fp32"]["sha256"] = hashlib.sha256((tmp_path / "plain.onnx").read_bytes()).hexdigest()
+        path.write_text(yaml.safe_dump(tree))
+        if kind == "semantic_logits":
+            with pytest.raises(EngineError, match=r"add up to 1, .*correct `kind: semantic_probabilities`"):
+                open_pipeline(path, backend, cache_dir=None)
+            continue
+        with open_pipeline(path, backend, cache_dir=None) as pipeline:
+            found = pipeline(scene()).instances
+        assert len(found) == 2 and all(instance.score > 0.9 for instance in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "output", "message"),
+    [
+        ("semantic_probabilities", 3, np.full((1, 3, 32, 64), -2.0, np.float32), "correct `kind: semantic_logits`"),
+        ("semantic_logits", 3, np.full((1, 3, 32, 64), np.nan, np.float32), "output x is not a number"),
+        ("semantic_logits", 2, np.zeros((1, 1, 32, 64), np.float32), r"\(1, 1, 32, 64\); the score of a single class"),
+        ("semantic_ids", 3, np.zeros((1, 32, 64), np.float32), r"expected integer ids \(N, h, w\), got float32"),
+    ],
+)
+def test_answers_that_cannot_be_read_say_why(kind: str, classes: int, output: NDArray[Any], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        tensors(Decoder(kind, "x", tuple(range(classes)))).read(output)
+
+
+def test_ids_beyond_the_classes_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    read = tensors(Decoder("semantic_ids", "eighteen", (1, 0)))
+    for ids in (1, 255, -1, 18, 18, 7):
+        semantic = read.read(np.full((1, 32, 64), ids)).semantic
+        assert (semantic == (0 if ids == 1 else 255)).all()
+        assert len(caplog.records) == (ids in (18, 7))
+    assert "decoder: eighteen has ids beyond the 2 `classes`" in caplog.text
+
+
 def test_ids_are_taken_as_they_are() -> None:
     ids = np.random.default_rng(1).integers(0, 3, (1, 1, 32, 64))
-    for output in (ids, ids[:, 0], ids.astype(np.int32)):
+    for output in (ids, ids[:, 0], ids.astype(np.int32), ids.astype(np.uint8).reshape(1, 32, 64, 1)):
         raw = tensors(Decoder("semantic_ids", "x", (1, 255, 0))).read(output)
         np.testing.assert_array_equal(raw.semantic, np.array([1, 255, 0])[ids[:, 0]])
     odd = np.full((1, 32, 64), -1)
@@ -203,9 +269,10 @@ def test_the_smallest_of_too_many_objects_are_unlabelled() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "boxes"}, "kind must be one of semantic_logits, semantic_ids, got 'boxes'"),
+        ({"kind": "boxes"}, "kind must be one of semantic_logits, semantic_probabilities, semantic_ids, got 'boxes'"),
         ({"classes": ["car", "plane"]}, "class 'plane' is no label; there are road, sky, car"),
         ({"classes": []}, "1..255 channels, got 0"),
+        ({"classes": ["road"]}, "classes has one entry; the score of a single class says nothing of the other"),
         ({"softmax": True}, "unknown keys"),
         ({"output": None, "kind": None}, "kind must be one of"),
     ],
@@ -222,6 +289,8 @@ def test_unusable_decoders_say_what_is_wrong(changes: dict[str, Any], message: s
         ({"layout": "CHW"}, "layout"),
         ({"std": [0, 1, 1]}, "std"),
         ({"mean": [0.5]}, "malformed"),
+        ({"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]}, "divide those of pixels 0..255 by 255"),
+        ({"mean": [0, 0, 0], "std": [255, 255, 255]}, "divide those of pixels 0..255 by 255"),
         ({"dtype": "f2"}, "dtype"),
     ],
 )

@@ -7,7 +7,9 @@ such a network cannot tell touching objects apart.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -15,14 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import EngineError
-from drive_seg.foreign import Decoder
+from drive_seg.foreign import ONE_CHANNEL, Decoder
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import UNLABELLED
 from drive_seg.model import Model
 from drive_seg.postprocess import FusionOptions
 
+_log = logging.getLogger(__name__)
+
 MAX_COMPONENTS = 128
 """Most objects of one frame, the largest first; what is left becomes unlabelled."""
+_ROUNDING = 0.03
+"""How far off probabilities may be that were computed in bf16."""
 _CELL = 4
 """Network pixels along a cell of the centre maps, or more where the network's output is coarser."""
 
@@ -51,7 +57,8 @@ class ForeignTensors:
         self._classes[: len(decoder.classes)] = decoder.classes
         mean, std = (np.array(values) for values in (decoder.mean, decoder.std))
         values = (np.arange(256)[:, None] / 255.0 - mean) / std
-        self._table = values.astype(np.float32) if decoder.dtype == "float32" else None
+        self._table = None if decoder.dtype == "uint8" else values.astype(decoder.dtype)
+        self._seen = False
 
     def write(self, count: int) -> None:
         """Bring the first ``count`` images of the slot's pixels into ``fed``."""
@@ -87,23 +94,53 @@ class ForeignTensors:
 
     def _semantic(self, output: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """uint8 (N, h, w) label ids and confidences."""
-        channels = len(self._decoder.classes)
-        if self._decoder.kind == "semantic_ids":
-            ids = output[:, 0] if output.ndim == 4 and output.shape[1] == 1 else output
+        decoder = self._decoder
+        if decoder.kind == "semantic_ids":
+            ids = output
+            if ids.ndim == 4 and 1 in (ids.shape[1], ids.shape[3]):
+                ids = ids[:, 0] if ids.shape[1] == 1 else ids[..., 0]
             if ids.ndim != 3 or ids.dtype.kind not in "iu":
                 raise EngineError(f"decoder: expected integer ids (N, h, w), got {output.dtype} {output.shape}")
-            semantic = self._classes[np.where((ids < 0) | (ids > UNLABELLED), UNLABELLED, ids).astype(np.uint8)]
-            return semantic, np.full(semantic.shape, 255, np.uint8)
-        if output.ndim != 4 or output.shape[1] != channels or output.dtype.kind != "f":
-            raise EngineError(
-                f"decoder: expected float logits (N, {channels}, h, w), one channel for each entry of 'classes', "
-                f"got {output.dtype} {output.shape}"
-            )
-        best = output.argmax(axis=1)
-        scores = output.astype(np.float32, copy=False)
+            semantic = np.where((ids < 0) | (ids > UNLABELLED), UNLABELLED, ids).astype(np.uint8)
+            if ((semantic >= len(decoder.classes)) & (semantic != UNLABELLED)).any():
+                _warn(f"decoder: {decoder.output} has ids beyond the {len(decoder.classes)} `classes`; unlabelled")
+            return self._classes[semantic], np.full(semantic.shape, 255, np.uint8)
+        scores = self._scores(output)
+        best = scores.argmax(axis=1)
         highest = np.take_along_axis(scores, best[:, None], axis=1)
-        probability = 1.0 / np.exp(scores - highest).sum(axis=1)
+        if decoder.kind == "semantic_logits":
+            probability = 1.0 / np.exp(scores - highest).sum(axis=1)
+        else:
+            probability = np.clip(highest[:, 0], 0.0, 1.0)
         return self._classes[best], np.rint(255.0 * probability).astype(np.uint8)
+
+    def _scores(self, output: NDArray[Any]) -> NDArray[np.float32]:
+        """float32 (N, C, h, w); the first of a slot, which is of no camera, are looked at closely."""
+        decoder, channels = self._decoder, len(self._decoder.classes)
+        four = output.ndim == 4 and output.dtype.kind == "f"
+        if four and output.shape[1] != channels and output.shape[3] == channels:
+            output = np.moveaxis(output, 3, 1)
+        if not four or output.shape[1] != channels:
+            hint = f"; {ONE_CHANNEL}" if four and output.shape[1] == 1 else ""
+            raise EngineError(
+                f"decoder: expected float {decoder.kind.partition('_')[2]} (N, {channels}, h, w), one channel for each "
+                f"entry of 'classes', got {output.dtype} {output.shape}{hint}"
+            )
+        scores: NDArray[np.float32] = output.astype(np.float32, copy=False)
+        if not self._seen and scores.size:
+            low, high, total = scores.min(), scores.max(), scores.sum(axis=1)
+            if np.isnan(low):
+                raise EngineError(f"decoder: output {decoder.output} is not a number (NaN) for a black image")
+            found = f"decoder: output {decoder.output} has values from {low:.4g} to {high:.4g}"
+            within = low > -_ROUNDING and high < 1 + _ROUNDING
+            if decoder.kind == "semantic_probabilities" and not within:
+                raise EngineError(f"{found}, expected probabilities, 0 to 1; correct `kind: semantic_logits`")
+            if decoder.kind == "semantic_logits" and within and bool((abs(total - 1) < _ROUNDING).all()):
+                raise EngineError(
+                    f"{found} that add up to 1, expected scores before softmax; correct `kind: semantic_probabilities`"
+                )
+        self._seen = True
+        return scores
 
     def _centers(
         self,
@@ -151,6 +188,12 @@ class ForeignTensors:
 
 
 _NOBODY = -1
+
+
+@lru_cache(maxsize=16)
+def _warn(what: str) -> None:
+    """Once, not with every frame."""
+    _log.warning(what)
 
 
 def _share(owner: NDArray[np.int32], places: NDArray[np.intp], stride: int, offsets: NDArray[np.float32]) -> None:

@@ -138,7 +138,7 @@ def _check_maps(maps: RawOutputs, model: Model, count: int) -> None:
     if maps.centers.shape[1] != len(things):
         raise EngineError(
             f"{model.path}: output {model.outputs.centers} has {maps.centers.shape[1]} channels, expected "
-            f"{len(things)}, one for each label that is a thing ({', '.join(things) or 'none'}); correct `labels: thing`"
+            f"{len(things)}, one for each label that is a thing ({', '.join(things)}); correct `labels: thing`"
         )
     classes = maps.semantic[(maps.semantic >= len(model.labels)) & (maps.semantic != UNLABELLED)]
     if classes.size:
