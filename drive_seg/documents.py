@@ -6,6 +6,7 @@ laughs"); nothing that drive_seg reads needs them, and ROS' own parameter files 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,35 @@ class _PlainLoader(yaml.SafeLoader):
         if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number has more than {MAX_DIGITS} characters")
         return super().construct_scalar(node)
+
+
+def block_of(value: Any, what: str, needed: Collection[str], optional: Collection[str]) -> Mapping[str, Any]:
+    """``value``, seen to be a mapping with these keys: a name that is misspelt would else be a default.
+
+    Raises:
+        ValueError: it is none, or a key is missing or unknown.
+    """
+    expected = ", ".join([*needed, *optional])
+    if not isinstance(value, Mapping):
+        raise ValueError(f"`{what}` must be a mapping of {expected}, got {value!r:.80}")
+    unknown = sorted(str(key) for key in value if key not in needed and key not in optional)
+    if unknown:
+        raise ValueError(f"`{what}` has the unknown keys {', '.join(unknown)!r:.80}; expected {expected}")
+    missing = [key for key in needed if key not in value]
+    if missing:
+        raise ValueError(f"`{what}` lacks {', '.join(missing)}")
+    return value
+
+
+def whole_number(value: Any, what: str) -> int:
+    """``value``, seen to be an integer: neither 1.5 nor "1" nor true.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{what} must be a whole number, got {value!r:.80}")
+    return value
 
 
 def read_yaml(path: Path, what: str, refuse: type[DriveSegError] = ConfigError) -> Any:

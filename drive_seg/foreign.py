@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from drive_seg.documents import block_of
 from drive_seg.errors import ModelError
 from drive_seg.labels import UNLABELLED, LabelSet
 
@@ -55,7 +56,9 @@ class Decoder:
             if value not in choices:
                 raise ModelError(f"decoder: {name} must be one of {', '.join(choices)}, got {value!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or not np.isfinite([*self.mean, *self.std]).all():
-            raise ModelError(f"decoder: mean and std must have three numbers each, got {self.mean} and {self.std}")
+            raise ModelError(
+                f"decoder: mean and std must have three finite numbers each, got {self.mean} and {self.std}"
+            )
         if min(self.std) <= 0:
             raise ModelError(f"decoder: std must be above 0, got {self.std}")
         if max(*map(abs, self.mean), *self.std) > 1:
@@ -69,30 +72,37 @@ class Decoder:
             raise ModelError(f"decoder: classes has one entry; {ONE_CHANNEL}")
 
     @classmethod
-    def from_sidecar(cls, block: Mapping[str, Any], size: Mapping[str, Any], labels: LabelSet) -> Decoder:
+    def from_sidecar(cls, block: Any, size: Mapping[str, Any], labels: LabelSet) -> Decoder:
         """Build from the sidecar's ``decoder:`` and ``input:`` blocks.
 
         Raises:
             ModelError: unusable, or a class that is no label.
+            ValueError: keys are missing or unknown.
         """
-        unknown = block.keys() - {"kind", "output", "classes"}
-        if unknown:
-            raise ModelError(f"decoder: unknown keys {sorted(map(str, unknown))}; expected kind, output, classes")
+        block = block_of(block, "decoder", ("kind", "output"), ("classes",))
         names = {label.name: label.id for label in labels}
+        given = block.get("classes", list(names))
+        if not isinstance(given, list):
+            raise ModelError(f"decoder: classes must be a list of labels, one for each channel, got {given!r:.80}")
         classes = []
-        for entry in block.get("classes", list(names)):
-            if entry is not None and entry not in names:
-                raise ModelError(f"decoder: class {entry!r} is no label; there are {', '.join(names)}, null is none")
+        for entry in given:
+            if entry is not None and not (isinstance(entry, str) and entry in names):
+                raise ModelError(
+                    f"decoder: class {entry!r:.80} is no label; there are {', '.join(names)}, null is none"
+                )
             classes.append(UNLABELLED if entry is None else names[entry])
+        dtype = str(size.get("dtype", "float32"))
+        if dtype == "uint8" and ("mean" in size or "std" in size):
+            raise ModelError("decoder: an input of uint8 is fed pixels as they are; remove its mean and std")
         return cls(
             kind=str(block["kind"]),
             output=str(block["output"]),
             classes=tuple(classes),
             layout=str(size.get("layout", "NCHW")),
-            dtype=str(size.get("dtype", "float32")),
+            dtype=dtype,
             color=str(size.get("color", "rgb")),
-            mean=_triple(size.get("mean", (0.0, 0.0, 0.0))),
-            std=_triple(size.get("std", (1.0, 1.0, 1.0))),
+            mean=_triple(size.get("mean", [0.0] * 3), "mean"),
+            std=_triple(size.get("std", [1.0] * 3), "std"),
         )
 
     def shape(self, batch: Any, height: int, width: int) -> list[Any]:
@@ -100,6 +110,9 @@ class Decoder:
         return [batch, 3, height, width] if self.layout == "NCHW" else [batch, height, width, 3]
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+def _triple(values: Any, what: str) -> tuple[float, float, float]:
+    numbers = isinstance(values, list) and [type(value) in (int, float) for value in values] == [True] * 3
+    if not numbers:
+        raise ModelError(f"decoder: {what} must be three numbers, got {values!r:.80}")
+    red, green, blue = map(float, values)
     return red, green, blue

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.documents import whole_number
 from drive_seg.errors import ModelError
 
 UNLABELLED = 255
@@ -105,11 +106,14 @@ class LabelSet:
         labels = []
         for number, row in enumerate(rows):
             try:
-                color = tuple(int(c) for c in row["color"])
-                labels.append(Label(int(row["id"]), str(row["name"]), bool(row["thing"]), color))  # type: ignore[arg-type]
+                color = tuple(whole_number(c, "color") for c in row["color"])
+                if not isinstance(row["thing"], bool):  # "no" in quotes would be true
+                    raise ValueError(f"thing must be true or false, got {row['thing']!r:.80}")
+                labels.append(Label(whole_number(row["id"], "id"), str(row["name"]), row["thing"], color))  # type: ignore[arg-type]
             except (KeyError, TypeError, ValueError) as error:
+                why = f" ({error})" if isinstance(error, ValueError) else ""
                 raise ModelError(
-                    f"label {number} must have id, name, thing and color [r, g, b], got {row!r}"
+                    f"label {number} must have id, name, thing and color [r, g, b], got {row!r:.200}{why}"
                 ) from error
         return cls(tuple(labels))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from drive_seg.documents import read_yaml
+from drive_seg.documents import block_of, read_yaml, whole_number
 from drive_seg.errors import ConfigError, MalformedImage, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.frame import check_size
@@ -18,6 +18,8 @@ from drive_seg.labels import LabelSet
 from drive_seg.network_size import STEP, fitted_size
 
 PRECISIONS = ("fp32", "fp16", "int8")
+_OURS = {"layout": "NHWC", "dtype": "uint8", "color": "rgb"}
+"""What our own networks are fed."""
 
 
 @dataclass(frozen=True)
@@ -162,21 +164,30 @@ def load_model(path: Path) -> Model:
         raise ModelError(f"model sidecar {path} must be a mapping, got {type(tree).__name__}")
     try:
         if tree.get("task") != "panoptic":
-            raise ModelError(f"{path}: task must be 'panoptic', got {tree.get('task')!r}")
-        size, outputs = tree["input"], tree.get("outputs", {})
-        block = tree.get("decoder")
+            raise ValueError(f"task must be 'panoptic', got {tree.get('task')!r:.80}")
+        missing = [key for key in ("name", "onnx", "input", "labels") if key not in tree]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        for key, kind, what in (("onnx", Mapping, "mapping of precisions"), ("labels", list, "list")):
+            if not isinstance(tree[key], kind):
+                raise ValueError(f"`{key}` must be a {what}, got {tree[key]!r:.80}")
         labels = LabelSet.from_dicts(tree["labels"])
-        decoder = None if block is None else Decoder.from_sidecar(block, size, labels)
-        expected = {"layout": "NHWC", "dtype": "uint8", "color": "rgb"}
-        got = {key: size.get(key) for key in expected}
-        if decoder is None and got != expected:
-            raise ModelError(f"{path}: input must be {expected}, got {got}; another needs a `decoder:`")
+        decoder = None
+        if tree.get("decoder") is None:
+            size = block_of(tree["input"], "input", ("width", "height", *_OURS), ("name", "mean", "std"))
+            got = {key: value for key, value in size.items() if key not in ("name", "width", "height")}
+            if got != _OURS:
+                raise ValueError(f"input must be {_OURS}, got {got!r:.200}; another needs a `decoder:`")
+        else:
+            size = block_of(tree["input"], "input", ("width", "height"), ("name", *_OURS, "mean", "std"))
+            decoder = Decoder.from_sidecar(tree["decoder"], size, labels)
+        outputs = block_of(tree.get("outputs", {}), "outputs", (), [output.name for output in fields(OutputNames)])
         return Model(
             name=str(tree["name"]),
-            width=int(size["width"]),
-            height=int(size["height"]),
+            width=whole_number(size["width"], "input width"),
+            height=whole_number(size["height"], "input height"),
             input_name=str(size.get("name", "image")),
-            outputs=OutputNames(**{str(k): str(v) for k, v in outputs.items()}),
+            outputs=OutputNames(**{name: str(tensor) for name, tensor in outputs.items()}),
             labels=labels,
             onnx={p: _onnx_file(path, p, entry) for p, entry in tree["onnx"].items()},
             path=path,
@@ -185,7 +196,11 @@ def load_model(path: Path) -> Model:
             license=str(tree.get("license", "")),
             decoder=decoder,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except ModelError as error:
+        raise ModelError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except ValueError as error:
+        raise ModelError(f"model sidecar {path} is incomplete or malformed: {error}") from error
+    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"model sidecar {path} is incomplete or malformed: {type(error).__name__}: {error}") from error
 
 
@@ -205,9 +220,10 @@ def _figure(value: Any) -> Any:
     return value if is_plain else str(value)
 
 
-def _onnx_file(sidecar: Path, precision: str, entry: Mapping[str, Any]) -> OnnxFile:
+def _onnx_file(sidecar: Path, precision: str, entry: Any) -> OnnxFile:
     if precision not in PRECISIONS:
         raise ModelError(f"{sidecar}: onnx precision must be one of {', '.join(PRECISIONS)}, got '{precision}'")
+    entry = block_of(entry, f"onnx: {precision}", ("path", "sha256"), ())
     folder = sidecar.parent.resolve()
     try:
         file = (folder / str(entry["path"])).resolve()
@@ -216,4 +232,4 @@ def _onnx_file(sidecar: Path, precision: str, entry: Mapping[str, Any]) -> OnnxF
         raise ModelError(f"{sidecar}: onnx path '{str(entry['path'])[:80]}' cannot be: {error!s:.200}") from error
     if folder not in file.parents:
         raise ModelError(f"{sidecar}: onnx path '{entry['path']}' leaves the folder of the sidecar")
-    return OnnxFile(file, str(entry["sha256"]))
+    return OnnxFile(file, str(entry["sha256"]).lower())

@@ -274,6 +274,8 @@ def test_the_smallest_of_too_many_objects_are_unlabelled() -> None:
         ({"classes": []}, "1..255 channels, got 0"),
         ({"classes": ["road"]}, "classes has one entry; the score of a single class says nothing of the other"),
         ({"softmax": True}, "unknown keys"),
+        ({"classes": "road"}, "classes must be a list of labels, one for each channel, got 'road'"),
+        ({"classes": [["road"], "car"]}, r"class \['road'\] is no label"),
         ({"output": None, "kind": None}, "kind must be one of"),
     ],
 )
@@ -288,7 +290,11 @@ def test_unusable_decoders_say_what_is_wrong(changes: dict[str, Any], message: s
     [
         ({"layout": "CHW"}, "layout"),
         ({"std": [0, 1, 1]}, "std"),
-        ({"mean": [0.5]}, "malformed"),
+        ({"mean": [0.5]}, r"mean must be three numbers, got \[0\.5\]"),
+        ({"std": "0.5"}, "std must be three numbers, got '0.5'"),
+        ({"means": list(MEAN)}, "`input` has the unknown keys 'means'; expected .*mean, std"),
+        ({"dtype": "uint8"}, "an input of uint8 is fed pixels as they are; remove its mean and std"),
+        ({"width": 128.5}, r"input width must be a whole number, got 128\.5"),
         ({"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]}, "divide those of pixels 0..255 by 255"),
         ({"mean": [0, 0, 0], "std": [255, 255, 255]}, "divide those of pixels 0..255 by 255"),
         ({"dtype": "f2"}, "dtype"),

@@ -117,6 +117,8 @@ def test_sidecar_round_trip_and_digest(tmp_path: Path) -> None:
     assert model.labels == DRIVING and model.graph("fp32") == tmp_path / "net.onnx"
     with pytest.raises(ModelError, match="no int8 graph, it has fp32"):
         model.graph("int8")
+    digest = {"path": "net.onnx", "sha256": hashlib.sha256(b"graph").hexdigest().upper()}  # as PowerShell prints it
+    assert load_model(sidecar(tmp_path, onnx={"fp32": digest})).graph("fp32") == tmp_path / "net.onnx"
     (tmp_path / "net.onnx").write_bytes(b"garbage")
     with pytest.raises(ModelError, match="damaged or was replaced"):
         model.graph("fp32")
@@ -142,7 +144,33 @@ def test_sidecar_round_trip_and_digest(tmp_path: Path) -> None:
         ),
         ({"labels": "road"}, "must have id|malformed"),
         ({"labels": [{"id": 0, "name": "car", "thing": True, "color": [1, 2, 3]}]}, "label 0, 'car', is a thing"),
-        ({"outputs": {"sematic": "x"}}, "malformed"),
+        ({"outputs": {"sematic": "x"}}, "malformed: `outputs` has the unknown keys 'sematic'; expected semantic, conf"),
+        ({"outputs": None}, "`outputs` must be a mapping of semantic, .*, got None"),
+        ({"decoder": {"kind": "semantic_ids"}}, "`decoder` lacks output"),
+        ({"onnx": {"fp32": {"path": "net.onnx"}}}, "`onnx: fp32` lacks sha256"),
+        ({"onnx": {"fp32": "net.onnx"}}, "`onnx: fp32` must be a mapping of path, sha256, got 'net.onnx'"),
+        ({"labels": None}, "`labels` must be a list, got None"),
+        (
+            {
+                "input": {
+                    "width": 64,
+                    "height": 64,
+                    "layout": "NHWC",
+                    "dtype": "uint8",
+                    "color": "rgb",
+                    "std": [1, 1, 1],
+                }
+            },
+            r"got {.*'std': \[1, 1, 1\]}; another needs a `decoder:`",
+        ),
+        (
+            {"labels": [{"id": 0, "name": "road", "thing": "no", "color": [1, 2, 3]}]},
+            r"net\.yaml: label 0 must have .*\(thing must be true or false, got 'no'\)",
+        ),
+        (
+            {"labels": [{"id": 0.7, "name": "road", "thing": False, "color": [1, 2, 3]}]},
+            r"id must be a whole number, got 0\.7",
+        ),
     ],
 )
 def test_unusable_sidecars_say_what_is_wrong(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
