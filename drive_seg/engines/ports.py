@@ -82,7 +82,7 @@ def _check_input(model: Model, what: str, port: Port, max_batch: int, reshapes: 
         fits = all(port.shape[k] in (None, shape[k]) for k in compared)
     if not fits:
         raise EngineError(
-            f"{what}: the sidecar says (N, {', '.join(map(str, shape[1:]))}); correct `input:` (width, height, layout) "
+            f"{what}: (N, {', '.join(map(str, shape[1:]))}) would be fed; correct `input:` (width, height, layout) "
             "or export the graph with these sides dynamic; one of a fixed size needs `network_size: model`"
         )
     if not reshapes and port.shape and port.shape[0] is not None and {1, max_batch} != {port.shape[0]}:
