@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from drive_seg import open_pipeline
 from drive_seg.cli import app
 from drive_seg.documents import read_yaml
-from drive_seg.errors import ConfigError
+from drive_seg.errors import ConfigError, ModelError
 from drive_seg.labels import DRIVING
 from drive_seg.model import load_model
 from drive_seg.network import adjust, search
@@ -104,6 +104,14 @@ def test_an_exported_model_says_what_its_logits_and_the_added_ones_say(checkpoin
     assert (after[3] == before[3]).all()
     assert read_yaml(adjusted, "sidecar")["logit_adjustment"] == {"classes": added, "centers": {"cyclist": 2.0}}
     assert "logit_adjustment" not in read_yaml(plain, "sidecar")
+
+
+def test_a_model_that_cannot_be_written_says_so(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "models/taken.yaml").mkdir(parents=True)
+    for folder, name in ((tmp_path / "file", "net"), (Path("/proc/nowhere"), "net"), (tmp_path / "models", "taken")):
+        with pytest.raises(ModelError, match=f"cannot write the model to {folder}: "):
+            export_onnx(checkpoint, folder, name, size=(96, 64))
 
 
 def test_only_classes_that_there_are_can_be_adjusted() -> None:

@@ -185,6 +185,8 @@ def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
         ("demo", "--seconds", "soon"),
         ("export", "x.pt", "--name", "x", "--width", "100"),
         ("export", "x.pt", "--name", "x", "--width", "65536"),
+        ("export", "x.pt", "--name", ""),
+        ("export", "x.pt", "--name", "../x"),
     ],
 )
 def test_bad_usage_exits_2(arguments: tuple[str, ...]) -> None:

@@ -328,8 +328,16 @@ GRAPH = r"input 'input' float32 \(\?, 3, 64, 128\): "
             r"no input 'image', it has 'input' float32 \(\?, 3, 64, 128\); correct",
         ),
         ({}, "out", r"no output 'out', it has 'logits' float32 \(\?, 4, 64, 128\); correct `decoder: output`"),
-        ({"dtype": "uint8", "mean": None, "std": None}, "logits", GRAPH + "the sidecar says uint8; correct `input: dtype`"),
-        ({"layout": "NHWC"}, "logits", GRAPH + r"\(N, 64, 128, 3\) would be fed; correct `input:` \(width, height, layout\)"),
+        (
+            {"dtype": "uint8", "mean": None, "std": None},
+            "logits",
+            GRAPH + "the sidecar says uint8; correct `input: dtype`",
+        ),
+        (
+            {"layout": "NHWC"},
+            "logits",
+            GRAPH + r"\(N, 64, 128, 3\) would be fed; correct `input:` \(width, height, layout\)",
+        ),
     ],
 )
 def test_a_graph_with_other_inputs_or_outputs_is_told_in_one_line(

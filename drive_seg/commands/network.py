@@ -94,6 +94,8 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a checkpoint as ONNX with its sidecar: a model that every other command takes."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise typer.BadParameter(f"--name must be the name of a model, its folder is --out; got '{name}'")
     if width % 32 or height % 32:
         raise typer.BadParameter(f"--width and --height must be multiples of 32, got {width}x{height}")
     from drive_seg.frame import check_size

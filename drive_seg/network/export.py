@@ -65,7 +65,8 @@ def export_onnx(
         Path of the sidecar.
 
     Raises:
-        ModelError: the checkpoint is missing or is not one of ours, or int8 has no images.
+        ModelError: the checkpoint is missing or is not one of ours, int8 has no images, or ``out_dir`` cannot be
+            written.
     """
     if not checkpoint.is_file():
         raise ModelError(f"checkpoint {checkpoint} does not exist; train one with: drive_seg train")
@@ -98,16 +99,19 @@ def write_model(
         )
     # Before anything is written: a mistake in the folders must not cost the model that had this name.
     images = _calibration(calibration, size) if "int8" in precisions else []
-    sidecar.parent.mkdir(parents=True, exist_ok=True)
     graphs = {"fp32": sidecar.with_suffix(".onnx")}
-    write_graph(net, graphs["fp32"], size)
-    if "fp16" in precisions:
-        graphs["fp16"] = sidecar.with_suffix(".fp16.onnx")
-        write_graph(net, graphs["fp16"], size, half=True)
-    if "int8" in precisions:
-        graphs["int8"] = sidecar.with_suffix(".int8.onnx")
-        write_int8(graphs["fp32"], graphs["int8"], iter(images))
-    write_sidecar(sidecar, _document(sidecar.stem, graphs, card, labels, size))
+    try:
+        sidecar.parent.mkdir(parents=True, exist_ok=True)
+        write_graph(net, graphs["fp32"], size)
+        if "fp16" in precisions:
+            graphs["fp16"] = sidecar.with_suffix(".fp16.onnx")
+            write_graph(net, graphs["fp16"], size, half=True)
+        if "int8" in precisions:
+            graphs["int8"] = sidecar.with_suffix(".int8.onnx")
+            write_int8(graphs["fp32"], graphs["int8"], iter(images))
+        write_sidecar(sidecar, _document(sidecar.stem, graphs, card, labels, size))
+    except OSError as error:
+        raise ModelError(f"cannot write the model to {sidecar.parent}: {error}") from error
     return sidecar
 
 
