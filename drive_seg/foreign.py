@@ -61,10 +61,10 @@ class Decoder:
             )
         if min(self.std) <= 0:
             raise ModelError(f"decoder: std must be above 0, got {self.std}")
-        if max(*map(abs, self.mean), *self.std) > 1:
+        if max(map(abs, self.mean)) > 1:
             raise ModelError(
-                f"decoder: mean and std must be those of pixels / 255, at most 1, got {self.mean} and {self.std}; "
-                "divide those of pixels 0..255 by 255 (std 0.00392157 feeds pixels 0..255)"
+                f"decoder: mean must be that of pixels / 255, at most 1, got {self.mean}; divide mean and std of "
+                "pixels 0..255 by 255 (std 0.00392157 feeds pixels 0..255)"
             )
         if not 0 < len(self.classes) <= UNLABELLED:
             raise ModelError(f"decoder: classes must name the label of 1..255 channels, got {len(self.classes)}")
