@@ -353,6 +353,17 @@ def test_info_refuses_a_damaged_model(tmp_path: Path) -> None:
     assert "sha256" in errors(drive_seg("info", "--model", sidecar, code=1))[0]
 
 
+def test_info_fails_where_no_backend_can_run_the_model(tmp_path: Path) -> None:
+    """After saying what there is: a graph may be whole, and still not be what its sidecar says."""
+    from tiny_model import write_tiny_model
+
+    sidecar = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
+    sidecar.write_text(sidecar.read_text().replace("centers: centers", "centers: hearts"))
+    done = drive_seg("info", "--model", sidecar, "--json", code=1)
+    assert last_object(done)["model"]["name"] == "tiny"
+    assert len(errors(done)) == 1 and "no output 'hearts'" in errors(done)[0]
+
+
 @pytest.mark.parametrize("arguments", [("train", "x.yaml"), ("export", "x.pt", "--name", "x")])
 def test_the_network_commands_name_what_is_missing(arguments: tuple[str, ...]) -> None:
     start = "import sys; sys.modules['torch'] = None; import drive_seg.cli"

@@ -39,6 +39,10 @@ def info(
     for key, value in _rows(found):
         table.add_row(key, Text(str(value)))  # a string would lose what stands in brackets as markup
     report(as_json, found, table)
+    if model and found["auto"]["backend"] == "none" and "available" in found["backends"].values():
+        from drive_seg.errors import EngineError
+
+        raise EngineError(found["auto"]["why"])
 
 
 def _rows(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
