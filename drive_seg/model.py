@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from drive_seg.documents import block_of, read_yaml, whole_number
-from drive_seg.errors import ConfigError, MalformedImage, ModelError
+from drive_seg.errors import ConfigError, ModelError
 from drive_seg.foreign import Decoder
-from drive_seg.frame import check_size
 from drive_seg.labels import LabelSet
-from drive_seg.network_size import STEP, fitted_size
+from drive_seg.network_size import STEP, fitted_size, too_large
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _OURS = {"layout": "NHWC", "dtype": "uint8", "color": "rgb"}
@@ -81,10 +80,8 @@ class Model:
         for side, value in (("width", self.width), ("height", self.height)):
             if value <= 0 or value % STEP:
                 raise ModelError(f"{self.path}: input {side} must be a positive multiple of {STEP}, got {value}")
-        try:
-            check_size(self.width, self.height)
-        except MalformedImage as error:  # no camera's either; room for it would be asked of the system at once
-            raise ModelError(f"{self.path}: the input cannot be: {error}") from error
+        if reason := too_large(self.width, self.height):
+            raise ModelError(f"{self.path}: the input cannot be: {reason}")
         if self.labels[0].thing:
             raise ModelError(
                 f"{self.path}: label 0, '{self.labels[0].name}', is a thing: its panoptic ids, 0 * 1000 + k, would be"
@@ -113,7 +110,7 @@ class Model:
             size: ``auto`` fits it to ``camera``, ``model`` keeps the sidecar's, ``960x544`` is width x height.
 
         Raises:
-            ConfigError: it is none of these, or no multiples of 32.
+            ConfigError: it is none of these, no multiples of 32, or too large.
         """
         if size == "auto":
             return self.fitted(camera)
@@ -125,6 +122,8 @@ class Model:
             raise ConfigError(
                 f"the network size must be auto, model, or WxH in multiples of {STEP} as 960x544; got '{size}'"
             )
+        if reason := too_large(*sides):
+            raise ConfigError(f"the network size cannot be: {reason}")
         return replace(self, width=sides[0], height=sides[1])
 
     @cached_property

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from drive_seg.frame import MAX_SIDE
+
 STEP = 32
 """Sides of a network's input are multiples of its coarsest stride."""
+MOST_PIXELS = 1 << 23
+"""Of a network's input: 3840x2176 takes 34 times as long as 640x384, and 1.1 GB (bf16) to 3.5 GB (ONNX Runtime)."""
 _MOST = 1.25
 """Of the pixels of the network's own size: what a taller camera may cost more."""
 
@@ -16,6 +20,13 @@ def size_of(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"a size is WxH in pixels, as 960x544; got '{text}'")
     return int(width), int(height)
+
+
+def too_large(width: int, height: int) -> str:
+    """Why a network cannot have an input of this size; empty where it can."""
+    if max(width, height) <= MAX_SIDE and width * height <= MOST_PIXELS:
+        return ""
+    return f"{width}x{height} is over the limit of {MOST_PIXELS} pixels (3840x2176), or of {MAX_SIDE} a side"
 
 
 def fitted_size(native: tuple[int, int], network: tuple[int, int]) -> tuple[int, int]:
