@@ -18,6 +18,7 @@ import pytest
 from recordings import FPS, HEIGHT, WIDTH, picture, stamp_of, write_bag, write_images, write_video
 from tiny_model import network
 
+from drive_seg.decode import decode_rgb
 from drive_seg.engines import FunctionEngine
 from drive_seg.engines.function import NetworkFunction
 from drive_seg.errors import ConfigError, DriveSegError, EngineError, MissingDependency, SourceError
@@ -170,6 +171,22 @@ def test_an_image_of_another_shape_is_not_distorted_in_a_video(tmp_path: Path) -
     extents = [tuple(np.flatnonzero(frame.any(axis))[[0, -1]]) for frame in lit for axis in (0, 1)]
     expected = [(0, 319), (0, 191), (128, 191), (0, 191), (0, 319), (72, 119)]
     np.testing.assert_allclose(extents, expected, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "written"),
+    [((1, 1), (2, 2)), ((1, 33), (2, 32)), ((33, 1), (32, 2)), ((8192, 64), (8190, 64)), ((2, 16384), (2, 8190))],
+)
+def test_a_video_begins_with_an_image_of_any_size(
+    size: tuple[int, int], written: tuple[int, int], tmp_path: Path
+) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", 10.0)
+    for width, height in (size, (96, 64)):
+        writer.write(np.full((height, width, 3), 200, np.uint8))
+    writer.close()
+    images = [decode_rgb(frame.image) for frame in VideoSource(tmp_path / "out.mp4") if isinstance(frame, Frame)]
+    assert [image.shape[1::-1] for image in images] == [written, written]
+    assert images[0].max() > 150
 
 
 def test_a_video_behind_a_url_is_read_to_its_end(tmp_path: Path, pipeline: Pipeline) -> None:

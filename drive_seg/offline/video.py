@@ -132,6 +132,10 @@ def _fitted(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
     return fitted
 
 
+_LONGEST = 8190
+"""Side of an image of MPEG-4 part 2, which has 13 bits for it; even."""
+
+
 class VideoWriter:
     """An MP4 file: H.264 where this OpenCV can encode it, which browsers show, else MPEG-4 part 2."""
 
@@ -142,14 +146,16 @@ class VideoWriter:
         self._writer: Any = None
 
     def write(self, rgb: NDArray[np.uint8]) -> None:
-        """Append uint8 (H, W, 3) RGB; the first image decides the size (odd sizes lose their last row or column), and
-        others are scaled to fit it, in black."""
+        """Append uint8 (H, W, 3) RGB; the first image decides the size (odd sizes lose their last row or column, a
+        single one is joined by a black one, sides over 8190 are scaled), and others are scaled to fit it, in black."""
         height, width = rgb.shape[:2]
+        even = width // 2 * 2 or 1, height // 2 * 2 or 1
         if self._size is None:
-            self._size = (width // 2 * 2, height // 2 * 2)
+            share = min(1.0, _LONGEST / max(even))
+            self._size = (max(2, round(even[0] * share) // 2 * 2), max(2, round(even[1] * share) // 2 * 2))
             self._writer = self._open(self._size)
         require_room(self._path.parent)  # the encoder would not say that it could not write
-        bgr = cv2.cvtColor(rgb[: height // 2 * 2, : width // 2 * 2], cv2.COLOR_RGB2BGR)
+        bgr = cv2.cvtColor(rgb[: even[1], : even[0]], cv2.COLOR_RGB2BGR)
         if (bgr.shape[1], bgr.shape[0]) != self._size:
             bgr = _fitted(bgr, self._size)
         self._writer.write(bgr)
