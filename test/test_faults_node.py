@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import signal
 import struct
 import subprocess
 import sys
 import time
+import uuid
 import zlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,17 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from peer import DOMAIN, TIMEOUT_S, Peer, by_second, node_command, pixels_of, serving
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
-from vision_msgs.msg import LabelInfo
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from drive_seg.frame import split_id
 from drive_seg.labels import DRIVING
 from drive_seg.ros.qos import LATCHED
+from drive_seg.sim import SimFrame, Simulator
 
 OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
 GOOD, POISON, TAR = 0, 200, 100
@@ -246,6 +250,93 @@ def test_the_simulator_s_truth_names_its_classes_also_to_whoever_comes_late(mode
         peer.node.create_subscription(LabelInfo, "/camera/truth/label_info", told.append, LATCHED)
         peer.until(lambda: told, "the classes of the truth")
         assert {c.class_id: c.class_name for c in told[0].class_map} == {label.id: label.name for label in DRIVING}
+
+
+def simulator(**parameters: object) -> list[str]:
+    """Arguments of a Python that is ``sim_camera``, with an image of 64x48 unless it is told."""
+    given = {"width": 64, "height": 48, "rate": 20.0, "weather": "clear", **parameters}
+    words = [word for name, value in given.items() for word in ("-p", f"{name}:={value}")]
+    return ["-m", "drive_seg.ros.sim_camera", "--ros-args", *words]
+
+
+def test_a_drive_goes_on_behind_what_was_rendered_ahead() -> None:
+    first, held = 2, 5
+    drive = Simulator(0, 64, 48, 20.0, "clear")
+    frames: list[SimFrame] = []
+    numbers: dict[bytes, int] = {}
+
+    def number_of(image: bytes) -> int:
+        while image not in numbers and len(frames) < 500:
+            frames.append(drive.frame(len(frames)))
+            numbers[frames[-1].image.tobytes()] = frames[-1].index
+        return numbers[image]
+
+    with closing(Peer(*simulator(prerender=first, hold=held))) as peer:
+        shown: dict[str, int] = {}
+        checked: set[str] = set()
+
+        def on_image(message: Image) -> None:
+            shown[str(message.header.stamp)] = number_of(pixels_of(message).tobytes())
+
+        def truth(name: str, expected: Callable[[SimFrame], Any], got: Callable[[Any], Any]) -> Callable[[Any], None]:
+            def on_truth(message: Any) -> None:
+                number = shown.get(str(message.header.stamp))
+                if number is not None:
+                    np.testing.assert_array_equal(got(message), expected(frames[number]))
+                    checked.add(name)
+
+            return on_truth
+
+        def ids(message: Detection2DArray) -> list[int]:
+            return [split_id(detection.id)[0] for detection in message.detections]
+
+        peer.node.create_subscription(Image, "/camera/image_raw", on_image, qos_profile_sensor_data)
+        for name, kind, expected, got in (
+            ("panoptic", Image, lambda frame: frame.panoptic, pixels_of),
+            ("mask", Image, lambda frame: frame.mask, pixels_of),
+            ("instances", Detection2DArray, lambda frame: [it.panoptic_id for it in frame.instances()], ids),
+        ):
+            topic = f"/camera/truth/{name}"
+            peer.node.create_subscription(kind, topic, truth(name, expected, got), qos_profile_sensor_data)
+        peer.until(lambda: max(shown.values(), default=0) > 2 * held, "what was not rendered ahead")
+        peer.until(lambda: len(checked) == 3, "the truth")
+    order = list(shown.values())
+    assert all(last - number < held for last, number in itertools.pairwise(order)), "it went back too far"
+
+
+def living(mark: str) -> list[int]:
+    """Processes with this in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):  # it ended meanwhile
+            if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="processes are looked for in /proc")
+@pytest.mark.parametrize("how", ["interrupted", "killed", "without its renderers"])
+def test_a_camera_that_renders_ahead_can_be_ended_and_leaves_nothing_behind(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = f"RENDERS_AHEAD={uuid.uuid4().hex}"
+    monkeypatch.setenv(*mark.split("="))
+    camera = simulator(prerender=1000, width=1920, height=1080)  # more than a minute
+    with closing(Peer(*camera)) as peer:
+        monkeypatch.undo()
+        peer.until(lambda: "sim_camera" in peer.node.get_node_names(), "the camera's node")
+        me = peer.process.pid
+        renderers = peer.until(lambda: [pid for pid in living(mark) if pid != me], "those who render")
+        if how == "without its renderers":
+            for pid in renderers:
+                os.kill(pid, signal.SIGKILL)
+        else:
+            peer.process.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGKILL)
+        _, said = peer.process.communicate(timeout=TIMEOUT_S)
+        assert peer.process.returncode == {"interrupted": 0, "killed": -signal.SIGKILL}.get(how, 1)
+        if how == "without its renderers":
+            assert "the simulator's process ended" in said and "Traceback" not in said
+        peer.until(lambda: not living(mark), "all to have ended")
 
 
 QOS = "qos_overrides./camera/image_raw.publisher"

@@ -33,6 +33,8 @@ from drive_seg.ros.transport import prepare_process
 
 PRERENDERED = 90
 """Frames of the simulated drive that are drawn ahead: drawing them live would take the processor from the network."""
+HELD = 180
+"""Frames that are kept, 2.8 MB each: where drawing on in idle moments does not keep up, so much is played again."""
 
 _CAMERA_READY_S = 180.0
 _NODE_READY_S = 120.0
@@ -218,7 +220,7 @@ class _Show:
     def _simulator_arguments(self) -> list[str]:
         options = self._options
         given = {"rate": options.rate or 30.0, "seed": options.seed, "weather": options.weather}
-        return ros_arguments({**given, "prerender": PRERENDERED, "wait_for_subscribers": _SUBSCRIBERS})
+        return ros_arguments({**given, "prerender": PRERENDERED, "hold": HELD, "wait_for_subscribers": _SUBSCRIBERS})
 
     def start_node(self) -> Child:
         """The segmentation node's process; returns with its first mask."""

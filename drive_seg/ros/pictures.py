@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +22,38 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A uint16 map (H, W) that takes little room: a panoptic one of 1280x720 some 20 KB, for 3 ms of work."""
+
+    height: int
+    width: int
+    content: bytes
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint16]) -> Packed:
+        """``pixels``, packed."""
+        return cls(pixels.shape[0], pixels.shape[1], zlib.compress(pixels.tobytes(), 1))
+
+    def array(self) -> NDArray[np.uint16]:
+        """The map again."""
+        return np.frombuffer(zlib.decompress(self.content), np.uint16).reshape(self.height, self.width)
+
+
+@dataclass(frozen=True)
 class Picture:
     """One image to publish.
 
     Attributes:
         pixels: uint8 (H, W, 3), C-contiguous.
         encoding: ``rgb8`` or ``bgr8``.
-        panoptic, mask: uint16 and uint8 (H, W) truth, where there is one.
+        panoptic: the truth, where there is one.
         lanes: the true lane boundaries, likewise.
         instances: the things of the truth.
     """
 
     pixels: NDArray[np.uint8]
     encoding: str
-    panoptic: NDArray[np.uint16] | None = None
-    mask: NDArray[np.uint8] | None = None
+    panoptic: Packed | None = None
     lanes: tuple[Lane, ...] | None = None
     instances: tuple[Instance, ...] = ()
 
@@ -64,11 +83,12 @@ class SimulatedPictures:
         self.intrinsics: NDArray[np.float64] | None = self._simulator.intrinsics
 
     def __iter__(self) -> Iterator[Picture]:
-        index = 0
-        while True:
-            frame = self._simulator.frame(index)
-            yield Picture(frame.image, "rgb8", frame.panoptic, frame.mask, frame.lanes, frame.instances())
-            index += 1
+        return map(self.render, itertools.count())
+
+    def render(self, index: int) -> Picture:
+        """Picture number ``index`` of the drive."""
+        frame = self._simulator.frame(index)
+        return Picture(frame.image, "rgb8", Packed.of(frame.panoptic), frame.lanes, frame.instances())
 
 
 class VideoPictures:

@@ -22,12 +22,13 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from drive_seg.config import QOS_NAMES, SLOWEST_HZ, Parameter
 from drive_seg.errors import ConfigError
 from drive_seg.frame import Instance
-from drive_seg.labels import DRIVING
+from drive_seg.labels import DRIVING, mask_of
+from drive_seg.ros.ahead import Ahead, Drive
 from drive_seg.ros.convert import detections, label_info
 from drive_seg.ros.creation import creating
 from drive_seg.ros.lanes import cloud
 from drive_seg.ros.parameters import declare
-from drive_seg.ros.pictures import Picture, Pictures, SimulatedPictures, open_pictures
+from drive_seg.ros.pictures import Packed, Picture, Pictures, SimulatedPictures, open_pictures
 from drive_seg.ros.process import run
 from drive_seg.ros.qos import LATCHED, overrides, profile
 from drive_seg.sim import WEATHERS
@@ -48,11 +49,28 @@ PARAMETERS = (
         minimum=0,
         maximum=1000,
     ),
+    Parameter(
+        "hold",
+        0,
+        "With prerender, more than it: go on rendering the simulated drive while it plays, with processor time that "
+        "nobody else wants, and replay so many images at most; 0 replays those of prerender.",
+        minimum=0,
+        maximum=10_000,
+    ),
     Parameter("frames", 0, "End after so many images; 0 is endless.", minimum=0, maximum=2**31 - 1),
     Parameter("wait_for_subscribers", 0, "Begin when so many subscribe to the images.", minimum=0, maximum=100),
     Parameter("qos", "SENSOR_DATA", "QoS profile of every topic.", choices=QOS_NAMES),
     Parameter("qos_depth", 5, "keep_last depth of every topic.", minimum=1, maximum=100),
 )
+_TOPICS = (
+    ("camera/image_raw", Image),
+    ("camera/camera_info", CameraInfo),
+    ("camera/truth/panoptic", Image),
+    ("camera/truth/mask", Image),
+    ("camera/truth/lanes", PointCloud2),
+    ("camera/truth/instances", Detection2DArray),
+)
+_POLL_S = 0.02
 _LINGER_S = 0.5  # the last image must leave before the shared memory it lies in goes with the process
 
 
@@ -61,8 +79,7 @@ class Shot:
     """The messages of one picture; their headers are set when they are sent."""
 
     image: Image
-    panoptic: Image | None = None
-    mask: Image | None = None
+    panoptic: Packed | None = None
     lanes: PointCloud2 | None = None
     instances: tuple[Instance, ...] = ()
 
@@ -81,31 +98,44 @@ class SimCamera(Node):
         given = {parameter.name: declare(self, parameter) for parameter in PARAMETERS}
         if 0.0 < given["rate"] < SLOWEST_HZ:
             raise ConfigError(f"rate must be 0 or >= {SLOWEST_HZ:g}, got {given['rate']:g}")
+        self._given = given
         self._pictures = _open(given)
-        rate = given["rate"] or self._pictures.rate
         self._frame_id: str = given["frame_id"]
         self._awaited: int = given["wait_for_subscribers"]
-        self._shots = _shots(self._pictures, given["prerender"], given["frames"], given["loop"])
         self._ended: float | None = None
         self._sent = 0
+        self._shots: Iterator[Shot] = iter(())
+        self._planned = [
+            (kind, topic, profile(given["qos"], given["qos_depth"]), overrides(self, topic, "publisher"))
+            for topic, kind in _TOPICS
+        ]
+        self._ahead = _ahead(given)
+        if self._ahead is None:
+            self._begin(_shots(self._pictures, given["prerender"], given["loop"]))
+        else:
+            self._poll = self.create_timer(_POLL_S, self._begin_when_ready, clock=_steady())
 
-        def publisher(kind: Any, topic: str) -> Any:
-            qos = profile(given["qos"], given["qos_depth"])
-            options = overrides(self, topic, "publisher")
+    def _begin_when_ready(self) -> None:
+        assert self._ahead is not None
+        if self._ahead.ready:
+            self.destroy_timer(self._poll)
+            self._begin(self._ahead)
+
+    def _begin(self, shots: Iterable[Shot]) -> None:
+        """Make the topics: whoever finds them may count on images."""
+        given = self._given
+        self._shots = itertools.islice(shots, given["frames"] or None)
+        made = []
+        for kind, topic, qos, overriding in self._planned:
             with creating(f"a publisher of {self.resolve_topic_name(topic)}"):
-                return self.create_publisher(kind, topic, qos, qos_overriding_options=options)
-
-        self._image = publisher(Image, "camera/image_raw")
-        self._info = publisher(CameraInfo, "camera/camera_info")
-        self._panoptic = publisher(Image, "camera/truth/panoptic")
-        self._mask = publisher(Image, "camera/truth/mask")
-        self._lanes = publisher(PointCloud2, "camera/truth/lanes")
-        self._instances = publisher(Detection2DArray, "camera/truth/instances")
+                made.append(self.create_publisher(kind, topic, qos, qos_overriding_options=overriding))
+        self._image, self._info, self._panoptic, self._mask, self._lanes, self._instances = made
         if isinstance(self._pictures, SimulatedPictures):
             labels = self.create_publisher(LabelInfo, "camera/truth/label_info", LATCHED)
             header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
             labels.publish(label_info(DRIVING, 0.0, header))
-        self._timer = self.create_timer(1.0 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        rate = given["rate"] or self._pictures.rate
+        self._timer = self.create_timer(1.0 / rate, self._tick, clock=_steady())
         self.get_logger().info(f"{given['source'] or 'simulator'} at {rate:g} Hz on {self._image.topic_name}")
 
     @property
@@ -116,6 +146,8 @@ class SimCamera(Node):
     def close(self) -> None:
         """Say how many images there were."""
         self._shots = iter(())
+        if self._ahead is not None:
+            self._ahead.close()
         self.get_logger().info(f"{self._sent} images sent")
 
     def _tick(self) -> None:
@@ -134,13 +166,27 @@ class SimCamera(Node):
         self._image.publish(shot.image)
         if self._info.get_subscription_count():
             self._info.publish(_camera_info(shot.image, self._pictures.intrinsics))
-        truth = ((shot.panoptic, self._panoptic), (shot.mask, self._mask), (shot.lanes, self._lanes))
-        for message, topic in truth:
-            if message is not None and topic.get_subscription_count():
-                message.header = header
-                topic.publish(message)
-        if shot.panoptic is not None and self._instances.get_subscription_count():
-            self._instances.publish(detections(shot.instances, header))
+        if shot.lanes is not None and self._lanes.get_subscription_count():
+            shot.lanes.header = header
+            self._lanes.publish(shot.lanes)
+        if shot.panoptic is not None:
+            self._send_truth(shot.panoptic, shot.instances, header)
+
+    def _send_truth(self, packed: Packed, instances: tuple[Instance, ...], header: Header) -> None:
+        if self._instances.get_subscription_count():
+            self._instances.publish(detections(instances, header))
+        if self._panoptic.get_subscription_count() or self._mask.get_subscription_count():
+            panoptic = packed.array()
+            maps = ((self._panoptic, panoptic, "16UC1"), (self._mask, mask_of(panoptic), "mono8"))
+            for topic, pixels, encoding in maps:
+                if topic.get_subscription_count():
+                    message = _image(pixels, encoding)
+                    message.header = header
+                    topic.publish(message)
+
+
+def _steady() -> Clock:
+    return Clock(clock_type=ClockType.STEADY_TIME)
 
 
 def _open(given: dict[str, Any]) -> Pictures:
@@ -149,12 +195,17 @@ def _open(given: dict[str, Any]) -> Pictures:
     return SimulatedPictures(given["seed"], given["width"], given["height"], given["rate"] or 30.0, given["weather"])
 
 
-def _shots(pictures: Pictures, prerender: int, frames: int, loop: bool) -> Iterator[Shot]:
+def _ahead(given: dict[str, Any]) -> Ahead[Shot] | None:
+    if given["source"] or not given["prerender"]:
+        return None
+    drive = Drive(given["seed"], given["width"], given["height"], given["rate"] or 30.0, given["weather"])
+    return Ahead(drive, given["prerender"], given["hold"], _shot)
+
+
+def _shots(pictures: Pictures, prerender: int, loop: bool) -> Iterable[Shot]:
     """The messages to send, one by one; made ahead where ``prerender`` says so."""
-    shots: Iterable[Shot] = map(_shot, _again_and_again(pictures) if loop else pictures)
-    if prerender:
-        shots = itertools.cycle(list(itertools.islice(shots, prerender)))
-    return itertools.islice(shots, frames or None)
+    shots = map(_shot, _again_and_again(pictures) if loop else pictures)
+    return itertools.cycle(list(itertools.islice(shots, prerender))) if prerender else shots
 
 
 def _again_and_again(pictures: Pictures) -> Iterator[Picture]:
@@ -166,8 +217,7 @@ def _again_and_again(pictures: Pictures) -> Iterator[Picture]:
 def _shot(picture: Picture) -> Shot:
     return Shot(
         image=_image(picture.pixels, picture.encoding),
-        panoptic=None if picture.panoptic is None else _image(picture.panoptic, "16UC1"),
-        mask=None if picture.mask is None else _image(picture.mask, "mono8"),
+        panoptic=picture.panoptic,
         lanes=None if picture.lanes is None else cloud(picture.lanes, Header()),
         instances=picture.instances,
     )
