@@ -409,6 +409,13 @@ def test_a_network_size_that_cannot_be_is_bad_usage(tmp_path: Path, size: str, s
     assert says in said and "--network-size" in said
 
 
+@pytest.mark.parametrize(
+    "arguments", [("benchmark", "--frames", 10**11), ("sim", "--seed", 2**63, "-o", "out"), ("demo", "--seed", 2**63)]
+)
+def test_a_number_beyond_what_can_be_held_is_bad_usage(arguments: tuple[object, ...]) -> None:
+    assert f"{arguments[1]}'" in drive_seg(*arguments, code=2).stderr
+
+
 def test_benchmark_leaves_out_images_that_cannot_be_read(tmp_path: Path, model: Path) -> None:
     write_images(tmp_path / "in", ["b.png"])
     (tmp_path / "in/a.png").write_bytes(b"half a picture")

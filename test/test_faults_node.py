@@ -304,6 +304,11 @@ def test_a_drive_goes_on_behind_what_was_rendered_ahead() -> None:
     assert all(last - number < held for last, number in itertools.pairwise(order)), "it went back too far"
 
 
+def test_every_seed_of_the_command_line_is_one_of_the_camera() -> None:
+    done = camera_process(seed=2**63 - 1, width=64, height=48, frames=1)
+    assert done.returncode == 0 and "1 images sent" in done.stderr
+
+
 def living(mark: str) -> list[int]:
     """Processes with this in their environment."""
     found = []

@@ -41,7 +41,9 @@ def benchmark(
     source: Annotated[
         str, typer.Option("--source", help="sim (1280x720), a video, images or a bag; its first 32 frames are used.")
     ] = "sim",
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Measured frames, after 50 to warm up.")] = 500,
+    frames: Annotated[
+        int, typer.Option("--frames", min=1, max=10_000_000, help="Measured frames, after 50 to warm up.")
+    ] = 500,
     model: ModelName = "default",
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,

@@ -65,7 +65,7 @@ PrecisionName = Annotated[Precision, typer.Option("--precision", help="Arithmeti
 Topic = Annotated[
     str, typer.Option("--topic", help="Image topic of a bag; by default its only one, or its only image_raw.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Which drive the simulator makes.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Which drive the simulator makes.")]
 SimWeather = Annotated[Weather, typer.Option("--weather", help="Weather of the simulator; any is drawn from the seed.")]
 Frames = Annotated[
     int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")

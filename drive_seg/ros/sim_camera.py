@@ -39,7 +39,7 @@ PARAMETERS = (
     Parameter("width", 1280, "Width of the simulated image in pixels.", minimum=32, maximum=8192),
     Parameter("height", 720, "Height of the simulated image in pixels.", minimum=32, maximum=8192),
     Parameter("rate", 0.0, "Images per second; 0: as the source says (simulator 30).", minimum=0.0, maximum=1000.0),
-    Parameter("seed", 0, "The same seed drives the same road.", minimum=0, maximum=2**31 - 1),
+    Parameter("seed", 0, "The same seed drives the same road.", minimum=0, maximum=2**63 - 1),
     Parameter("weather", "", "Weather and light; empty draws it from the seed.", choices=("", *WEATHERS)),
     Parameter("frame_id", "camera_optical_frame", "Frame of the images: x right, y down, z forward (REP 103)."),
     Parameter(
