@@ -476,8 +476,13 @@ class TestLaunchFiles:
         assert set(described) == {"source", "width", "height", "rate", "seed", "weather", "rviz"}
         assert all(described.values())
         kinds = [type(action).__name__ for action in actions if type(action).__name__ != "DeclareLaunchArgument"]
-        assert kinds == ["Node", "IncludeLaunchDescription", "Node"]
-        assert actions[-3].kwargs["executable"] == "sim_camera"
+        assert kinds == ["OpaqueFunction", "IncludeLaunchDescription", "Node"]
+        make_camera = actions[-3].kwargs["function"]
+        (simulator,), (video,) = make_camera({"source": ""}), make_camera({"source": "/a b/drive.mp4"})
+        assert simulator.kwargs["executable"] == video.kwargs["executable"] == "sim_camera"
+        given, ahead = simulator.kwargs["parameters"]
+        assert given.keys() == set(described) - {"rviz"} and 0 < ahead["prerender"] < ahead["hold"]
+        assert video.kwargs["parameters"][1] == {}  # its first images would be played again and again
 
     def test_replay_plays_the_bag_and_ends_with_it(self) -> None:
         actions = describe("replay.launch.py")
