@@ -359,6 +359,7 @@ def launch_modules(monkeypatch: pytest.MonkeyPatch) -> None:
             "DeclareLaunchArgument",
             "ExecuteProcess",
             "IncludeLaunchDescription",
+            "LogInfo",
             "OpaqueFunction",
             "RegisterEventHandler",
             "SetEnvironmentVariable",
@@ -484,7 +485,7 @@ class TestLaunchFiles:
         assert given.keys() == set(described) - {"rviz"} and 0 < ahead["prerender"] < ahead["hold"]
         assert video.kwargs["parameters"][1] == {}  # its first images would be played again and again
 
-    def test_replay_plays_the_bag_and_ends_with_it(self) -> None:
+    def test_replay_plays_the_bag_and_ends_with_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         actions = describe("replay.launch.py")
         described = arguments(actions)
         assert set(described) == {"bag", "out", "rate", "delay", "record"}
@@ -495,8 +496,16 @@ class TestLaunchFiles:
             if type(action).__name__ == "DeclareLaunchArgument" and "default_value" not in action.kwargs
         ]
         assert required == ["bag"]
-        segmentation, record, play, end = actions[-4:]
+        segmentation, set_profile, record, play, end = actions[-5:]
         assert dict(segmentation.kwargs["launch_arguments"]) == {"use_sim_time": "true"}
+        for variable in PROFILE_VARIABLES:
+            monkeypatch.setenv(variable, "theirs.xml")
+        set_profile.kwargs["function"]({})
+        assert {os.environ[variable] for variable in PROFILE_VARIABLES} == {"theirs.xml"}
+        for variable in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS", "RMW_IMPLEMENTATION"):
+            monkeypatch.delenv(variable, raising=False)
+        (line,) = set_profile.kwargs["function"]({})
+        assert all(os.environ.get(variable, "nothing") in line.kwargs["msg"] for variable in PROFILE_VARIABLES)
         make_recorder = record.kwargs["function"]
         assert make_recorder({"out": "", "record": ".*"}) == []
         (recorder,) = make_recorder({"out": "Jan's drive", "record": "/segmentation/.*"})
