@@ -581,6 +581,22 @@ class TestViews:
         assert sizes["segment_size"] >= 4 * image
 
 
+@pytest.mark.parametrize("name", ["launch_testing", "launch_ros"])
+def test_pytest_runs_beside_the_plugins_of_a_sourced_ros(tmp_path: Path, name: str) -> None:
+    """Theirs have an argument that pytest 9 does not know any more."""
+    (tmp_path / "theirs.py").write_text("def pytest_pycollect_makemodule(path, parent): ...\n")
+    found = tmp_path / "theirs-1.0.dist-info"
+    found.mkdir()
+    (found / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (found / "entry_points.txt").write_text(f"[pytest11]\n{name} = theirs\n")
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "test/test_vocabulary.py"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 @pytest.mark.parametrize("name", ["it's mine.mp4", 'a, "b" (c) & d; e', "–`ls`"])
 def test_make_hands_on_names_of_any_characters(tmp_path: Path, name: str) -> None:
