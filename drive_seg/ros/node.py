@@ -11,7 +11,6 @@ from typing import Any
 
 from lifecycle_msgs.msg import Transition
 from rclpy.clock import Clock, ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from drive_seg.config import Config
@@ -98,12 +97,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
 
         A manager that configures a node which has configured itself would be enough.
         """
-        try:
+        if transition in {number for number, *_ in self._state_machine.available_transitions}:
             return super()._LifecycleNodeMixin__change_state(transition)
-        except rclpy_implementation.RCLError:  # it says the transition's number, and nothing of the state
-            wanted, (_, state) = _TRANSITIONS.get(transition, transition), self._state_machine.current_state
-            self.get_logger().error(f"transition {wanted} is not possible now: the node is {state}")
-            return TransitionCallbackReturn.FAILURE
+        wanted, (_, state) = _TRANSITIONS.get(transition, transition), self._state_machine.current_state
+        self.get_logger().error(f"transition {wanted} is not possible now: the node is {state}")
+        return TransitionCallbackReturn.FAILURE
 
     @property
     def finished(self) -> bool:
