@@ -132,7 +132,8 @@ class Worker:
             self._accepting = True
 
     def pause(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Drop what waits and refuse frames from now on (reason ``inactive``); returns when the worker is idle.
+        """Drop what waits and refuse frames from now on (reason ``inactive``); returns when the worker is idle. Neither
+        this nor ``stop`` is for the worker's own callbacks, which would wait for themselves.
 
         Args:
             meanwhile: called every second until then, on this thread: an engine may be stuck.
