@@ -260,7 +260,7 @@ def simulator(**parameters: object) -> list[str]:
 
 
 def test_a_drive_goes_on_behind_what_was_rendered_ahead() -> None:
-    first, held = 2, 5
+    first, held = 2, 3
     drive = Simulator(0, 64, 48, 20.0, "clear")
     frames: list[SimFrame] = []
     numbers: dict[bytes, int] = {}
@@ -298,7 +298,10 @@ def test_a_drive_goes_on_behind_what_was_rendered_ahead() -> None:
         ):
             topic = f"/camera/truth/{name}"
             peer.node.create_subscription(kind, topic, truth(name, expected, got), qos_profile_sensor_data)
-        peer.until(lambda: max(shown.values(), default=0) > 2 * held, "what was not rendered ahead")
+        patient_until = time.monotonic() + 6 * TIMEOUT_S  # the renderers take what time nobody else wants
+        while max(shown.values(), default=0) <= held and time.monotonic() < patient_until:
+            peer.pace(0.5)
+        assert max(shown.values()) > held, "nothing that was not rendered ahead"
         peer.until(lambda: len(checked) == 3, "the truth")
     order = list(shown.values())
     assert all(last - number < held for last, number in itertools.pairwise(order)), "it went back too far"
