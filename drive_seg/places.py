@@ -20,8 +20,8 @@ def places(flags: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int64]:
     whole = values.size - values.size % _WORD
     # Eight pixels at a time, and only then one by one.
     words = values[:whole].view(np.uint64)
-    busy = np.flatnonzero(words != 0)
-    within = np.flatnonzero(words[busy].view(np.uint8) != 0)
+    busy = (words != 0).nonzero()[0]
+    within = (words[busy].view(np.uint8) != 0).nonzero()[0]
     # Shifts: a remainder takes ten times as long.
     found: NDArray[np.int64] = (busy[within >> _SHIFT] << _SHIFT) + (within & (_WORD - 1))
     if whole == values.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -15,6 +16,7 @@ from drive_seg.errors import MalformedImage
 from drive_seg.frame import Lane, RawOutputs
 from drive_seg.labels import DRIVING, UNLABELLED, LabelSet
 from drive_seg.lanes import LaneFinder
+from drive_seg.lanes.strokes import find_strokes
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, from_records, parse_records, to_records
 from drive_seg.letterbox import Geometry
 from drive_seg.pipeline import Pipeline
@@ -264,6 +266,29 @@ def test_any_map_gives_boundaries_inside_the_image(mask: NDArray[np.uint8], scal
         assert (lane.points >= -1).all() and (lane.points <= mask.shape[::-1]).all()
     orders = [lane.order for lane in found]
     assert orders == sorted(set(orders)) and 0 not in orders
+
+
+@pytest.mark.parametrize("density", [0.05, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("seed", range(5))
+def test_strokes_are_the_connected_pieces_of_their_runs(seed: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    paint = (rng.random((90, 641 if seed % 2 else 160)) < density).astype(np.uint8)
+    for _ in range(4):
+        ends = rng.integers(0, paint.shape[::-1], (2, 2)).tolist()
+        cv2.line(paint, ends[0], ends[1], 1, int(rng.integers(1, 6)))
+    strokes = find_strokes(paint, 0)
+    assert strokes is not None
+    drawn = np.zeros_like(paint)
+    begin = (strokes.x - (strokes.width - 1) / 2).astype(int)
+    for row, first, width in zip(strokes.row.astype(int), begin, strokes.width.astype(int), strict=True):
+        drawn[row, first : first + width] = 1
+    _, pieces = cv2.connectedComponents(drawn, connectivity=8)
+    pairs = {
+        (int(pieces[int(row), first]), int(stroke))
+        for row, first, stroke in zip(strokes.row, begin, strokes.stroke, strict=True)
+    }
+    assert len(pairs) > 3
+    assert len({piece for piece, _ in pairs}) == len(pairs) == len({stroke for _, stroke in pairs})
 
 
 def test_a_model_without_markings_has_no_boundaries() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +30,7 @@ _FARTHEST = 10.0
 _BIN = 0.05
 _APART = 9
 """Peaks are at least so many bins apart."""
+_AROUND = np.ones((1, 2 * _APART + 1), np.uint8)
 _TRIANGLE = np.concatenate([np.arange(1.0, 7.0), np.arange(5.0, 0.0, -1.0)]) / 6.0
 _LEAST_VOTES = 5.0
 _TURNS = 2
@@ -70,7 +72,7 @@ class LaneFinder:
         ground, paint = self._classes
         some = np.ascontiguousarray(mask[:, :: max(1, round(8 * unit))])
         cells = np.add.reduce((some == ground) | (some == paint), axis=1, dtype=np.uint16)
-        on_road = np.flatnonzero(cells > 0.02 * some.shape[1])
+        on_road = (cells > 0.02 * some.shape[1]).nonzero()[0]
         if not on_road.size:
             return ()
         top = int(on_road[0])
@@ -108,10 +110,11 @@ class LaneFinder:
         near, far = extents.near[good, None] - horizon, extents.far[good, None] - horizon
         below = near * (far / near) ** _ALONG
         vanish, side, curve = fitted.curves[good].T[:, :, None]
-        scale = np.array([native[0] / image.width, native[1] / image.height])
-        cells = np.stack([vanish + side * below + curve / below, below + horizon], axis=2)
-        points = ((cells + 0.5 - (image.x, image.y)) * scale - 0.5).astype(np.float32)
-        support = np.rint(fitted.support[good] * scale.prod())
+        scale = native[0] / image.width, native[1] / image.height
+        points = np.empty((*below.shape, 2), np.float32)
+        points[:, :, 0] = (vanish + side * below + curve / below + 0.5 - image.x) * scale[0] - 0.5
+        points[:, :, 1] = (below + horizon + 0.5 - image.y) * scale[1] - 0.5
+        support = np.rint(fitted.support[good] * (scale[0] * scale[1]))
         left = int(np.count_nonzero(side < 0))
         orders = [*range(-left, 0), *range(1, len(points) - left + 1)]
         columns = zip(orders, points, confidence[good].tolist(), support.tolist(), extents.dashed(good), strict=True)
@@ -125,15 +128,15 @@ class LaneFinder:
         start = max(0, int(np.ceil(horizon + 3 * unit)))
         y = np.arange(start, height)
         below = y - horizon
-        column = np.rint(fitted.curves @ basis(below).T)
+        column = np.rint(fitted.curves @ basis(below))
         inside = (column >= 0) & (column < width)
-        classes = mask[y, np.clip(column, 0, width - 1).astype(np.intp)]
+        classes = mask[y, np.minimum(np.maximum(column, 0), width - 1).astype(np.intp)]
         painted = fitted.painted[:, start:]
-        last_paint = np.argmax(painted, axis=1) + start - horizon
+        last_paint = painted.argmax(axis=1) + start - horizon
         steep = np.sqrt(np.abs(fitted.curves[:, 2]) / _STEEPEST)
         end = np.minimum(last_paint, np.maximum(last_paint / _BEYOND, steep))
         reached = inside & (self._passable[classes] | painted) & (below >= end[:, None])
-        far, near = np.argmax(reached, axis=1), y.size - 1 - np.argmax(reached[:, ::-1], axis=1)
+        far, near = reached.argmax(axis=1), y.size - 1 - reached[:, ::-1].argmax(axis=1)
         near = np.where(reached.any(axis=1), near, far)
         open_road = self._ground[classes] & (below >= 25 * unit) & (y <= (near + start)[:, None])
         count = np.add.reduce(open_road, axis=1, dtype=np.intp)
@@ -172,7 +175,7 @@ def _bars(strokes: Strokes, side: FloatArray) -> NDArray[np.bool_]:
     """bool (S,): the bars of a crossing. They point along the road as lines do, but begin and end together in a row
     of three or more, closer to one another than lanes are wide."""
     bars = np.zeros(side.size, np.bool_)
-    some = np.flatnonzero(strokes.straight)
+    some = strokes.straight.nonzero()[0]
     middle, half, side = strokes.mean_row[some], strokes.rows[some] / 2, side[some]
     first, last = middle - half, middle + half
     shared = np.minimum(last[:, None], last) - np.maximum(first[:, None], first)
@@ -191,23 +194,13 @@ def _peaks(sides: FloatArray, votes: FloatArray) -> FloatArray:
     near = (bins >= 0) & (bins < count)
     heights = np.bincount(bins[near].astype(np.intp), votes[near], count)
     smooth = np.convolve(heights, _TRIANGLE, "same").astype(np.float32)
-    peaks = np.flatnonzero((smooth == _highest(smooth, _APART)) & (smooth >= _LEAST_VOTES))
+    highest = cv2.dilate(smooth[None], _AROUND)[0]
+    peaks = ((smooth == highest) & (smooth >= _LEAST_VOTES)).nonzero()[0]
     first = np.ones(peaks.size, np.bool_)
     np.greater(peaks[1:] - peaks[:-1], _APART, out=first[1:])
     peaks = peaks[first]
     found: FloatArray = peaks * _BIN - _FARTHEST
     return found
-
-
-def _highest(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
-    """The highest of the values, none of them below 0, that are at most ``reach`` places away."""
-    span, wanted = 1, 2 * reach + 1
-    highest = np.zeros(values.size + 2 * reach, values.dtype)
-    highest[reach:-reach] = values
-    while span < wanted:
-        step = min(span, wanted - span)
-        highest, span = np.maximum(highest[:-step], highest[step:]), span + step
-    return highest
 
 
 @dataclass(frozen=True)
@@ -235,19 +228,20 @@ def _fit(
     """A curve through the runs nearest to each side, held near the shared road; far runs and outliers count less."""
     below = row - road.horizon
     bases = basis(below)
-    products = np.concatenate([(bases[:, :, None] * bases[:, None]).reshape(-1, 9), bases * x[:, None]], axis=1)
-    curves = np.stack([np.full(sides.size, road.vanish), sides, np.full(sides.size, road.curve)], axis=1)
+    products = np.concatenate([(bases[:, None] * bases).reshape(9, -1), bases * x]).T
+    curves = np.empty((sides.size, 3))
+    curves[:, 0], curves[:, 1], curves[:, 2] = road.vanish, sides, road.curve
     hold = np.array([1 / (4 * unit) ** 2, 1e-6, 1 / (40 * unit**2 + 0.15 * abs(road.curve)) ** 2])
-    pull = hold * (road.vanish, 0.0, road.curve)
-    noise = unit + 0.02 * below
+    held, pull = np.diag(hold), hold * (road.vanish, 0.0, road.curve)
+    noise = (unit + 0.02 * below) ** 2
     every = np.arange(row.size)
-    for reach in (18 * unit, 8 * unit, 8 * unit):
+    for reach, share in ((18 * unit, 0.3), (8 * unit, 0.2)):
         nearest, off = _assign(bases, x, curves)
-        limit = np.maximum(2 * unit, np.minimum((0.3 if reach > 10 * unit else 0.2) * below, reach))
+        limit = np.maximum(2 * unit, np.minimum(share * below, reach))
         mine = np.zeros((sides.size, row.size))
-        mine[nearest, every] = np.where(np.abs(off) < limit, 1 / (noise * noise + off * off), 0.0)
+        mine[nearest, every] = np.where(np.abs(off) < limit, 1 / (noise + off * off), 0.0)
         sums = mine @ products
-        normal = sums[:, :9].reshape(-1, 3, 3) + np.diag(hold)
+        normal = sums[:, :9].reshape(-1, 3, 3) + held
         curves = np.linalg.solve(normal, (sums[:, 9:] + pull)[..., None])[..., 0]
     nearest, off = _assign(bases, x, curves)
     own = np.abs(off) < np.maximum(1.6 * unit, 0.1 * np.minimum(below, 60 * unit))
@@ -263,6 +257,6 @@ def _fit(
 
 def _assign(bases: FloatArray, x: FloatArray, curves: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
     """(R,) the nearest curve of each run, and (R,) columns from it."""
-    off = x - curves @ bases.T
-    nearest = np.argmin(np.abs(off), axis=0)
+    off = x - curves @ bases
+    nearest = np.abs(off).argmin(axis=0)
     return nearest, off[nearest, np.arange(x.size)]

@@ -46,8 +46,11 @@ class Road:
 
 
 def basis(below: FloatArray) -> FloatArray:
-    """float64 (N, 3): what ``v``, ``k`` and ``c`` are multiplied with at so many rows below the horizon."""
-    return np.stack([np.ones_like(below), below, 1 / below], axis=1)
+    """float64 (3, N): what ``v``, ``k`` and ``c`` are multiplied with at so many rows below the horizon."""
+    terms = np.ones((3, below.size))
+    terms[1] = below
+    np.divide(1, below, out=terms[2])
+    return terms
 
 
 def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
@@ -60,10 +63,10 @@ def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
         top: first row of the road.
         unit: columns of the map per column of a map of 640.
     """
-    sloped = np.flatnonzero(strokes.straight)
+    sloped = strokes.straight.nonzero()[0]
     if not sloped.size:
         return None
-    sloped = sloped[np.argsort(-strokes.rows[sloped], kind="stable")[:_MOST_STROKES]]
+    sloped = sloped[(-strokes.rows[sloped]).argsort(kind="stable")[:_MOST_STROKES]]
     y, x, slope, rows = (of[sloped] for of in (strokes.mean_row, strokes.mean_x, strokes.slope, strokes.rows))
     weight = np.minimum(rows, 60 * unit)
     horizons = top + _GUESSES * unit
@@ -72,13 +75,17 @@ def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
     tolerance = (1.5 + 0.03 * below) * unit + 6 * below / rows**1.5
     one, other = _PAIRS[sloped.size]
     apart = bend[:, one] - bend[:, other]
-    usable = np.abs(apart) > 1e-4
-    curve = np.where(usable, (meets[:, one] - meets[:, other]) / np.where(usable, apart, 1), np.inf)
-    curve = np.where(np.abs(curve) < 3300 * unit**2, curve, 0.0)
-    vanish = np.concatenate([meets[:, one] - bend[:, one] * curve, meets], axis=1)
-    curve = np.concatenate([curve, np.zeros_like(meets)], axis=1)
+    apart[np.abs(apart) <= 1e-4] = np.inf
+    curved = (meets[:, one] - meets[:, other]) / apart
+    curved[np.abs(curved) >= 3300 * unit**2] = 0.0
+    roads = np.zeros((horizons.size, one.size + sloped.size, 2))  # their v and c: of each pair, and of straight ones
+    vanish, curve = roads[:, :, 0], roads[:, :, 1]
+    curve[:, : one.size] = curved
+    vanish[:, : one.size], vanish[:, one.size :] = meets[:, one] - bend[:, one] * curved, meets
     near = 1 / tolerance
-    off = (meets * near)[:, None] - np.stack([vanish, curve], axis=2) @ np.stack([near, bend * near], axis=1)
+    terms = np.empty((horizons.size, 2, sloped.size))
+    terms[:, 0], terms[:, 1] = near, bend * near
+    off = (meets * near)[:, None] - roads @ terms
     np.multiply(off, off, out=off)
     np.subtract(1, off, out=off)
     score = np.maximum(off, 0, out=off) @ weight
@@ -86,8 +93,8 @@ def fit_road(strokes: Strokes, top: int, unit: float) -> Road | None:
     doubt = 0.02 * ((horizons - top - _USUAL * unit) / (12 * unit))[:, None] ** 2
     doubt = doubt + np.abs(curve) / (25_000 * unit**2) + np.abs(vanish / unit - 320) / 6400
     score -= float(weight.sum()) * doubt
-    best = np.unravel_index(int(np.argmax(score)), score.shape)
-    return Road(float(horizons[best[0]]), float(vanish[best]), float(curve[best]))
+    best, which = divmod(int(score.argmax()), score.shape[1])
+    return Road(float(horizons[best]), float(vanish[best, which]), float(curve[best, which]))
 
 
 def settle(
@@ -104,29 +111,29 @@ def settle(
     """
     below = row - guess.horizon
     off = x - guess.vanish - guess.curve / below - sides[:, None] * below
-    nearest, every = np.argmin(np.abs(off), axis=0), np.arange(row.size)
+    nearest, every = np.abs(off).argmin(axis=0), np.arange(row.size)
     off = off[nearest, every]
     noise = unit + 0.02 * below
     near = np.abs(off) < np.maximum(2.0 * unit, 0.3 * np.minimum(below, 60 * unit))
     weight = np.where(near, 1 / (noise * noise + off * off), 0.0)
     mine = np.zeros((row.size, sides.size))
     mine[every, nearest] = weight
-    # Per horizon (first axis): the sums over each boundary (second axis) with its own k eliminated from the normal
+    # Per horizon (first axis): the sums over each boundary (last axis) with its own k eliminated from the normal
     # equations, which leaves two unknowns, v and c.
     horizons = guess.horizon + _SHIFTS * unit
     u = np.maximum(row - horizons[:, None], 2.0 * unit)
-    uu, ux, u1, ones = (u * u) @ mine + 1e-9, (u * x) @ mine, u @ mine, mine.sum(axis=0)
-    inverse = weight / u
-    vv = float(weight.sum()) - (u1 * u1 / uu).sum(axis=1)
-    vc = inverse.sum(axis=1) - (u1 * ones / uu).sum(axis=1)
-    cc = (inverse / u).sum(axis=1) - (ones * ones / uu).sum(axis=1) + _CURVE_WEIGHT / unit**4
-    vx = float(weight @ x) - (u1 * ux / uu).sum(axis=1)
-    cx = inverse @ x - (ones * ux / uu).sum(axis=1)
+    sums = np.empty((horizons.size, 3, sides.size))
+    sums[:, 0], sums[:, 1], sums[:, 2] = u @ mine, np.add.reduce(mine, axis=0), (u * x) @ mine
+    inverse, uu = weight / u, (u * u) @ mine + 1e-9
+    (vv, vc, vx), (_, cc, cx), (_, _, xx) = ((sums / uu[:, None]) @ sums.swapaxes(1, 2)).transpose(1, 2, 0)
+    vv = float(np.add.reduce(weight)) - vv
+    vc = np.add.reduce(inverse, axis=1) - vc
+    cc = np.add.reduce(inverse / u, axis=1) - cc + _CURVE_WEIGHT / unit**4
+    vx, cx = float(weight @ x) - vx, inverse @ x - cx
     determinant = vv * cc - vc * vc
-    determinant = np.where(determinant > 1e-12, determinant, np.inf)
+    determinant[determinant <= 1e-12] = np.inf
     vanish, curve = (cc * vx - vc * cx) / determinant, (vv * cx - vc * vx) / determinant
-    left = -(ux * ux / uu).sum(axis=1) - vanish * vx - curve * cx
-    left += _HORIZON_WEIGHT * ((horizons - top - _USUAL * unit) / (12 * unit)) ** 2
-    best = int(np.argmin(left))
-    found = (ux[best] - vanish[best] * u1[best] - curve[best] * ones) / uu[best]
+    left = _HORIZON_WEIGHT * ((horizons - top - _USUAL * unit) / (12 * unit)) ** 2 - xx - vanish * vx - curve * cx
+    best = int(left.argmin())
+    found = (sums[best, 2] - vanish[best] * sums[best, 0] - curve[best] * sums[best, 1]) / uu[best]
     return Road(float(horizons[best]), float(vanish[best]), float(curve[best])), found
