@@ -52,20 +52,6 @@ class Corners:
             return np.zeros(0, np.intp), np.zeros(0, np.uint8)
         return np.concatenate(found), np.concatenate(classes)
 
-    def shown(self, content: NDArray[np.uint8], geometry: Geometry, stride: int) -> NDArray[np.uint8]:
-        """The content of the map, as ``Geometry.content_of`` finds it again in the native one.
-
-        Args:
-            content: uint8 (h, w) the map without its padding.
-            stride: as in ``places``.
-        """
-        across, down = geometry.axes(stride)
-        row, column = self.rows // 2, self.columns // 2
-        first = (down.halves[down.starts[row]] == self.rows) & (across.halves[across.starts[column]] == self.columns)
-        seen = content.copy()
-        seen[row[first] - down.window.start, column[first] - across.window.start] = self.classes[first]
-        return seen
-
 
 def cut_corners(classes: NDArray[np.uint8], window: tuple[slice, slice], stuff: NDArray[np.bool_]) -> Corners:
     """The corners that are cut.

@@ -48,6 +48,12 @@ class Axis:
         return slice(int(self.cells[0]), int(self.cells[-1]) + 1)
 
     @cached_property
+    def ends(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """int32, int32 (cells of ``window``,): the first and the last native column of each."""
+        first = self.starts[self.window]
+        return first, np.maximum(first, self.starts[self.window.start + 1 : self.window.stop + 1] - 1)
+
+    @cached_property
     def gather(self) -> NDArray[np.intp]:
         """``cells`` counted from the start of ``window``."""
         return self.cells.astype(np.intp) - int(self.cells[0])
@@ -155,13 +161,21 @@ class Geometry:
         return np.take(wide, down.gather, axis=0, out=out, mode="clip")  # "clip" writes to out without a copy
 
     def content_of(self, native_map: NDArray[Pixel], stride: int = 1) -> NDArray[Pixel]:
-        """The cells that ``restore`` made a native map from, without the padding: one native pixel of each.
+        """The cells that ``restore`` made a native map from, without the padding.
 
-        Where the camera is smaller than the network, a cell that no pixel was sampled from gets its neighbour's value.
+        Where corners were cut since (``drive_seg.corners``), too: at most two opposite quarters of a cell are of other
+        classes, so its first and last pixel say the same unless one of them is cut, and then a third is not. With less
+        than two pixels along a cell, some corners stay cut. Where the camera is smaller than the network, a cell that
+        no pixel was sampled from gets its neighbour's value.
         """
         across, down = self.axes(stride)
-        columns, rows = across.starts[across.window], down.starts[down.window]
-        return np.take(np.take(native_map, rows, axis=0), columns, axis=1)
+        left, right = across.ends
+        top, bottom = down.ends
+        upper = np.take(native_map, top, axis=0)
+        content = np.take(upper, left, axis=1)
+        row, column = np.nonzero(content != np.take(np.take(native_map, bottom, axis=0), right, axis=1))
+        content[row, column] = upper[row, right[column]]
+        return content
 
     def _stride_of(self, network_map: NDArray[Any]) -> int:
         width, height = self.network

@@ -205,13 +205,11 @@ class PostProcessor:
             return self._output(frame, name, small, geometry, tables, options)
 
         maps = output("mask", mask), output("panoptic", panoptic)
-        content = mask[tables.content]
         if options.output_resolution == "native" and tables.cut:
             corners = cut_corners(mask, tables.content, self._stuff)
             at, classes = corners.places(geometry, tables.stride)
             for whole in maps:
                 whole.reshape(-1)[at] = classes
-            content = corners.shown(content, geometry, tables.stride) if options.lanes else content
         return PanopticResult(
             frame=frame,
             mask=maps[0],
@@ -219,7 +217,7 @@ class PostProcessor:
             instances=instances,
             native_size=geometry.native,
             confidence=output("confidence", raw.confidence[index]) if options.confidence else None,
-            lanes=self._lanes_in(content, geometry, tables) if options.lanes else None,
+            lanes=self._lanes_in(mask[tables.content], geometry, tables) if options.lanes else None,
             extent=None if options.output_resolution == "native" else geometry.in_cells(tables.stride),
         )
 
