@@ -20,7 +20,7 @@ from pathlib import Path
 LIMIT_MB = 2048
 ONE_INPUT_S = 60
 MAX_LENGTH = 32768
-SLICE_S = 120
+SLICE_S = 60
 """Of a target in one process: atheris keeps every result of a comparison of NumPy arrays, 6 MB a second."""
 VALUE = re.compile(rb'"[^"]*"|-?[0-9][0-9.]*|null|\[[^][]*\]|\{[^{}]*\}|\b[a-z_]+\b')
 VALUES = [
