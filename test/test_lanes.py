@@ -305,11 +305,14 @@ def test_the_pipeline_finds_them_where_asked_in_the_camera_s_pixels() -> None:
     image = np.zeros((720, 1280, 3), np.uint8)
     with Pipeline(FunctionEngine(lambda batch: outputs, (640, 384)), DRIVING) as pipeline:
         assert pipeline(image).lanes is None
+        both = []
         for resolution in ("native", "network"):
             pipeline.options = FusionOptions(output_resolution=resolution, lanes=True)
             found = pipeline(image).lanes
             assert found is not None
             assert_is(found, TWO_LANES)
+            both.append(np.stack([lane.points for lane in found]))
+        np.testing.assert_array_equal(both[0], both[1], "corners that are cut in the camera's pixels move nothing")
 
 
 def test_an_image_that_begins_within_a_cell_has_its_boundaries_in_place() -> None:
