@@ -126,6 +126,9 @@ def test_only_a_stamp_of_this_clock_has_an_age(clock: Clock, stamp: int, age: fl
         (0.0, None, 0.0, OK, "no camera frame yet"),
         (3.0, 99.0, 0.0, OK, "running"),
         (0.0, None, 10.0, ERROR, "no camera frame yet, expected 10 Hz"),
+        (None, 0.1, 10.0, OK, "one camera frame so far, expected 10 Hz"),
+        (None, 1.1, 10.0, ERROR, "for 1.1 s, expected 10 Hz"),
+        (0.0, 0.1, 10.0, WARN, "0.0 Hz, expected 10 Hz"),
         (8.0, 0.1, 10.0, OK, "8.0 Hz"),
         (12.0, 0.1, 10.0, OK, "12.0 Hz"),
         (7.9, 0.1, 10.0, WARN, "7.9 Hz, expected 10 Hz +/- 20%"),
@@ -137,10 +140,23 @@ def test_only_a_stamp_of_this_clock_has_an_age(clock: Clock, stamp: int, age: fl
     ],
 )
 def test_a_camera_is_judged_by_its_rate_and_its_silence(
-    rate: float, idle_s: float | None, expected: float, level: bytes, says: str
+    rate: float | None, idle_s: float | None, expected: float, level: bytes, says: str
 ) -> None:
     verdict = watch("camera", rate, idle_s, expected, 0.2)
     assert verdict.level == level and says in verdict.message
+
+
+def test_one_frame_makes_no_rate() -> None:
+    now = 0.0
+    arrivals = Arrivals(clock=lambda: now)
+    only = [arrivals.only_one]
+    for now in (1.0, 2.0, 300.0):
+        arrivals.add(int(now * 1e9))
+        only.append(arrivals.only_one)
+    assert only == [False, True, False, False]
+    now = 5.0  # simulated time began anew
+    arrivals.add(int(now * 1e9))
+    assert arrivals.only_one
 
 
 def test_of_verdicts_the_most_severe_counts_and_of_equals_the_first() -> None:

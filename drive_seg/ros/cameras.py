@@ -58,6 +58,11 @@ class Arrivals:
         """The same; before the first frame, seconds since it began to listen."""
         return self._now() - self._quiet_since
 
+    @property
+    def only_one(self) -> bool:
+        """Whether there was one frame so far (since simulated time jumped back), which makes no rate."""
+        return len(self._seen) == 1
+
     def rate(self, seconds: float | None = None) -> float:
         """Frames per second over the last ``seconds`` (default: the whole window); 0 below two frames."""
         times = [seen for seen, _ in self._fresh(seconds)]

@@ -48,7 +48,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def watch(
     name: str,
-    rate: float,
+    rate: float | None,
     idle_s: float | None,
     expected: float,
     tolerance: float,
@@ -58,7 +58,7 @@ def watch(
 
     Args:
         name: what the rate is of, for the message.
-        rate: over the last few frames.
+        rate: over the last few frames; None where there was only one so far.
         idle_s: seconds since the last one, None when there never was one.
         waited_s: where there never was one, seconds since one could have come.
     """
@@ -70,6 +70,8 @@ def watch(
         return Verdict(level, f"no {name} frame yet, expected {expected:g} Hz")
     if idle_s > longest:
         return Verdict(ERROR, f"no {name} frame for {idle_s:.1f} s, expected {expected:g} Hz")
+    if rate is None:
+        return Verdict(OK, f"one {name} frame so far, expected {expected:g} Hz")
     if not expected * (1 - tolerance) <= rate <= expected * (1 + tolerance):
         return Verdict(WARN, f"{name} rate is {rate:.1f} Hz, expected {expected:g} Hz +/- {tolerance:.0%}")
     return Verdict(OK, f"{name} rate is {rate:.1f} Hz")
@@ -249,7 +251,7 @@ class Diagnostics:
         expected = config.expected_frequency
         seconds = max(2.0, _WATCH_FRAMES / expected) if expected else None
         seen = source.arrivals
-        rate = seen.rate(seconds)
+        rate = None if seen.only_one else seen.rate(seconds)
         verdicts = [watch("camera", rate, seen.idle_s(), expected, config.tolerance, seen.quiet_s())]
         failed = counts.failed - before.failed
         malformed = counts.dropped.get("malformed", 0) - before.dropped.get("malformed", 0)
