@@ -27,6 +27,8 @@ class Better:
 
 _log = logging.getLogger(__name__)
 
+_SIGN_OF_LIFE_S = 1.0
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -77,10 +79,17 @@ class Upgrade:
             return progress
         return replace(progress, seconds=time.monotonic() - self._started)
 
-    def stop(self) -> None:
-        """Give it up if it is not done; returns when the thread has ended."""
+    def stop(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Give it up if it is not done; returns when the thread has ended.
+
+        Args:
+            meanwhile: called every second until then, on this thread: not everything can be interrupted.
+        """
         self._cancelled.set()
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(_SIGN_OF_LIFE_S)
+            if self._thread.is_alive():
+                meanwhile()
 
     def _run(self) -> None:
         try:

@@ -220,6 +220,23 @@ def test_a_build_that_does_not_notice_that_it_is_stopped_is_not_handed_over() ->
     assert gpu.closed == 1 and not upgrade.progress.done
 
 
+def test_who_waits_for_the_end_of_a_build_is_called_now_and_then() -> None:
+    enough = threading.Event()
+    calls: list[float] = []
+
+    def make(step: Step, cancelled: Callable[[], bool]) -> Pipeline:
+        assert enough.wait(20)
+        raise EngineError("cancelled")
+
+    def meanwhile() -> None:
+        calls.append(time.monotonic())
+        enough.set()
+
+    upgrade = Upgrade("building", make, lambda pipeline: pytest.fail("not wanted any more"))
+    upgrade.stop(meanwhile)
+    assert calls and upgrade.progress.trouble == "cancelled"
+
+
 def test_a_pipeline_that_comes_too_late_is_closed() -> None:
     cpu, first, second, late = Saying(1), Saying(2), Saying(2), Saying(2)
     served = Served(cpu)

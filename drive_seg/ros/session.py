@@ -42,7 +42,8 @@ class Session:
         config: called for the current configuration; live parameters change it.
         opener: opens the pipeline.
         improver: says what would be better than the pipeline that serves.
-        meanwhile: called every second until the engine is open, and until it is done with its last batch.
+        meanwhile: called every second until the engine is open, until it is done with its last batch, and until a
+            better one that is being made has been given up.
 
     Raises:
         DriveSegError: the model or the engine cannot be opened; nothing is left behind.
@@ -191,7 +192,7 @@ class Session:
         """Stop the worker, close the engine, destroy every topic."""
         self.deactivate()
         if self.upgrade is not None:
-            self.upgrade.stop()
+            self.upgrade.stop(self._meanwhile)
         self.worker.stop()
         self._close_outputs()
 
