@@ -345,13 +345,14 @@ def test_places_are_those_of_what_is_set(size: int, share: float, seed: int) -> 
     assert places(values).tolist() == places(flags).tolist()
 
 
-def average_by_definition(frames: list, level: int, c: int = 3) -> float:
+def average_by_definition(frames: list, level: int, c: int = 3, crowds: tuple[int, ...] = ()) -> float:
     """COCO's AP at IoU .50 + .05 * level, from the definition, with exact IoUs; scores must differ."""
     threshold = Fraction(50 + 5 * level, 100)
     rows, truths = [], 0
     for truth, prediction, scores in frames:
-        own = [t for t in np.unique(truth).tolist() if class_of(t) == c]
+        own = [t for t in np.unique(truth).tolist() if class_of(t) == c and t not in crowds]
         truths += len(own)
+        ignored = (truth == VOID) | np.isin(truth, [t for t in crowds if class_of(t) == c])
         free = set(own)
         for p in sorted((p for p in np.unique(prediction).tolist() if class_of(p) == c), key=lambda p: -scores[p]):
             ious = {
@@ -365,7 +366,7 @@ def average_by_definition(frames: list, level: int, c: int = 3) -> float:
             hit = best is not None and ious[best] >= threshold
             if hit:
                 free.remove(best)
-            elif 2 * ((prediction == p) & (truth == VOID)).sum() >= (prediction == p).sum():
+            elif Fraction(int(((prediction == p) & ignored).sum()), int((prediction == p).sum())) >= threshold:
                 continue
             rows.append((scores[p], hit))
     rows.sort(key=lambda row: -row[0])
@@ -385,7 +386,8 @@ def average_by_definition(frames: list, level: int, c: int = 3) -> float:
 def test_average_precision_follows_cocos_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     numbers = iter(rng.permutation(1000).tolist())
-    ids = (0, 3001, 3002, 3003, 3004, VOID)
+    ids = (0, 3001, 3002, 3003, 3004, 3009, 4009, VOID)
+    crowds = (3009, 4009)
     counts, frames = PrecisionCounts(CLASSES), []
     for frame in range(6):
         truth = blocks(seed * 50 + frame, 5, (4, 5), ids)
@@ -393,10 +395,11 @@ def test_average_precision_follows_cocos_definition(seed: int) -> None:
         prediction = np.where(rng.random(truth.shape) < 0.03 * frame + 0.02, noise, truth).astype(np.uint16)
         scores = {p: next(numbers) / 1000 for p in np.unique(prediction).tolist()}
         frames.append((truth, prediction, scores))
-        counts.add(found(truth, prediction), scores, IDENTITY.countable & DRIVING.is_thing[:CLASSES])
+        counts.add(found(truth, prediction), scores, IDENTITY.countable & DRIVING.is_thing[:CLASSES], crowds)
     average = counts.average(3)
     for level in range(10):
-        assert average[level] == pytest.approx(average_by_definition(frames, level), abs=1e-12), level
+        expected = average_by_definition(frames, level, crowds=crowds)
+        assert average[level] == pytest.approx(expected, abs=1e-12), level
     assert np.isnan(counts.average(0)).all()
 
 
@@ -417,6 +420,14 @@ def test_an_instance_half_on_void_is_excused() -> None:
     counts = PrecisionCounts(CLASSES)
     counts.add(found(truth, prediction), {3001: 0.9, 3002: 0.8}, IDENTITY.countable & DRIVING.is_thing[:CLASSES])
     assert counts.misses[3, 0].nonzero()[0].tolist() == [800]
+
+
+def test_an_instance_on_a_crowd_is_excused_up_to_the_threshold_that_its_share_reaches() -> None:
+    truth, prediction = np.zeros((1, 20), np.uint16), np.zeros((1, 20), np.uint16)
+    truth[:, :13], prediction[:] = 3001, 3001  # 65 % of it
+    counts = PrecisionCounts(CLASSES)
+    counts.add(found(truth, prediction), {}, IDENTITY.countable & DRIVING.is_thing[:CLASSES], crowds=(3001,))
+    assert counts.misses[3, :, 1000].tolist() == [0] * 4 + [1] * 6, "below .70 it is on the crowd"
 
 
 def test_of_two_halves_of_an_object_the_surer_one_is_right() -> None:

@@ -50,8 +50,8 @@ class PrecisionCounts:
     ) -> None:
         """Count one frame.
 
-        An instance that matches nothing is left out where half of it or more lies on unlabelled truth or on a crowd
-        of its class.
+        An instance that matches nothing at a threshold is left out there if at least as great a share of it lies on
+        unlabelled truth or on crowds of its class.
 
         Args:
             scores: 0..1 by panoptic id of the prediction; 1 where there is none.
@@ -70,14 +70,14 @@ class PrecisionCounts:
         on_crowd = found.same_class.copy()
         on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
         excused = found.prediction_sum(on_crowd | ((found.truth == VOID) & (found.prediction != VOID)))
+        judged = np.maximum(levels, _reached(excused, predictions.areas))
         for row in answers:
             cell = (
                 self.hits[predictions.classes[row], :, steps[row]],
                 self.misses[predictions.classes[row], :, steps[row]],
             )
             cell[0][: levels[row]] += 1
-            if 2 * excused[row] < predictions.areas[row]:
-                cell[1][levels[row] :] += 1
+            cell[1][judged[row] :] += 1
 
     def __iadd__(self, other: PrecisionCounts) -> PrecisionCounts:
         if other.seen:
@@ -124,10 +124,17 @@ def _levels(found: Overlaps, countable: NDArray[np.bool_], steps: NDArray[np.int
     taken: set[int] = set()
     pairs = np.flatnonzero(candidate)
     # Only at an IoU of exactly one half can a segment have two partners: the higher score chooses first.
-    for pair in pairs[np.argsort(-steps[found.prediction[pairs]], kind="stable")].tolist():
-        truth, row = int(found.truth[pair]), int(found.prediction[pair])
+    pairs = pairs[np.argsort(-steps[found.prediction[pairs]], kind="stable")]
+    reached = _reached(found.areas[pairs], found.unions[pairs])
+    rows = zip(found.truth[pairs].tolist(), found.prediction[pairs].tolist(), reached.tolist(), strict=True)
+    for truth, row, level in rows:
         if truth not in taken and not levels[row]:
             taken.add(truth)
-            reached = 20 * int(found.areas[pair]) // int(found.unions[pair]) - THRESHOLDS + 1
-            levels[row] = min(reached, THRESHOLDS)
+            levels[row] = level
     return levels
+
+
+def _reached(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64: how many of the thresholds .50, .55 .. .95 each ``part / whole`` reaches."""
+    found: NDArray[np.int64] = np.clip(20 * part // whole - THRESHOLDS + 1, 0, THRESHOLDS)
+    return found
