@@ -135,16 +135,23 @@ def predictions(folder: Path, name: str, text: str) -> Path:
         ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": NaN}]}'),
         ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": -Infinity}]}'),
         ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": 1e400}]}'),
+        ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": 87.5}]}'),
+        ("instances.jsonl", '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": -0.5}]}'),
         ("instances.jsonl", '{"frame": "000000", "stamp_ns": 1e400, "instances": []}'),
         ("instances.jsonl", "[" * 100_000),
         ("lanes.jsonl", '{"frame": "000000", "lanes": ' + "[" * 100_000),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_lists_of_predictions_are_refused_in_one_sentence(name: str, text: str, tmp_path: Path) -> None:
     folder = predictions(tmp_path, name, text)
     with pytest.raises(SourceError, match=name.replace(".", r"\.")):
         evaluate(folder)
+
+
+def test_a_score_that_is_1_but_for_rounding_is_taken(tmp_path: Path) -> None:
+    row = '{"frame": "000000", "stamp_ns": 0, "instances": [{"id": "3001", "score": 1.0000001}]}'
+    assert evaluate(predictions(tmp_path, "instances.jsonl", row)).metrics["instance"]["ap"] == 1
 
 
 def test_detections_with_endless_ids_are_not_ours() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -195,8 +194,9 @@ class BagPredictions:
 
 
 def _check_scores(listed: ListedInstances, where: str) -> None:
-    """Raise SourceError where one is NaN or infinite, which comes before or after no other."""
-    strange = [f"{value} of instance {number}" for number, value in listed.scores.items() if not math.isfinite(value)]
+    """Raise SourceError where one is not within 0..1, but for rounding: logits or percents would all count as sure."""
+    scores = listed.scores.items()
+    strange = [f"{value} of instance {number}" for number, value in scores if not 0 <= round(value, 3) <= 1]
     if strange:
         raise SourceError(f"{where} has the score {strange[0]}; expected 0..1")
 
