@@ -8,7 +8,7 @@ prediction finds at most one boundary (the pairs with the most right points firs
 point, as the description says; in the script also rows in which neither has one, as right. All true boundaries count;
 the script leaves out the worst of more than four. Every frame counts; in the script one with more than two predictions
 beyond the true ones, or that took over 200 ms, finds nothing. Counts are added up over frames; the script averages the
-ratios of frames.
+ratios of frames. Boundaries of one row have no angle and are not counted; the script takes them for upright.
 """
 
 from __future__ import annotations
