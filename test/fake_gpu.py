@@ -422,6 +422,7 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
     In 8.6 the first context gets the one profile by itself. Those made while it lives have to ask for it, which needs
     such a plan, or they take no shape (NvInferRuntime.h of 8.6, getOptimizationProfile).
     The first run of a context after a shape was set allocates, which no capture survives (NvInferRuntime.h, enqueueV2).
+    While there is any runtime, the first one's logger is everybody's, and another one is warned about.
     """
     trt = types.ModuleType("tensorrt")
     is_old = gpu.tensorrt.startswith("8.")
@@ -513,9 +514,19 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
             self._contexts.add(context)
             return context
 
+    runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+    everybodys: list[weakref.ref[Any]] = []
+
     class Runtime:
         def __init__(self, logger: Any) -> None:
             gpu.check()
+            if not runtimes:
+                everybodys[:] = [weakref.ref(logger)]
+            heard = everybodys[0]()
+            assert heard is not None, "TensorRT writes to a logger that is gone"
+            if heard is not logger:
+                heard.log(ILogger.WARNING, "The logger passed into createInferRuntime differs from an existing one")
+            runtimes.add(self)
             if gpu.refuses == "runtime":
                 logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
                 raise TypeError("pybind11::init(): factory function returned nullptr")

@@ -175,7 +175,8 @@ class Release:
             def get_error(self, index: int) -> str:
                 return "In node 3 (importFoo): UNSUPPORTED_NODE"
 
-        module = types.SimpleNamespace(
+        module: Any = types.ModuleType("tensorrt")
+        module.__dict__.update(
             __version__=f"{major}.x",
             ILogger=ILogger,
             Builder=Builder,

@@ -483,6 +483,29 @@ class TestOpening:
             engine_of(model, content=b"garbage")
         assert not gpu.leaks
 
+    def test_all_engines_of_a_process_have_one_logger(
+        self, gpu: FakeGpu, model: Model, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """TensorRT keeps the first one that it was given, without a reference, for as long as there is any runtime."""
+        first = engine_of(model)
+        with engine_of(model):
+            first.close()
+            del first
+            gc.collect()
+            for _ in range(2):
+                with pytest.raises(
+                    EngineError, match=r"TensorRT cannot load the plan of [^:]*: magic tag does not match$"
+                ):
+                    engine_of(model, content=b"garbage")
+        assert "differs from an existing one" not in caplog.text
+
+    def test_a_network_that_fails_with_every_frame_fills_no_memory(self, gpu: FakeGpu, model: Model) -> None:
+        with engine_of(model) as engine:
+            for number in range(100):
+                engine.network.said.logger.log(sys.modules["tensorrt"].ILogger.ERROR, f"failure {number}")
+            assert engine.network.said.reason() == "failure 97 | failure 98 | failure 99"
+            assert len(engine.network.said.logger.errors) == 3
+
     def test_a_runtime_that_cannot_be_made_is_an_error_that_auto_survives(
         self, gpu: FakeGpu, model: Model, tmp_path: Path
     ) -> None:

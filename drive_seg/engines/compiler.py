@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from drive_seg.engines.trt_graph import eight_bit_graph
-from drive_seg.engines.trt_library import new_logger, strongly_typed
+from drive_seg.engines.trt_library import Said, strongly_typed
 from drive_seg.engines.trt_types import decide_in_float
 from drive_seg.errors import EngineError
 from drive_seg.model import Model
@@ -69,16 +69,16 @@ def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Cal
     Raises:
         EngineError: the graph does not parse or no engine could be built; the message has TensorRT's reasons.
     """
-    logger = new_logger(trt)
+    said = Said(trt)
     try:
-        builder = trt.Builder(logger)
+        builder = trt.Builder(said.logger)
     except TypeError as error:  # what the binding makes of a null pointer
-        raise EngineError(f"TensorRT cannot make a builder: {logger.reason()}") from error
+        raise EngineError(f"TensorRT cannot make a builder: {said.reason()}") from error
     network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, said.logger)
     if not parser.parse(order.graph):
         reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise EngineError(f"TensorRT {trt.__version__} cannot take this graph: {reasons or logger.reason()}")
+        raise EngineError(f"TensorRT {trt.__version__} cannot take this graph: {reasons or said.reason()}")
     config = builder.create_builder_config()
     _configure(trt, config, order)
     if not strongly_typed(trt) and order.precision != "fp32":
@@ -98,7 +98,7 @@ def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Cal
     if plan is None:
         if cancelled():
             raise EngineError("the engine build was cancelled")
-        raise EngineError(f"TensorRT {trt.__version__} cannot build this engine: {logger.reason()}")
+        raise EngineError(f"TensorRT {trt.__version__} cannot build this engine: {said.reason()}")
     timing = config.get_timing_cache() or timing
     return bytes(plan), b"" if timing is None else bytes(timing.serialize())
 

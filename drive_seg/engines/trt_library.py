@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import threading
+from collections import deque
 from typing import Any
 
 from drive_seg.engines.driver import Gpu, find_gpu
@@ -11,6 +14,7 @@ from drive_seg.errors import EngineError, MissingDependency, pip_install
 INSTALL = pip_install(extra="gpu")
 
 _log = logging.getLogger(__name__)
+_making = threading.Lock()
 
 
 def load_tensorrt(gpu_id: int = 0) -> tuple[Any, Gpu]:
@@ -41,25 +45,43 @@ def strongly_typed(trt: Any) -> bool:
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16")
 
 
-def new_logger(trt: Any) -> Any:
-    """A TensorRT logger that writes to Python's, and keeps its errors in ``.errors``: calls only say "failed"."""
+class Said:
+    """What TensorRT complains of from now on: its calls only say "failed".
+
+    Attributes:
+        logger: for TensorRT, which wants one for the whole process and goes on using the first that it was given, also
+            when what that was given for is gone.
+    """
+
+    def __init__(self, trt: Any) -> None:
+        with _making:
+            self.logger = _logger(trt)
+        self._before: int = self.logger.count
+
+    def reason(self) -> str:
+        """The last errors in one line."""
+        new = self.logger.count - self._before
+        return " | ".join([*self.logger.errors][-new:] if new else ()) or "TensorRT gave no reason"
+
+
+@functools.lru_cache(maxsize=1)
+def _logger(trt: Any) -> Any:
+    """Writes to Python's log, and counts and keeps the errors."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self.errors: deque[str] = deque(maxlen=3)
+            self.count = 0
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(message)
+                self.count += 1
                 _log.error("TensorRT: %s", message)
             elif severity == trt.ILogger.WARNING:
                 _log.warning("TensorRT: %s", message)
             else:
                 _log.debug("TensorRT: %s", message)
-
-        def reason(self) -> str:
-            """The last errors in one line."""
-            return " | ".join(self.errors[-3:]) or "TensorRT gave no reason"
 
     return Logger()

@@ -12,7 +12,7 @@ import numpy as np
 
 from drive_seg.engines.cuda import Arena
 from drive_seg.engines.plan_cache import Plan
-from drive_seg.engines.trt_library import load_tensorrt, new_logger
+from drive_seg.engines.trt_library import Said, load_tensorrt
 from drive_seg.errors import EngineError, PlanRefused
 from drive_seg.model import Model
 
@@ -50,7 +50,7 @@ class Network:
         self.max_batch = plan.key.batch
         self.model = model
         self.arena = Arena(gpu_id)
-        self.logger = new_logger(self.trt)
+        self.said = Said(self.trt)
         self._runtime: Any = None
         self._engine: Any = None
         self._loose: Any = None
@@ -77,15 +77,15 @@ class Network:
         return self.tensors[1:]
 
     def _refusal(self, plan: Plan) -> EngineError:
-        reason = self.logger.reason()
+        reason = self.said.reason()
         kind = EngineError if "memory" in reason.lower() else PlanRefused  # with more memory it would load
         return kind(f"TensorRT cannot load the plan of {plan.key.text}: {reason}")
 
     def _new_runtime(self) -> Any:
         try:
-            return self.trt.Runtime(self.logger)
+            return self.trt.Runtime(self.said.logger)
         except TypeError as error:  # what the binding makes of a null pointer
-            raise EngineError(f"TensorRT cannot make a runtime: {self.logger.reason()}") from error
+            raise EngineError(f"TensorRT cannot make a runtime: {self.said.reason()}") from error
 
     def _checked_tensors(self, plan: Plan) -> tuple[Tensor, ...]:
         names = self.model.outputs
@@ -102,7 +102,7 @@ class Network:
         image = (self.max_batch, plan.key.height, plan.key.width, 3)
         shapes = self._shapes(image, list(expected))
         if shapes is None:
-            raise EngineError(f"the plan of {plan.key.text} does not take {image}: {self.logger.reason()}")
+            raise EngineError(f"the plan of {plan.key.text} does not take {image}: {self.said.reason()}")
         tensors = []
         for name, dtype in expected.items():
             got = np.dtype(self.trt.nptype(self._engine.get_tensor_dtype(name)))
@@ -122,7 +122,7 @@ class Network:
         """An execution context for the plan's one profile; it has scratch memory of its own."""
         context = self._engine.create_execution_context()
         if context is None:
-            raise EngineError(f"cannot make an execution context: {self.logger.reason()}")
+            raise EngineError(f"cannot make an execution context: {self.said.reason()}")
         if context.active_optimization_profile != 0:  # 8.6 gives it to the first context only, also where it is shared
             with suppress(RuntimeError):  # what the binding makes of false; such a context refuses every shape
                 context.set_optimization_profile_async(0, self.compute.handle)
@@ -133,16 +133,16 @@ class Network:
         context = self._loose if context is None else context
         image = self.tensors[0]
         if not context.set_input_shape(image.name, (count, *image.shape[1:])):
-            raise EngineError(f"TensorRT refuses a batch of {count}: {self.logger.reason()}")
+            raise EngineError(f"TensorRT refuses a batch of {count}: {self.said.reason()}")
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
-                raise EngineError(f"TensorRT refuses the address of {name}: {self.logger.reason()}")
+                raise EngineError(f"TensorRT refuses the address of {name}: {self.said.reason()}")
         self.enqueue_again(context, count)
 
     def enqueue_again(self, context: Any, count: int) -> None:
         """Put the network on the compute stream as it was enqueued last; TensorRT has nothing to prepare for it."""
         if not context.execute_async_v3(self.compute.handle):
-            raise EngineError(f"TensorRT could not start a batch of {count}: {self.logger.reason()}")
+            raise EngineError(f"TensorRT could not start a batch of {count}: {self.said.reason()}")
 
     def drain(self) -> None:
         """Wait until nothing of ours runs."""
