@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from test_trt_engine import picture
 from tiny_model import network, write_tiny_model
 
-from drive_seg.engines import EngineOptions, planned
+from drive_seg.engines import EngineOptions, open_engine, planned
 from drive_seg.engines.build import Job, Made
 from drive_seg.engines.gate import Agreement
 from drive_seg.engines.reference import Reference
@@ -26,6 +27,7 @@ from drive_seg.gpu_benchmark.table import markdown
 from drive_seg.gpu_benchmark.work import Layer, Peaks, Work, count
 from drive_seg.model import load_model
 from drive_seg.resources import find_model
+from drive_seg.sim import Simulator
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 
@@ -105,6 +107,49 @@ def test_all_of_torchs_network_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) ->
     assert {tensor.device.type for tensor in (*net.parameters(), *net.buffers())} == {"meta"}
     semantic, *_ = net(empty((1, 96, 160, 3), dtype=torch.uint8, device="meta"))
     assert semantic.shape == (1, 96, 160)
+
+
+def test_torch_fuses_the_maps_of_the_shipped_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fusion takes several times as long for the noise that random weights give."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from drive_seg.network.torch_speed import network as torchs_network
+
+    empty, to = torch.empty, torch.Tensor.to
+    monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **kind: empty(*size, **kind))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self if a == ("cuda",) else to(self, *a, **k))
+    model = replace(load_model(find_model("default")), width=320, height=192)
+    image = Simulator(3, 320, 192).frame(30).image[np.newaxis]
+    said = torchs_network(torch, (320, 192), compiled=False)(image)
+    with open_engine(model, "auto", EngineOptions(precision="fp32")) as engine:
+        slot = engine.slots[0]
+        slot.input[:] = image
+        slot.submit(1)
+        shipped = slot.wait()
+        assert (said.semantic == shipped.semantic).mean() > 0.99 and len(np.unique(shipped.semantic)) >= 4
+        assert np.abs(said.offsets - shipped.offsets).mean() < 0.5
+
+
+def test_a_figure_of_torch_that_cannot_be_had_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from drive_seg.network import torch_speed
+
+    def no_peaks(_: object) -> None:
+        raise RuntimeError("no 8-bit products on this GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch_speed, "measure_peaks", no_peaks)
+    monkeypatch.setattr(torch_speed, "network", lambda _, size, compiled: network if not compiled else {}["a compiler"])
+    np.save(tmp_path / "frames.npy", picture(1)[np.newaxis])
+    out = tmp_path / "out.json"
+    monkeypatch.setattr("sys.argv", ["torch_speed", str(out), str(tmp_path / "frames.npy"), "2", "160x96"])
+    assert torch_speed.main() == 0
+    figures = json.loads(out.read_text())
+    assert figures["eager 160x96"]["p50"] > 0 and "peaks" not in figures and "compiled 160x96" not in figures
+    assert figures["why"] == (
+        "peaks: RuntimeError: no 8-bit products on this GPU; compiled 160x96: KeyError: 'a compiler'"
+    )
 
 
 class TestRun:

@@ -13,7 +13,7 @@
 #   PYTHON             has tensorrt, pycuda, numpy, cv2, yaml, pytest; typer, rich and onnx for the table and int8;
 #                      hypothesis for the kernels' tests, which are left out without it     (default: python3)
 #   REFERENCE_PYTHON   has onnxruntime: what the fp32 network says      (default: PYTHON)
-#   TORCH_PYTHON       has torch with CUDA and onnxruntime, for the table (default: REFERENCE_PYTHON)
+#   TORCH_PYTHON       has torch with CUDA, onnx and onnxruntime, for the table (default: REFERENCE_PYTHON)
 #   DRIVE_SEG_DATA     folder with camvid32/val/images: real frames; simulated ones without it
 #   FRAMES=100 SIZES=960x544 PRECISIONS=fp16                               smaller
 #   OUT=FOLDER         results elsewhere (from the root of the sources, or absolute); out/gpu is kept up to date too
