@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import FakeGpu, install
+from fake_gpu import GPU, FakeGpu, install
 from numpy.typing import NDArray
 from test_trt_engine import picture
 from tiny_model import network, write_tiny_model
@@ -162,7 +162,7 @@ class TestRun:
             return Made(b"FAKE", b"", Agreement(8, 1.0, 0.0, 0.0, 0.0))
 
         monkeypatch.setattr(planned.plan_for, "__defaults__", (*planned.plan_for.__defaults__[:-1], make))
-        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.find_gpu", lambda index=0: __import__("fake_gpu").GPU)
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.find_gpu", lambda index=0: GPU)
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.WARM_UP", 1)
         work = Work((Layer("conv", 10**9, 1000, 1000, 1000, False),))
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", lambda *_: work)
@@ -223,6 +223,18 @@ class TestRun:
         results = self.run(tmp_path, wanted)
         assert [results["cases"][case.name] for case in wanted] == [{"error": "KeyError: 'fps'"}] * 2
 
+    def test_work_that_cannot_be_counted_costs_no_figure(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def uncountable(*_: object) -> None:
+            raise ModelError("the shapes of conv7 cannot be inferred")
+
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", uncountable)
+        results = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
+        case = results["cases"]["160x96 fp32 x1"]
+        assert case["ours"]["p50"] > 0 and case["note"] == "the shapes of conv7 cannot be inferred"
+        assert "| 160x96 | fp32 | 1 |" in markdown(results)
+
     def put_peaks(self, tmp_path: Path) -> None:
         file = tmp_path / "out" / "t.json"
         results = json.loads(file.read_text())
@@ -235,11 +247,16 @@ class TestRun:
         }
         file.write_text(json.dumps(results))
 
-    def test_a_run_that_was_cut_goes_on_where_it_was(self, gpu: FakeGpu, tmp_path: Path) -> None:
+    def test_a_run_that_was_cut_goes_on_where_it_was(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also on another machine of the kind, whose GPU has another place on the bus."""
         first = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
         gpu.launches.clear()
         again = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
         assert again["cases"] == first["cases"] and not gpu.launches
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.find_gpu", lambda index=0: replace(GPU, pci="0000:c1:00.0"))
+        assert self.run(tmp_path, [Case(SIZE, "fp32", 1)])["cases"] == first["cases"] and not gpu.launches
         with pytest.raises(EngineError, match="another machine or with other frames"):
             self.run(tmp_path, [Case(SIZE, "fp32", 1)], frames=5)
 

@@ -22,7 +22,7 @@ from drive_seg.engines.planned import plan_for
 from drive_seg.engines.protocol import EngineOptions
 from drive_seg.engines.reference import yardstick
 from drive_seg.engines.trt import TrtEngine
-from drive_seg.errors import DriveSegError, EngineError, MissingDependency
+from drive_seg.errors import DriveSegError, EngineError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.gpu_benchmark.latency import WARM_UP, host_to_host
 from drive_seg.gpu_benchmark.sample import SampleEngine
@@ -86,7 +86,9 @@ def measure(
     """
     gpu = find_gpu(options.gpu_id)
     results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    machine: dict[str, Any] = {**hardware(), "gpu": {**asdict(gpu), "capability": list(gpu.capability)}}
+    about = {**asdict(gpu), "capability": list(gpu.capability)}
+    del about["pci"]  # a machine that is lent again is another one of its kind
+    machine: dict[str, Any] = {**hardware(), "gpu": about}
     machine |= {"input": [images[0].width, images[0].height], "frames": frames}
     if results.get("machine", machine) != machine:
         raise EngineError(f"{file} was measured on another machine or with other frames; move it away")
@@ -157,7 +159,7 @@ def measure_case(
     raw_bytes = case.batch * images[0].data.size
     try:
         found |= shares(model, case, gpu, raw_bytes, torch_figures)
-    except MissingDependency as error:
+    except DriveSegError as error:  # what was measured counts without them
         found["note"] = "; ".join(filter(None, (found.get("note"), str(error))))
     return found
 
