@@ -213,7 +213,8 @@ class TestRun:
         case = results["cases"]["160x96 fp32 x1"]
         assert "the CPU does letterbox and fusion" in case["note"] and case["ours"]["p50"] > 0
         assert case["gpu_ms"] == {} and "roofline_share" not in case and "pcie_share" not in case
-        assert "| 160x96 | fp32 | 1 |" in markdown(results)
+        page = markdown(results)
+        assert "| 160x96 | fp32 | 1 |" in page and f"* 160x96 fp32 x1: {case['note']}" in page
 
     def test_a_case_that_breaks_costs_no_other(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,9 @@ def markdown(results: dict[str, Any]) -> str:
             _share(case.get("pcie_share")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    notes = [f"* {name}: {case['note']}" for name, case in results["cases"].items() if "note" in case]
+    if notes:
+        lines += ["", "To be known:", "", *notes]
     if "why" in torch:
         lines += ["", f"torch was not (fully) measured: {torch['why']}."]
     if refused:
