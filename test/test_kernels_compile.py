@@ -80,6 +80,20 @@ def test_a_cubin_is_made_once_per_gpu_and_compiler(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3, "temporary files stayed behind"
 
 
+def test_a_compiler_is_needed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As where an image is made with a CUDA toolkit and runs without one."""
+    kernels.cubin((9, 0), tmp_path / "cache", Fake().compiler)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(source, "find_nvrtc", lambda: None)
+    assert kernels.cubin((9, 0), tmp_path / "cache") == b"code for --gpu-architecture=sm_90"
+    with pytest.raises(EngineError, match="need a compiler once"):
+        kernels.cubin((8, 7), tmp_path / "cache")
+    monkeypatch.setattr(source, "source_text", lambda: "a newer release")
+    with pytest.raises(EngineError, match="need a compiler once"):
+        kernels.cubin((9, 0), tmp_path / "cache")
+
+
 def test_a_folder_that_cannot_be_written_costs_a_compilation_and_no_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,37 +67,48 @@ def cubin(capability: tuple[int, int], cache_dir: Path | None = None, compiler: 
     Args:
         capability: of the GPU, (9, 0) for sm_90.
         cache_dir: kept there under a name that says source, options and compiler, where it can be written (one that
-            came with its plans may not be); None = no cache.
+            came with its plans may not be); None = no cache. Where no compiler is of use, another one's will do.
         compiler: the first of ``find_compilers()`` that takes them when None.
 
     Raises:
         EngineError: there is no compiler, or none takes them.
     """
-    compilers = find_compilers() if compiler is None else [compiler]
     source, options = source_text(), options_for(capability)
+    stem = f"kernels-sm{capability[0]}{capability[1]}-{_digest(source, *options)}"
+    refusals: list[str] = []
+    try:
+        compilers = find_compilers() if compiler is None else [compiler]
+    except EngineError as error:
+        compilers, refusals = [], [str(error)]
 
-    def place(compiler: Compiler) -> Path | None:
-        if cache_dir is None:
-            return None
-        key = hashlib.sha256("\0".join((source, *options, compiler.identity)).encode()).hexdigest()
-        return cache_dir / f"kernels-sm{capability[0]}{capability[1]}-{key[:20]}.cubin"
+    def place(compiler: Compiler) -> list[Path]:
+        return [] if cache_dir is None else [cache_dir / f"{stem}-{_digest(compiler.identity)}.cubin"]
 
-    for path in map(place, compilers):  # before one that does not know this GPU is asked once more
-        code = None if path is None else _kept(path)
-        if code is not None:
-            return code
-    refusals = []
+    # Before one that does not know this GPU is asked once more.
+    code = _first_kept([path for candidate in compilers for path in place(candidate)])
+    if code is not None:
+        return code
     for candidate in compilers:
         try:
             code = candidate.compile(source, options)
         except EngineError as error:
             refusals.append(str(error))
             continue
-        path = place(candidate)
-        if path is not None:
+        for path in place(candidate):
             _keep(path, code)
         return code
-    raise EngineError("; ".join(refusals))
+    code = None if cache_dir is None else _first_kept(sorted(cache_dir.glob(f"{stem}-*.cubin")))
+    if code is None:
+        raise EngineError("; ".join(refusals))
+    return code
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _first_kept(paths: Iterable[Path]) -> bytes | None:
+    return next((code for code in map(_kept, paths) if code is not None), None)
 
 
 def _kept(path: Path) -> bytes | None:
