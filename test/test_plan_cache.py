@@ -124,6 +124,13 @@ def test_a_damaged_plan_is_built_again(tmp_path: Path) -> None:
     assert built[-1] == b"times", "which stays where a build has none to give"
 
 
+def test_kernel_times_that_cannot_be_kept_cost_no_engine(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    cache.timing_path(KEY).mkdir(parents=True)
+    assert obtain(job(), cache, lambda *_: Made(b"plan", b"times", GOOD)).data == b"plan"
+    assert cache.load(KEY) is not None
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
 def test_whom_the_umask_lets_may_read_what_another_user_has_built(umask: int, mode: int, tmp_path: Path) -> None:
     former = os.umask(umask)

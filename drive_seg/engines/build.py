@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ def _build(job: Job, cache: PlanCache, make: Maker, progress: BuildProgress, can
     plan = Plan(job.key, made.plan, notes)
     cache.store(plan)
     if made.timing:
-        write_atomically(timing, made.timing)
+        with suppress(EngineError):  # as when there is none to read: the plan is there, and on the disk
+            write_atomically(timing, made.timing)
     return plan
 
 
