@@ -115,12 +115,14 @@ def test_torch_fuses_the_maps_of_the_shipped_network(monkeypatch: pytest.MonkeyP
     from drive_seg.network.torch_speed import network as torchs_network
 
     empty, to = torch.empty, torch.Tensor.to
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)
     monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **kind: empty(*size, **kind))
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self if a == ("cuda",) else to(self, *a, **k))
     model = replace(load_model(find_model("default")), width=320, height=192)
     image = Simulator(3, 320, 192).frame(30).image[np.newaxis]
     said = torchs_network(torch, (320, 192), compiled=False)(image)
+    assert torch.backends.cudnn.benchmark, "torch at its best, for an input of one size"
     with open_engine(model, "auto", EngineOptions(precision="fp32")) as engine:
         slot = engine.slots[0]
         slot.input[:] = image

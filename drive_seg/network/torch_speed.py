@@ -67,6 +67,9 @@ def network(torch: Any, size: tuple[int, int], compiled: bool) -> Callable[[NDAr
 
     shipped = PanopticNet(NetworkConfig()).eval()
     start_from(shipped, "default")
+    torch.backends.cudnn.benchmark = (
+        True  # as everyone sets who has one size of input: the fastest kernels are looked for
+    )
     net = DeployedNet(shipped, half=True).cuda()  # with what lies around the network
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = torch.compile(net, mode="max-autotune") if compiled else net
