@@ -13,19 +13,22 @@ import numpy as np
 import pytest
 from fake_gpu import GPU, FakeGpu, install
 from numpy.typing import NDArray
-from test_trt_engine import picture
+from test_trt_engine import engine_of, picture
 from tiny_model import network, write_tiny_model
 
-from drive_seg.engines import EngineOptions, open_engine, planned
+from drive_seg.engines import EngineOptions, FunctionEngine, open_engine, planned
 from drive_seg.engines.build import Job, Made
 from drive_seg.engines.gate import Agreement
 from drive_seg.engines.reference import Reference
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.frame import CameraImage, RawOutputs
 from drive_seg.gpu_benchmark.cases import Case, ask_torch, cases, measure, reference_of
+from drive_seg.gpu_benchmark.sample import SampleEngine
 from drive_seg.gpu_benchmark.table import markdown
 from drive_seg.gpu_benchmark.work import Layer, Peaks, Work, count
+from drive_seg.labels import DRIVING
 from drive_seg.model import load_model
+from drive_seg.pipeline import Pipeline
 from drive_seg.resources import find_model
 from drive_seg.sim import Simulator
 
@@ -192,6 +195,17 @@ class TestRun:
         assert "| 160x96 | fp32 | 2 |" in page and "no int8 graph" in page and "NVIDIA Fake (sm_90" in page
         assert "torch was not (fully) measured: /bin/false ended with code 1" in page
         assert json.loads((tmp_path / "out" / "t.json").read_text()) == results
+
+    def test_the_sample_is_right_and_sets_shape_and_addresses_once(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = load_model(write_tiny_model(tmp_path, size=SIZE))
+        with engine_of(model, batch=2) as engine, Pipeline(SampleEngine(engine), DRIVING) as sample:
+            monkeypatch.setattr(engine.network, "enqueue", None)
+            for seed in range(3):
+                answer = sample(picture(seed))
+                with Pipeline(FunctionEngine(network, SIZE), DRIVING) as host:
+                    np.testing.assert_array_equal(answer.panoptic, host(picture(seed)).panoptic)
 
     def test_the_bare_network_sees_the_pictures_too(self, gpu: FakeGpu, tmp_path: Path) -> None:
         """A black image draws less power, and a GPU's clock follows its power."""
