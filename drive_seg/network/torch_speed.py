@@ -67,9 +67,7 @@ def network(torch: Any, size: tuple[int, int], compiled: bool) -> Callable[[NDAr
 
     shipped = PanopticNet(NetworkConfig()).eval()
     start_from(shipped, "default")
-    torch.backends.cudnn.benchmark = (
-        True  # as everyone sets who has one size of input: the fastest kernels are looked for
-    )
+    torch.backends.cudnn.benchmark = True  # the fastest kernels are looked for, as all do whose inputs have one size
     net = DeployedNet(shipped, half=True).cuda()  # with what lies around the network
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = torch.compile(net, mode="max-autotune") if compiled else net
