@@ -217,6 +217,27 @@ def test_lanes_of_another_form_are_refused(tmp_path: Path, points: str) -> None:
         reader.find("a")
 
 
+def test_lanes_of_a_folder_come_back_as_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    rows = np.sort(rng.uniform(0.0, 720.0, 24))[::-1]
+    points = np.stack([rng.uniform(-0.5, 1280.0, 24), rows], axis=1).astype(np.float32)
+    lanes = (Lane(-1, points, 0.123456789012, 7, True), Lane(1, points / 3, 1 / 3, 9, None))
+    writer = LaneWriter(tmp_path)
+    writer.write("a", 5, lanes)
+    writer.close()
+    found = LaneReader(tmp_path / LANES_FILE).find("a")
+    assert found is not None
+    for lane, back in zip(lanes, found, strict=True):
+        assert back.points.dtype == np.float32
+        np.testing.assert_array_equal(back.points, lane.points)
+        assert (back.order, back.confidence, back.support, back.dashed) == (
+            lane.order,
+            lane.confidence,
+            lane.support,
+            lane.dashed,
+        )
+
+
 def test_points_may_be_written_from_far_to_near_but_not_to_and_fro(tmp_path: Path) -> None:
     def find(points: list[list[float]]) -> Lane:
         row = {"order": 1, "confidence": 1, "support": 9, "dashed": None, "points": points}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import json
@@ -76,6 +77,15 @@ def test_folder_keeps_names_order_and_bit_depths(tmp_path: Path, pipeline: Pipel
         assert instance["bbox"] == box == [box[0], 80, 48, 40]
         assert instance["area"] == len(ys)
         assert instance["class"] == "vehicle" and instance["class_id"] == 3
+
+
+def test_scores_are_written_to_the_last_digit(tmp_path: Path, pipeline: Pipeline) -> None:
+    result = pipeline(picture(0))
+    scored = [dataclasses.replace(instance, score=1 / 3) for instance in result.instances]
+    sink = open_sink(tmp_path / "out", DRIVING, 30.0)
+    sink.write(dataclasses.replace(result, instances=scored))
+    sink.close()
+    assert [instance["score"] for line in lines_of(tmp_path / "out") for instance in line["instances"]] == [1 / 3]
 
 
 def test_summary_has_the_contracts_keys_and_accounts_for_every_frame(tmp_path: Path, pipeline: Pipeline) -> None:

@@ -1,7 +1,7 @@
 """``lanes.jsonl``: the lane boundaries of a folder's frames, one line each.
 
 ``{"frame": stem, "stamp_ns": ..., "lanes": [{"order", "confidence", "support", "dashed", "points": [[x, y], ...]}]}``,
-pixels of the camera image with two decimals; the fields are those of ``drive_seg.frame.Lane``.
+pixels of the camera image; the fields are those of ``drive_seg.frame.Lane``, and come back as they were.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ def open_lanes(folder: Path) -> LaneReader | None:
 
 
 def _row(lane: Lane) -> dict[str, Any]:
-    points = [[round(x, 2), round(y, 2)] for x, y in lane.points.tolist()]
+    points = [[float(f"{value:.9g}") for value in point] for point in lane.points.tolist()]  # tells every float32
     return {
         "order": lane.order,
-        "confidence": round(lane.confidence, 4),
+        "confidence": lane.confidence,
         "support": lane.support,
         "dashed": lane.dashed,
         "points": points,

@@ -183,7 +183,7 @@ def instances_line(stem: str, stamp_ns: int, instances: Sequence[Instance]) -> d
             "id": instance.id,
             "class_id": instance.class_id,
             "class": instance.class_name,
-            "score": round(instance.score, 4),
+            "score": instance.score,
             "bbox": [instance.box.x, instance.box.y, instance.box.width, instance.box.height],
             "area": instance.area,
         }
