@@ -383,15 +383,28 @@ def test_the_topic_is_chosen_or_asked_for(tmp_path: Path) -> None:
 def test_bags_without_rosbags_name_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rosbags", None)
-    monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
-    monkeypatch.setitem(sys.modules, "rosbags.typesys", None)
+    for name in ("rosbags", *(name for name in sys.modules if name.startswith("rosbags."))):
+        monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "in.mcap").touch()
     for attempt in (
         lambda: open_source(str(tmp_path / "in.mcap")),
         lambda: open_sink(tmp_path / "out.mcap", DRIVING, 30.0),
     ):
         with pytest.raises(MissingDependency, match=r"-m pip install 'rosbags>="):
+            attempt()
+
+
+def test_a_rosbags_that_is_too_old_is_named_and_no_bag_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = pytest.importorskip("rosbags.rosbag2.reader", reason="rosbags is not installed")
+    (tmp_path / "in.mcap").touch()
+    monkeypatch.delattr(reader, "zstd")  # as before 0.11.6
+    for attempt in (
+        lambda: open_source(str(tmp_path / "in.mcap")),
+        lambda: open_sink(tmp_path / "out.mcap", DRIVING, 30.0),
+    ):
+        with pytest.raises(MissingDependency, match=r"'rosbags>=0\.11\.7'.*-m pip install 'rosbags>=0\.11\.7,"):
             attempt()
 
 

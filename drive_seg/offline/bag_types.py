@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from drive_seg.errors import MissingDependency, pip_install
 from drive_seg.offline.salvage import storage_files
 from drive_seg.offline.unpack import bound_rosbags
 from drive_seg.offline.vision_msgs import DEFINITIONS
@@ -25,12 +24,11 @@ def ros2_types() -> Any:
     """The typestore of ROS 2 with vision_msgs, which is also what bags without definitions are read by.
 
     Raises:
-        MissingDependency: rosbags is not installed.
+        MissingDependency: rosbags is not installed, or too old.
     """
-    try:
-        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-    except ImportError as error:
-        raise _missing() from error
+    bound_rosbags()
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
     store = get_typestore(Stores.ROS2_HUMBLE)
     for name, text in DEFINITIONS.items():
         store.register(get_types_from_msg(text, name))
@@ -41,20 +39,14 @@ def open_reader(path: Path) -> Any:
     """A rosbags ``AnyReader`` of a bag, still to be opened; a folder that was never closed is read file by file.
 
     Raises:
-        MissingDependency: rosbags is not installed.
+        MissingDependency: rosbags is not installed, or too old.
         Exception: what rosbags raises for damaged metadata.
     """
-    try:
-        from rosbags.highlevel import AnyReader
-    except ImportError as error:
-        raise _missing() from error
-    closed = path.is_file() or (path / "metadata.yaml").is_file()
     bound_rosbags()
+    from rosbags.highlevel import AnyReader
+
+    closed = path.is_file() or (path / "metadata.yaml").is_file()
     return AnyReader([path] if closed else storage_files(path), default_typestore=ros2_types())
-
-
-def _missing() -> MissingDependency:
-    return MissingDependency("rosbags", "reading and writing bags", pip_install(extra="offline"))
 
 
 def decoder(reader: Any) -> Decode:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.decode import decode_rgb
-from drive_seg.errors import ConfigError, DriveSegError, MissingDependency, pip_install
+from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
@@ -23,6 +23,7 @@ from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
 from drive_seg.offline.disk import require_room
 from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
+from drive_seg.offline.unpack import bound_rosbags
 from drive_seg.offline.vision_msgs import DEFINITIONS
 from drive_seg.overlay import draw_overlay
 
@@ -37,14 +38,13 @@ class BagFile:
 
     Raises:
         ConfigError: there can be no such bag at ``path``.
-        MissingDependency: rosbags is not installed.
+        MissingDependency: rosbags is not installed, or too old.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-        except ImportError as error:
-            raise MissingDependency("rosbags", "writing bags", pip_install(extra="offline")) from error
+        bound_rosbags()
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
         if path.suffix != ".mcap" and any(sign in str(path) for sign in "#?%"):
             # rosbags hands SQLite the path as a URI, in which they mean something else.
             raise ConfigError(f"a bag with SQLite storage cannot be in a path with # ? or %: {path}; write .mcap")

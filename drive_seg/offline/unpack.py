@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from drive_seg.errors import MissingDependency, pip_install
+
 MAX_UNPACKED = 1 << 29
 """512 MiB: more than the largest image that is accepted takes."""
 
@@ -112,14 +114,23 @@ class _BoundedSqlite:
 
 def bound_rosbags() -> None:
     """Give rosbags decompressors with a limit, have it look at SQLite files before it asks them anything, and let no
-    query take for ever; a second call does nothing."""
-    from rosbags.rosbag1 import reader as ros1
-    from rosbags.rosbag2 import storage_mcap as mcap
+    query take for ever; a second call does nothing.
 
+    Raises:
+        MissingDependency: rosbags is not installed, or a release before 0.11.7, which is built otherwise.
+    """
     from drive_seg.offline.salvage import refuse_views
 
-    ros2: Any = importlib.import_module("rosbags.rosbag2.reader")  # its zstd is no public name
-    if isinstance(ros2.zstd, _BoundedZstd):
+    try:
+        from rosbags.rosbag1 import reader as ros1
+        from rosbags.rosbag2 import storage_mcap as mcap
+
+        ros2: Any = importlib.import_module("rosbags.rosbag2.reader")  # its zstd is no public name
+        bounded = isinstance(ros2.zstd, _BoundedZstd)
+        _zstd_module()
+    except (ImportError, AttributeError) as error:
+        raise MissingDependency("rosbags>=0.11.7", "reading and writing bags", pip_install(extra="offline")) from error
+    if bounded:
         return
     for kind in ("lz4", "zstd"):
         # A chunk states its size; that it is no lie is checked by rosbags, that it is no bomb here.
