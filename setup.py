@@ -56,7 +56,8 @@ setup(
         "onnxruntime>=1.17,<2",
         # No wheels for the other platforms; ONNX Runtime serves them.
         "openvino>=2024.4; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
-        "typer>=0.9",
+        # Older ones do not keep pip from click 8.2, which they fail with; Ubuntu 24.04 has 0.9 with a click that fits.
+        "typer>=0.15.4",
         "rich>=13",
     ],
     extras_require={
