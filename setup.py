@@ -20,7 +20,7 @@ ROS = [
     f"ros-lifecycle-msgs~=2.0.3{HAS_ROS_WHEELS}",
     f"ros-rcl-interfaces~=2.0.3{HAS_ROS_WHEELS}",
 ]
-OFFLINE = ["rosbags>=0.11.7,<0.12", "matplotlib>=3.6", "jinja2>=3.0"]
+OFFLINE = ["rosbags>=0.11.7,<0.12", "matplotlib>=3.6.2", "jinja2>=3.0"]
 TEST = ["pytest>=7.4", "hypothesis>=6.80"]
 
 
@@ -53,7 +53,7 @@ setup(
         "scipy>=1.10,<2",
         "opencv-python-headless>=4.6,<6",
         "PyYAML>=6.0",
-        "onnxruntime>=1.17,<2",
+        "onnxruntime>=1.18,<2",
         # No wheels for the other platforms; ONNX Runtime serves them.
         "openvino>=2024.4; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
         # Older ones do not keep pip from click 8.2, which they fail with; Ubuntu 24.04 has 0.9 with a click that fits.
