@@ -21,7 +21,8 @@ ROS = [
     f"ros-rcl-interfaces~=2.0.3{HAS_ROS_WHEELS}",
 ]
 OFFLINE = ["rosbags>=0.11.7,<0.12", "matplotlib>=3.6.2", "jinja2>=3.0"]
-TEST = ["pytest>=7.4", "hypothesis>=6.80"]
+# setuptools: tests build the package, and Pythons from 3.12 on come without it; the first that makes wheels by itself.
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "setuptools>=70.1"]
 
 
 def shared_files(*patterns: str) -> list[tuple[str, list[str]]]:
