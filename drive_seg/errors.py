@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import unicodedata
+from importlib.metadata import PackageNotFoundError, version
 
 _EXTRAS = {
     "offline": ("rosbags>=0.11.7,<0.12", "matplotlib", "jinja2"),
@@ -20,8 +21,17 @@ def pip_install(*packages: str, extra: str = "") -> str:
 
     Not ``drive_seg[extra]``: PyPI has no drive_seg, and where colcon installed it it would bring a NumPy and an OpenCV
     beside the system's. And not a bare ``pip``, which is another Python's where a virtual environment is not activated.
+    NumPy 1 stays NumPy 1: a ROS installation that has it has modules of its own built against it.
     """
-    return shlex.join([sys.executable or "python3", "-m", "pip", "install", *packages, *_EXTRAS.get(extra, ())])
+    wanted = [*packages, *_EXTRAS.get(extra, ()), *(["numpy<2"] if _has_numpy_1() else [])]
+    return shlex.join([sys.executable or "python3", "-m", "pip", "install", *wanted])
+
+
+def _has_numpy_1() -> bool:
+    try:
+        return version("numpy").startswith("1.")  # not imported: asking for help needs none of it
+    except PackageNotFoundError:
+        return False
 
 
 def printable(message: str) -> str:

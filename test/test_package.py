@@ -105,6 +105,7 @@ class TestManifests:
         self, extra: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         said: dict[str, Any] = {}
+        monkeypatch.setattr("drive_seg.errors.version", lambda package: "2.2.6")
         monkeypatch.setattr("setuptools.setup", said.update)
         monkeypatch.setattr("setuptools.find_packages", lambda **_: [])
         runpy.run_path(str(ROOT / "setup.py"))
@@ -118,6 +119,13 @@ class TestManifests:
         shown, declared = bounds(command[4:]), bounds(said["extras_require"][extra])
         assert shown.keys() == declared.keys()
         assert all(shown[name] <= declared[name] for name in shown), f"{shown} is not what setup.py has: {declared}"
+
+    @pytest.mark.parametrize(("numpy", "pin"), [("1.21.5", ["numpy<2"]), ("1.26.4", ["numpy<2"]), ("2.2.6", [])])
+    def test_a_numpy_that_ros_was_built_against_is_not_replaced(
+        self, numpy: str, pin: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("drive_seg.errors.version", lambda package: numpy)
+        assert shlex.split(pip_install("onnxruntime"))[4:] == ["onnxruntime", *pin]
 
     def test_the_resource_index_marker_is_named_after_the_package(self) -> None:
         assert [path.name for path in (ROOT / "resource").iterdir()] == ["drive_seg"]
