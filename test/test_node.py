@@ -20,7 +20,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from peer import TIMEOUT_S, Peer, node_command, pixels_of, serving
+from peer import TIMEOUT_S, Peer, node_command, pixels_of, serving, stay_apart
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64
 from tiny_model import paint, write_tiny_model
@@ -62,6 +62,28 @@ LATE_NODE = SLOW_NODE.replace(
         time.sleep(0.01)""",
 ).replace("import sys, time", "import os, sys, time")
 """Its engine opens once there is the file that it is told."""
+
+OWN_SPIN = (
+    SLOW_NODE[: SLOW_NODE.index("sys.exit")]
+    + """
+import threading, time
+import rclpy
+
+def ours():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("drive_seg")]
+
+rclpy.init()
+node = SegmentationNode(opener=opener)
+end = time.monotonic() + 30
+while not node.count_subscribers("/camera/image_raw") and time.monotonic() < end:
+    rclpy.spin_once(node, timeout_sec=0.1)
+print(ours())
+node.destroy_node()
+print(ours())
+rclpy.shutdown()
+"""
+)
+"""A main of somebody else's, that treats the node as any other."""
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +352,13 @@ def test_an_interrupt_ends_the_node_in_order(peer: Peer) -> None:
     peer.send_until_served(paint(64, 48))
     peer.process.send_signal(signal.SIGINT)
     assert peer.process.wait(timeout=TIMEOUT_S) == 0
+
+
+def test_a_node_that_is_destroyed_while_active_leaves_nothing_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    stay_apart(monkeypatch)
+    done = subprocess.run([sys.executable, "-c", OWN_SPIN], capture_output=True, text=True, timeout=2 * TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['drive_seg_worker']", "[]"]
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         # Callbacks and their owners refer to each other: freed now, not whenever Python comes to it.
         gc.collect()
 
+    def destroy_node(self) -> None:
+        """``close()`` first: who spins the node in a process of their own need know no more than of any other node."""
+        self.close()
+        super().destroy_node()
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point of ``segmentation_node``: 0 after SIGINT or SIGTERM, 2 when a parameter is refused at start-up."""
