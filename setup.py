@@ -90,8 +90,8 @@ setup(
     entry_points={
         "console_scripts": [
             "drive_seg = drive_seg.cli:main",
-            "segmentation_node = drive_seg.ros.node:main",
-            "sim_camera = drive_seg.ros.sim_camera:main",
+            "segmentation_node = drive_seg.executables:segmentation_node",
+            "sim_camera = drive_seg.executables:sim_camera",
         ],
     },
     zip_safe=False,

@@ -1,0 +1,47 @@
+"""What ``ros2 run drive_seg`` starts beside the command line: an end in one line where ROS is not there."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+
+from drive_seg.errors import MissingDependency
+
+INSTALL = "source /opt/ros/DISTRO/setup.bash; or, in a clone of drive_seg, make venv"
+
+
+def segmentation_node() -> int:
+    """See ``drive_seg.ros.node``; 2 where ROS is missing."""
+    return _run("segmentation_node", "drive_seg.ros.node")
+
+
+def sim_camera() -> int:
+    """See ``drive_seg.ros.sim_camera``; 2 where ROS is missing."""
+    return _run("sim_camera", "drive_seg.ros.sim_camera")
+
+
+def _run(name: str, module: str) -> int:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, and for its reasons
+    try:
+        return int(_load(name, module)())
+    except MissingDependency as error:
+        sys.stderr.write(f"{name}: error: {error}\n")
+        return 2
+    except KeyboardInterrupt:  # before the node took it for a request to end, which it is
+        return 0
+
+
+def _load(name: str, module: str) -> Callable[[], int]:
+    try:
+        main: Callable[[], int] = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        missing = error.name or "rclpy"
+        if missing.startswith("drive_seg"):
+            raise
+        if importlib.util.find_spec("rclpy") is None:
+            missing = "rclpy"  # whichever of ROS is imported first
+        raise MissingDependency(missing, name, INSTALL) from error
+    return main
