@@ -22,6 +22,7 @@ from drive_seg.engines.gate import Agreement
 from drive_seg.engines.reference import Reference
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.frame import CameraImage, RawOutputs
+from drive_seg.gpu_benchmark import cases as cases_module
 from drive_seg.gpu_benchmark.cases import Case, ask_torch, cases, measure, reference_of
 from drive_seg.gpu_benchmark.sample import SampleEngine
 from drive_seg.gpu_benchmark.table import markdown
@@ -193,7 +194,7 @@ class TestRun:
         assert not gpu.leaks
         page = markdown(results)
         assert "| 160x96 | fp32 | 2 |" in page and "no int8 graph" in page and "NVIDIA Fake (sm_90" in page
-        assert "torch was not (fully) measured: /bin/false ended with code 1" in page
+        assert "* torch at 160x96: /bin/false ended with code 1" in page
         assert json.loads((tmp_path / "out" / "t.json").read_text()) == results
 
     def test_the_sample_is_right_and_sets_shape_and_addresses_once(
@@ -249,8 +250,9 @@ class TestRun:
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", uncountable)
         results = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
         case = results["cases"]["160x96 fp32 x1"]
-        assert case["ours"]["p50"] > 0 and case["note"] == "the shapes of conv7 cannot be inferred"
-        assert "| 160x96 | fp32 | 1 |" in markdown(results)
+        assert case["ours"]["p50"] > 0 and case["uncounted"] == "the shapes of conv7 cannot be inferred"
+        page = markdown(results)
+        assert "| 160x96 | fp32 | 1 |" in page and "* 160x96 fp32 x1: the shapes of conv7 cannot be inferred" in page
 
     def put_peaks(self, tmp_path: Path) -> None:
         file = tmp_path / "out" / "t.json"
@@ -293,8 +295,8 @@ class TestRun:
 
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.ask_torch", ask)
         case = Case(SIZE, "fp32", 1)
-        assert self.run(tmp_path, [case])["torch"]["why"] == "out of memory"
-        assert "why" not in self.run(tmp_path, [case])["torch"]
+        assert self.run(tmp_path, [case])["torch"]["why 160x96"] == "out of memory"
+        assert "why 160x96" not in self.run(tmp_path, [case])["torch"]
         self.run(tmp_path, [case])
         assert order == ["torch 160x96"] * 2
 
@@ -315,10 +317,44 @@ class TestRun:
 
         measure(model, images, 1, wanted, tmp_path / "t.json", options, "/bin/false", say)
         assert done == [
-            *("torch at 320x192", "320x192 int8 x1"),
-            *("torch at 160x96", "160x96 int8 x1", "160x96 fp16 x1"),
+            *("320x192 int8 x1", "torch at 320x192"),
+            *("160x96 int8 x1", "160x96 fp16 x1", "torch at 160x96"),
         ]
         assert counts == [(number, 5) for number in range(5)]
+
+    def test_what_a_run_was_ended_in_comes_last_in_the_next(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may have crashed, or take longer than a command may."""
+        one, other = Case(SIZE, "fp32", 1), Case(SIZE, "fp32", 2)
+        with monkeypatch.context() as patch:
+
+            def ended(*_: object) -> float:
+                raise KeyboardInterrupt
+
+            patch.setattr("drive_seg.gpu_benchmark.cases._throughput", ended)
+            with pytest.raises(KeyboardInterrupt):
+                self.run(tmp_path, [one, other])
+        page = tmp_path / "out" / "t.md"
+        assert f"* {one.name}: the run was ended before it was done" in page.read_text()
+        order: list[str] = []
+        measured = cases_module.measure_case
+        monkeypatch.setattr(
+            cases_module, "measure_case", lambda case, *rest: order.append(case.name) or measured(case, *rest)
+        )
+        results = self.run(tmp_path, [one, other])
+        assert order == [other.name, one.name] and all("error" not in case for case in results["cases"].values())
+        assert page.read_text() == markdown(results)
+
+    def test_shares_follow_when_the_peaks_are_known(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        case = Case(SIZE, "fp32", 1)
+        assert "roofline_share" not in self.run(tmp_path, [case])["cases"][case.name]
+        peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
+        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"peaks": peaks, "torch": "2"})
+        found = self.run(tmp_path, [case])["cases"][case.name]
+        assert found["roofline_share"] == pytest.approx(1.0 / found["gpu_ms"]["gpu_inference"], rel=1e-3)
 
     def test_shares_of_the_peaks_need_peaks(self, gpu: FakeGpu, tmp_path: Path) -> None:
         self.run(tmp_path, [])

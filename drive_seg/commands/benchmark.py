@@ -112,7 +112,6 @@ def _full(
     from drive_seg.engines import EngineOptions
     from drive_seg.engines.trt_library import load_tensorrt
     from drive_seg.gpu_benchmark.cases import PRECISIONS, SIZES, cases, measure
-    from drive_seg.gpu_benchmark.table import markdown
     from drive_seg.model import load_model
     from drive_seg.resources import cache_folder, find_model
 
@@ -132,7 +131,6 @@ def _full(
     with phase_bar("measuring") as progress:
         results = measure(card, images, frames, wanted, file, options, torch_python, progress)
     page = file.with_suffix(".md")
-    page.write_text(markdown(results), encoding="utf-8")
     report(as_json, results, page.read_text(encoding="utf-8"), f"written to {page} and {file}")
 
 

@@ -25,6 +25,7 @@ from drive_seg.engines.trt import TrtEngine
 from drive_seg.errors import DriveSegError, EngineError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.gpu_benchmark.latency import WARM_UP, host_to_host
+from drive_seg.gpu_benchmark.record import Record
 from drive_seg.gpu_benchmark.sample import SampleEngine
 from drive_seg.gpu_benchmark.work import Peaks, count
 from drive_seg.machine import hardware
@@ -74,7 +75,8 @@ def measure(
     torch_python: str,
     say: Say,
 ) -> dict[str, Any]:
-    """Measure what ``file`` does not have yet; it is written after every case, so that a long run can be cut in pieces.
+    """Measure what ``file`` does not have yet; it and the page beside it are written after every step, so that a long
+    run can be cut in pieces.
 
     Args:
         images: decoded camera images of one size.
@@ -82,43 +84,77 @@ def measure(
         say: progress.
 
     Raises:
-        EngineError: no GPU.
+        EngineError: no GPU, or the file is of another machine.
     """
-    gpu = find_gpu(options.gpu_id)
-    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    about = {**asdict(gpu), "capability": list(gpu.capability)}
+    about = asdict(find_gpu(options.gpu_id))
+    about["capability"] = list(about["capability"])
     del about["pci"]  # a machine that is lent again is another one of its kind
-    machine: dict[str, Any] = {**hardware(), "gpu": about}
-    machine |= {"input": [images[0].width, images[0].height], "frames": frames}
-    if results.get("machine", machine) != machine:
-        raise EngineError(f"{file} was measured on another machine or with other frames; move it away")
-    results |= {"machine": machine, "command": " ".join(["drive_seg", *sys.argv[1:]])}
-    results.setdefault("cases", {})
-    torch = results.setdefault("torch", {})
-    _write(file, results)
-    sizes = list(dict.fromkeys(case.size for case in wanted))
-    steps = iter(range(len(sizes) + len(wanted)))
-    for size in sizes:  # one whole size after the other: time on a GPU may be lent, and compiling takes torch minutes
-        name = f"{size[0]}x{size[1]}"
-        say(f"torch at {name}", next(steps), len(sizes) + len(wanted))
-        if f"compiled {name}" not in torch:
-            torch.pop("why", None)
-            torch |= ask_torch(torch_python, images, frames, size)
-            _write(file, results)
-        for case in (case for case in wanted if case.size == size):
-            say(case.name, next(steps), len(sizes) + len(wanted))
-            if "error" not in results["cases"].get(case.name, {"error": ""}):
-                continue
-            try:
-                sized = replace(model, width=size[0], height=size[1])
-                reference = reference_of(sized, torch_python, options.cache_dir or file.parent)
-                results["cases"][case.name] = measure_case(case, sized, images, frames, options, torch, reference)
-            except DriveSegError as error:  # one engine that cannot be had must not cost the others
-                results["cases"][case.name] = {"error": str(error)}
-            except Exception as error:  # noqa: BLE001 - nor must a bug of ours
-                results["cases"][case.name] = {"error": f"{type(error).__name__}: {error}"}
-            _write(file, results)
-    return results
+    machine = {**hardware(), "gpu": about, "input": [images[0].width, images[0].height], "frames": frames}
+    record = Record(file, machine, " ".join(["drive_seg", *sys.argv[1:]]))
+    done, torch = record.results["cases"], record.results["torch"]
+    # One whole size after the other, ours first: time on a GPU may be lent, and compiling takes torch minutes.
+    steps: list[Case | tuple[int, int]] = []
+    for size in dict.fromkeys(case.size for case in wanted):
+        steps += [*(case for case in wanted if case.size == size), size]
+    steps.sort(key=lambda step: record.begun(_name(step)))
+    for number, step in enumerate(steps):
+        say(_name(step), number, len(steps))
+        if isinstance(step, Case):
+            if "error" in done.get(step.name, {"error": ""}):
+                record.begin(_name(step), done.setdefault(step.name, {}), "error")
+                done[step.name] = _result(step, model, images, frames, options, torch_python, file.parent)
+        elif f"compiled {step[0]}x{step[1]}" not in torch:
+            why = f"why {step[0]}x{step[1]}"
+            record.begin(_name(step), torch, why)
+            figures = ask_torch(torch_python, images, frames, step)
+            del torch[why]
+            torch |= {why if name == "why" else name: value for name, value in figures.items()}
+        for case in wanted:
+            _add_shares(done.get(case.name), _sized(model, case), case, case.batch * images[0].data.size, torch)
+        record.keep()
+    return record.results
+
+
+def _name(step: Case | tuple[int, int]) -> str:
+    return step.name if isinstance(step, Case) else f"torch at {step[0]}x{step[1]}"
+
+
+def _sized(model: Model, case: Case) -> Model:
+    return replace(model, width=case.size[0], height=case.size[1])
+
+
+def _result(
+    case: Case,
+    model: Model,
+    images: Sequence[CameraImage],
+    frames: int,
+    options: EngineOptions,
+    torch_python: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """The figures, or the ``error``: an engine that cannot be had must not cost the others, nor must a bug of ours."""
+    try:
+        sized = _sized(model, case)
+        reference = reference_of(sized, torch_python, options.cache_dir or folder)
+        return measure_case(case, sized, images, frames, options, reference)
+    except DriveSegError as error:
+        return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _add_shares(
+    found: dict[str, Any] | None, model: Model, case: Case, up_bytes: int, torch_figures: dict[str, Any]
+) -> None:
+    """As soon as the peaks are known; what was measured counts without them."""
+    if found is None or {"error", "uncounted", "roofline_ms"} & found.keys():
+        return
+    if "gflop" in found and "peaks" not in torch_figures:
+        return
+    try:
+        found |= shares(model, case, found["gpu_ms"], up_bytes, torch_figures)
+    except DriveSegError as error:
+        found["uncounted"] = str(error)
 
 
 def measure_case(
@@ -127,10 +163,9 @@ def measure_case(
     images: Sequence[CameraImage],
     frames: int,
     options: EngineOptions,
-    torch_figures: dict[str, Any],
     reference: Path | None = None,
 ) -> dict[str, Any]:
-    """One engine: bare, ours one frame at a time, ours with every slot busy, the sample; memory and shares.
+    """One engine: bare, ours one frame at a time, ours with every slot busy, the sample; memory.
 
     Args:
         model: at the size of the case.
@@ -147,8 +182,8 @@ def measure_case(
         if not isinstance(engine, TrtEngine):
             raise EngineError(f"expected the TensorRT engine, got {engine.info.backend}")
         found["bare"] = _figures(_bare(engine, images, frames))
-        latency, gpu = _latency(pipeline, images, frames, case.batch)
-        found["ours"], found["gpu_ms"] = _figures(latency), gpu
+        latency, found["gpu_ms"] = _latency(pipeline, images, frames, case.batch)
+        found["ours"] = _figures(latency)
         found["fps"] = _throughput(pipeline, images, frames, case.batch)
         found["memory_mb"] = round(before - _free_mb(options.gpu_id), 1)
         if engine.info.reason:
@@ -156,11 +191,6 @@ def measure_case(
         if case.batch == 1:
             with Pipeline(SampleEngine(engine), model.labels, allocate=ReusedBuffers()) as sample:
                 found["sample"] = _figures(host_to_host(sample, images, frames, WARM_UP))
-    raw_bytes = case.batch * images[0].data.size
-    try:
-        found |= shares(model, case, gpu, raw_bytes, torch_figures)
-    except DriveSegError as error:  # what was measured counts without them
-        found["note"] = "; ".join(filter(None, (found.get("note"), str(error))))
     return found
 
 
@@ -306,10 +336,3 @@ def _free_mb(gpu_id: int) -> float:
         free = float(arena.driver.mem_get_info()[0]) / 2**20
     arena.close()
     return free
-
-
-def _write(file: Path, results: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")  # a run that is killed goes on with what is in the file
-    part.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    part.replace(file)

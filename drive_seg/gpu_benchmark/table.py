@@ -58,13 +58,17 @@ def markdown(results: dict[str, Any]) -> str:
             _share(case.get("pcie_share")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [f"* {name}: {case['note']}" for name, case in results["cases"].items() if "note" in case]
+    notes = [
+        f"* {name}: {case[kind]}"
+        for name, case in results["cases"].items()
+        for kind in ("note", "uncounted")
+        if kind in case
+    ]
     if notes:
         lines += ["", "To be known:", "", *notes]
-    if "why" in torch:
-        lines += ["", f"torch was not (fully) measured: {torch['why']}."]
-    if refused:
-        lines += ["", "Not measured:", "", *refused]
+    missing = [f"* torch at {name[4:]}: {torch[name]}" for name in torch if name.startswith("why ")]
+    if refused or missing:
+        lines += ["", "Not, or not fully, measured:", "", *refused, *missing]
     lines += ["", "What the GPU spends on one batch, ms (CUDA events, medians):", ""]
     lines += [
         "| engine | copy up | letterbox | network | fusion | copy down | GFLOP | MB | built in s | equal labels |"
