@@ -9,9 +9,10 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from struct import pack
 
 import cv2
 import numpy as np
@@ -324,6 +325,37 @@ def test_a_video_that_was_cut_off_gives_what_it_has_and_one_error(tmp_path: Path
     assert isinstance(outcome.error, SourceError)
     assert "announces 40 frames" in str(outcome.error)
     assert 10 <= outcome.summary.counts.published == len(lines_of(tmp_path / "out")) < 40
+
+
+def element(name: str, *content: bytes) -> bytes:
+    """One of Matroska: its id in hex, its size in eight bytes."""
+    data = b"".join(content)
+    return bytes.fromhex(name) + (len(data) | 1 << 56).to_bytes(8, "big") + data
+
+
+def write_matroska(path: Path, times_ms: Sequence[int], length_ms: int) -> None:
+    """A video of JPEGs that says that it has ten frames a second and is so long."""
+    header = element("1a45dfa3", element("4282", b"matroska"), element("4287", b"\4"), element("4285", b"\2"))
+    info = element("1549a966", element("2ad7b1", (10**6).to_bytes(4, "big")), element("4489", pack(">d", length_ms)))
+    size = element("e0", element("b0", WIDTH.to_bytes(2, "big")), element("ba", HEIGHT.to_bytes(2, "big")))
+    kind = element("d7", b"\1"), element("73c5", b"\1"), element("83", b"\1"), element("86", b"V_MJPEG")
+    tracks = element("1654ae6b", element("ae", *kind, element("23e383", (10**8).to_bytes(4, "big")), size))
+    blocks = [
+        element("a3", pack(">BhB", 0x81, time_ms, 0x80), cv2.imencode(".jpg", picture(number))[1].tobytes())
+        for number, time_ms in enumerate(times_ms)
+    ]
+    path.write_bytes(header + element("18538067", info, tracks, element("1f43b675", element("e7", b"\0"), *blocks)))
+
+
+def test_a_video_of_a_varying_rate_is_whole_where_its_time_is_over(tmp_path: Path, pipeline: Pipeline) -> None:
+    path, times = tmp_path / "in.mkv", [100 * number for number in range(40) if number % 4]
+    write_matroska(path, times, 4000)
+    outcome = go(path, tmp_path / "whole", pipeline)
+    assert outcome.error is None and outcome.summary.counts.published == 30
+    write_matroska(path, times[:15], 4000)
+    outcome = go(path, tmp_path / "cut", pipeline)
+    assert isinstance(outcome.error, SourceError) and "cut short" in str(outcome.error)
+    assert outcome.summary.counts.published == 15
 
 
 def make(kind: str, path: Path) -> str:
