@@ -117,6 +117,12 @@ class FrameCounts:
     dropped: Mapping[str, int]
     failed: int
 
+    def __add__(self, other: FrameCounts) -> FrameCounts:
+        """Of both together."""
+        dropped = Counter(self.dropped) + Counter(other.dropped)
+        received, published = self.received + other.received, self.published + other.published
+        return FrameCounts(received, published, dict(dropped), self.failed + other.failed)
+
     @property
     def total_dropped(self) -> int:
         """Dropped frames over all reasons."""

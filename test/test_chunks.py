@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,16 @@ def test_chunks_add_up_to_one_pass(drives: Drives, job: Job, storage: str, secon
     assert [kept.name for kept in gallery.frames] == [
         frame.frame for frame in sorted(judged.evaluation.frames, key=lambda frame: (frame.pq, frame.frame))[:4]
     ]
+
+
+def test_the_summary_is_that_of_all_chunks(drives: Drives, job: Job, tmp_path: Path) -> None:
+    chunks, _ = plan([str(drives("mcap")[0])], seconds=0.9)
+    assert len(chunks) > 2
+    judged, _ = evaluate_chunks(replace(job, options=EvaluationOptions(out=tmp_path)), chunks, serially, {})
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["frames"] == {"received": FRAMES, "published": FRAMES - 1, "dropped": {"malformed": 1}, "failed": 0}
+    assert summary["latency_ms"] == judged.evaluation.latency and summary["fps"] > 0
+    assert summary["versions"] == judged.evaluation.environment["versions"]
 
 
 @pytest.mark.parametrize("images_apart", [1, 2, 3, 2.5, 6, 7])

@@ -28,11 +28,12 @@ from drive_seg.offline.opening import open_offline
 from drive_seg.offline.report_frames import WorstFrames
 from drive_seg.offline.runner import Progress, Warn
 from drive_seg.offline.scoring import Truth
-from drive_seg.offline.summary import versions
+from drive_seg.offline.summary import SUMMARY_FILE, Summary, versions
 from drive_seg.offline.truth_bags import BagTruth
 from drive_seg.pipeline import Pipeline, decode
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import at_home, find_model
+from drive_seg.telemetry import FrameCounts
 from drive_seg.tracking import TrackingOptions
 
 _NUMBERED = re.compile(r"^(left out |failed |frame )(\d{6,})(?=:)")
@@ -92,13 +93,13 @@ class ChunkResult:
     """What came of a chunk. Frames are numbered from 0; ``error`` is what ended it early.
 
     Attributes:
-        entries: images of the chunk, scored or not: the next chunk's numbers begin behind them.
+        counts: the fate of the images of the chunk, scored or not.
         in_flight: most frames in the pipeline of its worker at once.
         notes: of all its frames in order, where the bag has more chunks and is tracked.
     """
 
     chunk: Chunk
-    entries: int
+    counts: FrameCounts
     tally: Tally
     scores: Sequence[FrameScore]
     gallery: WorstFrames
@@ -107,6 +108,11 @@ class ChunkResult:
     warnings: Sequence[str]
     error: str = ""
     notes: Sequence[Note] = ()
+
+    @property
+    def entries(self) -> int:
+        """Images of the chunk: the next chunk's numbers begin behind them."""
+        return self.counts.received
 
 
 Work = Callable[[Chunk], ChunkResult]
@@ -170,21 +176,22 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
     gallery = WorstFrames(job.worst)
     witness = None if job.tracking is None else Witness()
     warnings: list[str] = []
+    options = replace(job.options, out=None)  # whoever adds the chunks up writes
     try:
-        judge = Judge(truth, pipeline.labels, replace(job.options, out=None), True, gallery.see, witness)
+        judge = Judge(truth, pipeline.labels, options, True, gallery.see, witness)
         if chunk.window is not None and not chunk.first:
             before = _last_with_truth(BagSource(Path(chunk.bag), job.topic, _before(chunk.window)), truth, pipeline)
             if before is not None:
                 judge.prime(*before)
         source = BagSource(Path(chunk.bag), job.topic, chunk.window)
-        outcome = score_source(source, judge, pipeline, job.model, job.options, warn=warnings.append)
+        outcome = score_source(source, judge, pipeline, job.model, options, warn=warnings.append)
         scores = list(judge.log)
         judge.log.close()
     finally:
         truth.close()
     if outcome.interrupted:
         raise KeyboardInterrupt
-    received = outcome.summary.counts.received
+    counts = outcome.summary.counts
     error = str(outcome.error) if outcome.error is not None else ""
     info, in_flight = pipeline.engine.info, outcome.summary.in_flight
     notes: Sequence[Note] = witness.notes if witness is not None else ()
@@ -193,7 +200,7 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
         scores = replay.go_on(chunk.bag, scores, notes)
         judge.tally.totals.tracking += replay.counts()
         notes = ()
-    return ChunkResult(chunk, received, judge.tally, scores, gallery, info, in_flight, warnings, error, notes)
+    return ChunkResult(chunk, counts, judge.tally, scores, gallery, info, in_flight, warnings, error, notes)
 
 
 def open_chunk_truth(job: Job, chunk: Chunk, pipeline: Pipeline) -> BagTruth:
@@ -260,7 +267,7 @@ def evaluate_chunks(
     engine: EngineInfo | None = None
     in_flight = 1
     interrupted = False
-    done = 0
+    counts = FrameCounts(0, 0, {}, 0)
     results = iter(spread(_Bound(job), chunks))
     try:
         for chunk, result in zip(chunks, results, strict=False):
@@ -283,8 +290,8 @@ def evaluate_chunks(
                 warn(_renamed(line, rename))
             if result.error:
                 errors.append(SourceError(_renamed(result.error, rename)))
-            done += result.entries
-            progress(done)
+            counts += result.counts
+            progress(counts.received)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -301,7 +308,12 @@ def evaluate_chunks(
         "versions": versions(engine),
         **environment,
     }
-    fps = judge.tally.totals.frames / (time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if job.options.out is not None:
+        speed, latency = counts.published / seconds, judge.tally.latency.percentiles()
+        used = engine.backend, engine.precision, card.name, versions(engine)
+        Summary(counts, speed, latency, *used, in_flight).write(job.options.out / SUMMARY_FILE)
+    fps = judge.tally.totals.frames / seconds
     evaluation = judge.evaluation(around, job.options.command, fps)
     error = errors[0] if errors else None
     if len(errors) > 1:

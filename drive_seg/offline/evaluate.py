@@ -32,7 +32,7 @@ from drive_seg.offline.runner import Outcome, Progress, Warn, run
 from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, tables_of
 from drive_seg.offline.shared_pass import share
 from drive_seg.offline.sources import Source, origin_of
-from drive_seg.offline.summary import percentiles_dict, versions
+from drive_seg.offline.summary import SUMMARY_FILE, percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
 from drive_seg.telemetry import Percentiles
@@ -327,7 +327,7 @@ def score_source(
     if not judge.knows_tracks:
         pipeline.tracking = None
     with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
-        sink = _ScoringSink(judge, (options.out or Path(scratch)) / "summary.json")
+        sink = _ScoringSink(judge, (options.out or Path(scratch)) / SUMMARY_FILE)
         threads = cores_to_spare() or not (isinstance(source, BagSource) and source.quick)
         source = source if threads else share(source, judge.truth)
         return run(source, sink, pipeline, model_name, options.limit, progress, warn, threads)

@@ -18,6 +18,8 @@ from drive_seg.engines import EngineInfo
 from drive_seg.errors import DriveSegError
 from drive_seg.telemetry import FrameCounts, Percentiles
 
+SUMMARY_FILE = "summary.json"
+
 
 @dataclass(frozen=True)
 class Summary:
