@@ -399,8 +399,12 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         # The workers unpickle functions of this module.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]))
-        with Cluster(workers=2) as connected:
-            yield connected
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+        try:
+            with Cluster(workers=2) as connected:
+                yield connected
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def test_ray_gives_the_figures_of_one_pass(cluster: Any, drives: Drives, job: Job) -> None:
@@ -408,6 +412,15 @@ def test_ray_gives_the_figures_of_one_pass(cluster: Any, drives: Drives, job: Jo
     judged, _ = evaluate_chunks(job, plan([str(bag)], seconds=0.3)[0], cluster.spread, {})
     assert judged.error is None
     assert figures(judged.evaluation) == expected
+
+
+def test_a_request_to_end_leaves_the_figures_so_far(cluster: Any, drives: Drives, job: Job) -> None:
+    def end(done: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    chunks, _ = plan([str(drives("mcap")[0])], seconds=0.3)
+    judged, _ = evaluate_chunks(job, chunks, cluster.spread, {}, end)
+    assert judged.interrupted and 0 < judged.evaluation.metrics["frames"] < FRAMES - 4
 
 
 @dataclass(frozen=True)

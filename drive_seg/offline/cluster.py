@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,6 +38,7 @@ class Cluster:
         except ImportError as error:
             raise MissingDependency("ray", "--engine ray", pip_install(extra="cluster")) from error
         self._ray: Any = ray
+        on_end = signal.getsignal(signal.SIGTERM)
         try:
             if address:
                 _knock(address)
@@ -45,6 +48,8 @@ class Cluster:
                 ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, **cores)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise DriveSegError(f"cannot reach Ray at {address or 'this machine'}: {error}") from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_end)  # Ray's own ends the process, with all that was done
         self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def __enter__(self) -> Cluster:
