@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -364,6 +365,17 @@ class TestWriting:
         (tmp_path / "file").touch()
         with pytest.raises(DriveSegError, match="cannot write"):
             write_report(tmp_path / "file" / "report.html", make_evaluation(1))
+
+    def test_half_a_page_is_not_left_for_a_whole_one(self, tmp_path: Path) -> None:
+        render_report(make_evaluation())  # matplotlib's own files are there now
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+        try:
+            with pytest.raises(DriveSegError, match="cannot write"):
+                write_report(tmp_path / "report.html", make_evaluation())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list(tmp_path.iterdir())
 
     def test_a_frame_whose_name_is_no_utf_8(self, tmp_path: Path) -> None:
         worst = WorstFrames(1)

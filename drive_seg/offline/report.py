@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def write_report(
         # Names of files that are no UTF-8 have in their text what UTF-8 cannot write.
         path.write_bytes(page.encode("utf-8", errors="replace"))
     except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # half a page looks like a whole one
         raise DriveSegError(f"cannot write {path}: {error}") from error
 
 
