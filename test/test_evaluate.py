@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,20 @@ def write_truth_bag(
     path: Path,
     numbers: Iterable[int],
     *,
-    camera: bool | int,
+    camera: bool | int | Sequence[int],
     shift: int = 0,
     encoding: str = "16UC1",
     late: int = 0,
     topic: str = "",
+    unset: bool = False,
 ) -> None:
     """A bag with ``/camera/truth/panoptic`` (or mask) of these frames, stamps as ``write_bag``'s plus ``shift`` ns.
 
     Args:
         topic: another one for the truth.
-        camera: with the images of these frames, or so many images.
+        camera: with the images of these frames, or so many images, or those of other frames.
         late: frames by which truths were recorded after their images.
+        unset: nobody filled the stamps in: they are 0.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
@@ -89,7 +91,7 @@ def write_truth_bag(
     kind = "sensor_msgs/msg/Image"
     image, truth = "/camera/image_raw", topic or f"/camera/truth/{'panoptic' if encoding == '16UC1' else 'mask'}"
     numbers = list(numbers)
-    images = numbers if camera is True else range(camera)
+    images = numbers if camera is True else range(camera) if isinstance(camera, int) else camera
     messages = [(stamp_of(order), image, number) for order, number in enumerate(images)]
     places = {number: order for order, number in enumerate(images)} or {n: order for order, n in enumerate(numbers)}
     messages += [(stamp_of(places[number] + late), truth, number) for number in numbers]
@@ -97,7 +99,7 @@ def write_truth_bag(
         topics = dict.fromkeys(topic for _, topic, _ in sorted(messages))
         connections = {name: writer.add_connection(name, kind, typestore=store) for name in topics}
         for recorded, topic, number in sorted(messages):
-            seconds, nanoseconds = divmod(stamp_of(number) + shift, 10**9)
+            seconds, nanoseconds = divmod(0 if unset else stamp_of(number) + shift, 10**9)
             header = store.types["std_msgs/msg/Header"](
                 store.types["builtin_interfaces/msg/Time"](seconds, nanoseconds), "optical"
             )
@@ -220,6 +222,15 @@ def test_truth_far_from_its_images_in_the_same_bag_is_found(
     perfect(found.to_dict(), len(numbers))
     assert [int(frame.frame) for frame in found.frames] == list(numbers)
     assert found.metrics["unmatched"] == {"predictions": 60 - len(numbers), "truths": 0}
+
+
+def test_of_two_images_of_one_stamp_the_first_has_its_truth(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(20), camera=[number // 2 for number in range(40)])
+    found = judge(tmp_path / "in", tmp_path / "in", pipeline)
+    perfect(found.to_dict(), 20)
+    assert [int(frame.frame) for frame in found.frames] == list(range(0, 40, 2))
+    assert found.metrics["unmatched"] == {"predictions": 20, "truths": 0}
 
 
 def test_a_bag_damaged_in_the_middle_is_scored_up_to_there(tmp_path: Path, pipeline: Pipeline) -> None:

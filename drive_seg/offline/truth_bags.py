@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,7 @@ class BagTruth:
         messages = bag_messages(path, self.topics, window)
         self._messages = prefetch(messages) if cores_to_spare() else messages
         self._read_on = self._read
+        self._told: Counter[str] = Counter()
         self._waiting: dict[int, Any] = {}
         self._listed: dict[int, ListedInstances] = {}
         self._clouds: dict[int, Any] = {}
@@ -116,6 +118,7 @@ class BagTruth:
         Raises:
             SourceError: it cannot be decoded.
         """
+        self._told[topic] += 1
         try:
             self._take(topic, decode())
         except Exception as error:  # damaged bytes raise whatever they lead to
@@ -127,15 +130,16 @@ class BagTruth:
         return max(len(self._waiting), len(self._listed), len(self._clouds)) > _MOST
 
     def read_alone(self) -> None:
-        """Nobody tells any more: the bag is read from its beginning."""
+        """Nobody tells any more: the bag is read from where that ended."""
         self._read_on = self._read
 
     def _read(self) -> bool:
-        topic, message = next(self._messages, (None, None))
-        if topic is None:
-            return False
-        self._take(topic, message)
-        return True
+        for topic, message in self._messages:
+            if not self._told[topic]:
+                self._take(topic, message)
+                return True
+            self._told[topic] -= 1  # given twice it would be found twice, where two frames have its stamp
+        return False
 
     def _take(self, topic: str, message: Any) -> None:
         stamp = stamp_of(message)
