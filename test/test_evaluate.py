@@ -233,6 +233,15 @@ def test_of_two_images_of_one_stamp_the_first_has_its_truth(tmp_path: Path, pipe
     assert found.metrics["unmatched"] == {"predictions": 20, "truths": 0}
 
 
+def test_truth_whose_stamps_nobody_filled_in_is_refused(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(20), camera=True, unset=True)
+    source, truth = str(tmp_path / "in"), open_truth(str(tmp_path / "in"), DRIVING)
+    outcome = evaluate_source(open_source(source), truth, pipeline, "tiny")
+    assert outcome.evaluation.metrics["frames"] == 1
+    assert "/camera/truth/panoptic" in str(outcome.error) and "different images of one stamp (0)" in str(outcome.error)
+
+
 def test_a_bag_damaged_in_the_middle_is_scored_up_to_there(tmp_path: Path, pipeline: Pipeline) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
     write_truth_bag(tmp_path / "in", range(40), camera=True)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drive_seg.decode import decode_rgb
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage
@@ -85,6 +87,7 @@ class BagTruth:
         self._messages = prefetch(messages) if cores_to_spare() else messages
         self._read_on = self._read
         self._told: Counter[str] = Counter()
+        self._last: Any = None
         self._waiting: dict[int, Any] = {}
         self._listed: dict[int, ListedInstances] = {}
         self._clouds: dict[int, Any] = {}
@@ -116,11 +119,13 @@ class BagTruth:
         """Of the next message.
 
         Raises:
-            SourceError: it cannot be decoded.
+            SourceError: it cannot be decoded, or nobody can say of which frame it is.
         """
         self._told[topic] += 1
         try:
             self._take(topic, decode())
+        except SourceError:
+            raise
         except Exception as error:  # damaged bytes raise whatever they lead to
             raise SourceError(f"bag {self.name} is damaged: {error}") from error
 
@@ -148,7 +153,12 @@ class BagTruth:
         elif topic == self._lane_topic:
             self._clouds[stamp] = message
         else:
-            self._waiting[stamp] = message
+            if self._last is not None and stamp_of(self._last) == stamp and not _equal(self._last, message):
+                raise SourceError(
+                    f"ground truth {self.topic} of {self.name} has different images of one stamp ({stamp}); "
+                    "frames and truth are matched by the stamps of their headers, which must be filled in"
+                )
+            self._last = self._waiting[stamp] = message
 
     def _forget(self, stamp_ns: int) -> None:
         """What is long before the frame asked for."""
@@ -180,7 +190,13 @@ class BagTruth:
         self._waiting.clear()
         self._clouds.clear()
         self._listed.clear()
+        self._last = None
         self._messages.close()
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two images are the same, as of one that was published twice."""
+    return np.array_equal(np.asarray(one.data), np.asarray(other.data))
 
 
 def _tells_apart(path: Path, topic: str, carla: bool) -> bool:
