@@ -17,6 +17,8 @@ from drive_seg.errors import DriveSegError, printable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says whose disk, quota or largest file is full, most often of what stdout was sent to."""
+_INTERRUPTED = 128 + signal.SIGINT
+"""What typer makes, without a word, of a Ctrl-C that no command took; older ones say ``Aborted`` and end with 1."""
 
 app = typer.Typer(
     name="drive_seg",
@@ -62,6 +64,10 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
+    except SystemExit as ended:
+        if ended.code != _INTERRUPTED:
+            raise
+        _fail("interrupted")
     except DriveSegError as error:
         _fail(str(error))
     except OSError as error:

@@ -284,6 +284,19 @@ def test_ctrl_c_ends_the_simulator_with_a_word(tmp_path: Path) -> None:
     assert len([line for line in stderr.splitlines() if "error: interrupted; the " in line]) == 1
 
 
+def test_ctrl_c_before_there_are_results_is_one_line_and_exit_1(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("drive_seg.offline.predictions.open_predictions", end)
+    (tmp_path / "mask").mkdir()
+    done = drive_seg("evaluate", tmp_path, "--ground-truth", tmp_path, "--model", model, code=1)
+    assert "interrupted" in done.stderr or "Aborted" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["drive.mp4", "drive.AVI", "drive.png", "drive.MCAP"])
 def test_sim_makes_no_folder_that_is_called_like_a_file(name: str, tmp_path: Path) -> None:
     done = drive_seg("sim", "-o", tmp_path / name, "--frames", 1, code=1)
