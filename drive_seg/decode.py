@@ -162,8 +162,10 @@ def _png_size(data: bytes) -> tuple[int, int]:
     at = len(_PNG_MAGIC)
     while at + 12 <= len(data):
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if (kind == b"IHDR") != (at == len(_PNG_MAGIC)) or kind == b"acTL" or end > len(data):
-            break  # a second header, an animation, or more than is there
+        if kind == b"acTL":
+            raise MalformedImage(f"the PNG of {len(data)} bytes is animated; expected one picture")
+        if (kind == b"IHDR") != (at == len(_PNG_MAGIC)) or end > len(data):
+            break  # a second header, or more than is there
         if kind == b"IEND":
             return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
         at = end

@@ -116,6 +116,12 @@ def test_a_png_that_claims_more_than_it_has_is_refused_unread(data: bytes, monke
     assert peak_mb() - before < 64
 
 
+def test_an_animation_is_called_one_and_not_damaged() -> None:
+    data = png(chunk(b"acTL", struct.pack(">II", 2, 0)), PIXELS)
+    with pytest.raises(MalformedImage, match="is animated"):
+        decode_compressed(CompressedImage(np.frombuffer(data, np.uint8)))
+
+
 def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
