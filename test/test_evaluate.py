@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,17 @@ import numpy as np
 import pytest
 import yaml
 from command_line import drive_seg, last_object
+from evaluations import make_evaluation
 from recordings import HEIGHT, WIDTH, picture, put, stamp_of, write_bag, write_images
 from tiny_model import network
 
 from drive_seg.engines import FunctionEngine
-from drive_seg.errors import ConfigError, SourceError
+from drive_seg.errors import ConfigError, DriveSegError, SourceError
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions, evaluate_source, label_map_for
-from drive_seg.offline.evaluation import Evaluation, FrameScore
+from drive_seg.offline.evaluation import Evaluation, FrameLog, FrameScore
 from drive_seg.offline.predictions import open_predictions
 from drive_seg.offline.rendering import open_render_sink
 from drive_seg.offline.runner import run
@@ -444,6 +447,20 @@ def test_files_hold_what_the_evaluation_holds(tmp_path: Path, pipeline: Pipeline
     again = Evaluation.read(tmp_path / "report")
     assert again.to_dict() == document and list(again.frames) == list(found.frames)
     assert again.frames[-1].frame == "b_10" and [f.frame for f in again.frames[:2]] == ["a", "b_2"]
+
+
+def test_where_there_is_no_room_for_frames_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before, score = resource.getrlimit(resource.RLIMIT_FSIZE), make_evaluation(1).frames[0]
+    with tempfile.TemporaryFile("w+") as file:
+        log = FrameLog(file)
+        log.append(score)  # small enough to wait in the file's buffer
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+        try:
+            with pytest.raises(DriveSegError, match=f"cannot write a temporary file in {tmp_path}"):
+                log.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_other_schemas_are_refused(tmp_path: Path) -> None:

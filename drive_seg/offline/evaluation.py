@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ class FrameLog(Sequence[FrameScore]):
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
+        # A temporary file has a number in the place of a name.
+        self._name = file.name if isinstance(file.name, str) else f"a temporary file in {tempfile.gettempdir()}"
         self._starts = array("q")
         file.seek(0)
         while True:
@@ -148,7 +151,7 @@ class FrameLog(Sequence[FrameScore]):
                 self._at_end = True
             self._file.write(line)
         except OSError as error:
-            raise DriveSegError(f"cannot write {self._file.name}: {error}") from error
+            raise DriveSegError(f"cannot write {self._name}: {error}") from error
         self._starts.append(self._end)
         self._end += len(line)
 
@@ -175,7 +178,7 @@ class FrameLog(Sequence[FrameScore]):
         try:
             self._file.flush()
         except OSError as error:
-            raise DriveSegError(f"cannot write {self._file.name}: {error}") from error
+            raise DriveSegError(f"cannot write {self._name}: {error}") from error
 
     def close(self) -> None:
         """Close the file; the frames can no longer be read."""
