@@ -350,6 +350,11 @@ def write_matroska(path: Path, times_ms: Sequence[int], length_ms: int) -> None:
 def test_a_video_of_a_varying_rate_is_whole_where_its_time_is_over(tmp_path: Path, pipeline: Pipeline) -> None:
     path, times = tmp_path / "in.mkv", [100 * number for number in range(40) if number % 4]
     write_matroska(path, times, 4000)
+    capture = cv2.VideoCapture(str(path))
+    while capture.read()[0] and not capture.get(cv2.CAP_PROP_POS_MSEC):
+        pass
+    if not capture.get(cv2.CAP_PROP_POS_MSEC):
+        pytest.skip("this OpenCV does not say where in a video it is")
     outcome = go(path, tmp_path / "whole", pipeline)
     assert outcome.error is None and outcome.summary.counts.published == 30
     write_matroska(path, times[:15], 4000)

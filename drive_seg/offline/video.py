@@ -68,7 +68,8 @@ class VideoSource:
         finally:
             capture.release()
         # Containers without a frame table announce an estimate, so a small shortfall is no damage. That of Matroska is
-        # the highest rate times the length: where the rate varies it is frames too many, but it ends in time.
+        # the highest rate times the length: where the rate varies it is frames too many, but it ends in time. Older
+        # releases of OpenCV (4.6) do not say the time.
         is_short = self.count is not None and number < self.count * 0.98 - 2
         if is_short and now - begin < self._seconds * 0.98 - 2 / self.fps:
             raise SourceError(f"{self.name} is cut short: it announces {self.count} frames, {number} could be read")
