@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,7 +17,7 @@ from drive_seg.engines import FunctionEngine
 from drive_seg.errors import DriveSegError, EngineError, ModelError
 from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING
-from drive_seg.pipeline import Pipeline
+from drive_seg.pipeline import Pipeline, decode
 from drive_seg.worker import Worker
 
 SIZE = (64, 32)
@@ -228,7 +231,7 @@ def test_a_publisher_that_raises_loses_its_frame_only() -> None:
     assert "socket closed" in str(harness.errors[0][1])
 
 
-def test_times_that_cannot_be_told_cost_no_frame() -> None:
+def test_times_that_cannot_be_told_cost_no_frame(caplog: pytest.LogCaptureFixture) -> None:
     class Mute(Harness):
         def finish(self, result: PanopticResult) -> None:
             super().finish(result)
@@ -241,6 +244,7 @@ def test_times_that_cannot_be_told_cost_no_frame() -> None:
     harness.worker.stop()
     counts = harness.worker.ledgers["front"].counts()
     assert (counts.published, counts.failed, counts.in_flight) == (2, 0, 0)
+    assert ["times" in said.message and said.exc_info is not None for said in caplog.records] == [True, True]
 
 
 def test_an_error_that_cannot_be_reported_costs_no_other_frame(caplog: pytest.LogCaptureFixture) -> None:
@@ -314,6 +318,50 @@ def test_times_add_up() -> None:
     assert timed.end_to_end is not None and timed.queue is not None
     assert timed.end_to_end >= 5.0 + timed.queue + timed.processing * 0.999
     assert unknown.transport is None and unknown.end_to_end is None
+
+
+def test_every_stage_s_time_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage is made to last some milliseconds more: that is where they are found, and nowhere else twice."""
+
+    def slow(seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
+        def late(*arguments: Any) -> Any:
+            time.sleep(seconds)
+            return call(*arguments)
+
+        return late
+
+    jpeg = CompressedImage(np.asarray(cv2.imencode(".jpg", np.zeros((30, 40, 3), np.uint8))[1]).reshape(-1))
+    monkeypatch.setattr("drive_seg.worker.decode", slow(0.02, decode))
+    monkeypatch.setattr(Harness, "publish", slow(0.01, Harness.publish))
+    harness = Harness(slow(0.04, road_everywhere))
+    for raw in (False, True):
+        begun = time.monotonic()
+        image = {} if raw else {"image": jpeg}
+        harness.worker.offer(frame(1, received_ns=time.monotonic_ns() - 30_000_000, transport_ms=7.0, **image))
+        harness.wait(finished=1 + raw)
+        wall = 1e3 * (time.monotonic() - begun)
+        times = harness.finished[-1].times
+        least = {"queue": 30, "inference": 40, "publish": 10, "processing": 50, "transport": 7}
+        least |= {} if raw else {"decode": 20}
+        assert all(getattr(times, stage) >= ms for stage, ms in least.items()), times
+        parts = (times.decode, times.preprocess, times.inference, times.postprocess, times.publish)
+        assert sum(parts) <= times.processing * 1.001
+        assert times.queue + times.processing <= times.end_to_end - 7 + 0.001
+        assert times.end_to_end <= 7 + 30 + wall
+    harness.worker.stop()
+
+
+def test_a_worker_without_frames_leaves_the_processor_alone() -> None:
+    before = set(threading.enumerate())
+    harness = Harness()
+    harness.worker.offer(frame(1))
+    harness.wait(finished=1)
+    (thread,) = set(threading.enumerate()) - before
+    clock = time.pthread_getcpuclockid(thread.ident)
+    begun = time.clock_gettime(clock)
+    time.sleep(0.2)
+    assert time.clock_gettime(clock) - begun < 0.02
+    harness.worker.stop()
 
 
 def test_a_paused_worker_refuses_frames_and_resumes() -> None:
@@ -398,10 +446,11 @@ def test_a_batch_that_takes_long_shows() -> None:
     gate = Gate()
     harness = Harness(gate)
     assert harness.worker.busy_s == 0.0
+    begun = time.monotonic()
     harness.worker.offer(frame(1))
     assert gate.entered.acquire(timeout=10)
     first = harness.worker.busy_s
-    assert 0.0 < first < harness.worker.busy_s
+    assert 0.0 < first < harness.worker.busy_s < time.monotonic() - begun
     gate.release.release()
     harness.wait(finished=1)
     harness.worker.stop()
