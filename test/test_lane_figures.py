@@ -73,16 +73,16 @@ def slowly(truth: list[Lane], prediction: list[Lane]) -> LineScore:
     return LineScore(1, len(used) // 2, len(prediction), len(points), right, sum(points))
 
 
-boundaries = st.lists(
-    st.builds(
-        straight,
-        st.floats(0, 1200),
-        st.floats(200, 480),
-        st.floats(500, 715),
-        st.sampled_from([-2.0, -0.6, 0.0, 0.4, 1.5]),
-    ),
-    max_size=4,
+leans = st.sampled_from([-2.0, -0.6, 0.0, 0.4, 1.5])
+anywhere = st.builds(straight, st.floats(0, 1200), st.floats(200, 480), st.floats(500, 715), leans)
+# Several that find the same one, each in other rows of it, and some that have one row or none.
+side_by_side = st.builds(
+    lambda x, top, tall: straight(x, top, top + tall),
+    st.integers(590, 640),
+    st.integers(300, 340),
+    st.sampled_from([4, 9, 13, 18, 350, 360, 370]),
 )
+boundaries = st.lists(anywhere, max_size=4) | st.lists(side_by_side, max_size=5)
 
 
 @settings(deadline=None)

@@ -101,7 +101,7 @@ def compare_lines(truth: Sequence[Lane], prediction: Sequence[Lane], height: int
     found = 0
     for flat in np.argsort(-right, axis=None, kind="stable"):
         number, other = divmod(int(flat), len(predicted))
-        if right[number, other] * 100 >= _RIGHT_OF_100 * points[number] and right[number, other] > 0:
+        if right[number, other] * 100 >= _RIGHT_OF_100 * points[number]:
             found += 1
             right[number], right[:, other] = 0, 0
     return LineScore(1, found, len(predicted), len(true), best, sum(points))
