@@ -92,6 +92,15 @@ def test_segments_without_an_identity_are_never_the_same_again() -> None:
     assert counts.tracks == 4 and counts.idtp == 1 and counts.id_switches == 3
 
 
+def test_no_two_segments_without_an_identity_are_one_whatever_their_values() -> None:
+    trajectories, rng = Trajectories(), np.random.default_rng(0)
+    for _ in range(30):
+        wrong = tuple(Segment(CAR, value, 100) for value in rng.choice(65535, 500, replace=False).tolist())
+        trajectories.add(Encounter(missed=(Segment(CAR, 1, 100),), wrong=wrong), {1: 7}, {})
+    counts = trajectories.counts().total()
+    assert (counts.objects, counts.tracks) == (1, 30 * 500)
+
+
 def test_classes_and_sizes_are_counted_apart() -> None:
     trajectories = Trajectories()
     small, large = Segment(CAR, 3001, 1023), Segment(CAR, 3002, 96 * 96)
@@ -152,6 +161,13 @@ def test_the_assignment_is_the_best_of_all(frames: Any, seed: int) -> None:
     counts = total(pairs)
     assert best is not None and counts.idfn + counts.idfp == best[0]
     assert (counts.idtp, counts.idfp, counts.idfn) == best[1:]
+    true, answers = (sum(pair[side] is not None for row in pairs for pair in row) for side in (0, 1))
+    both = sum(None not in pair for row in pairs for pair in row)
+    if true and answers:
+        ratios = counts.idtp / answers, counts.idtp / true, 2 * counts.idtp / (answers + true)
+        assert (counts.idp, counts.idr, counts.idf1) == pytest.approx(ratios)
+        assert counts.f1 == pytest.approx(2 * both / (answers + true)) and counts.f1 >= counts.idf1
+        assert counts.mota == pytest.approx((both - (answers - both) - counts.id_switches) / true)
 
 
 @settings(max_examples=60, deadline=None)
@@ -213,6 +229,7 @@ def blocks(seed: int, ids: tuple[int, ...] = (0, 1, 3001, 3002, 4001, 5001, VOID
 def test_segments_match_as_in_panoptic_quality(seed: int, crowded: bool) -> None:
     truth = blocks(seed)
     prediction = np.where(np.random.default_rng(seed).random((24, 32)) < 0.3, blocks(seed + 1), truth)
+    prediction[prediction == 3001] = 3009  # by another number, and after the other one
     crowds = (3002,) if crowded else ()
     found = overlaps(
         Runs.of(truth, prediction.astype(np.uint16)), DRIVING.is_thing, IDENTITY.truth_table, IDENTITY.predicted_table
@@ -228,6 +245,7 @@ def test_segments_match_as_in_panoptic_quality(seed: int, crowded: bool) -> None
         both, either = (truth == mine.value) & (prediction == theirs.value), (truth == mine.value)
         either = either | ((prediction == theirs.value) & (truth != VOID))
         assert 2 * both.sum() > either.sum() and mine.area == (truth == mine.value).sum()
+        assert theirs.area == (prediction == theirs.value).sum()
 
 
 def scored(frames: list[tuple[Truth, Prediction]]) -> tuple[dict[str, Any], list[int]]:
