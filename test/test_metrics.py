@@ -30,7 +30,7 @@ from drive_seg.offline.metrics import (
 from drive_seg.offline.metrics.dilation import dilate
 from drive_seg.offline.metrics.lane_lines import LineScore
 from drive_seg.offline.metrics.outlines import busy_rows
-from drive_seg.offline.metrics.temporal import Moment, compare
+from drive_seg.offline.metrics.temporal import Moment, TemporalCounts, compare
 from drive_seg.offline.scoring import Prediction, Scorer, Totals, Truth
 from drive_seg.places import places
 
@@ -144,6 +144,12 @@ def test_stuff_is_never_a_crowd() -> None:
     truth = np.ones((10, 10), np.uint16)
     counts = matches(truth, truth.copy(), crowds=(0,))
     assert as_table(counts)[1] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("shapes", [((4, 6), (4, 5)), ((24,), (24,)), ((0, 6), (0, 6))])
+def test_maps_that_do_not_fit_have_no_runs(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        Runs.of(*(np.zeros(shape, np.uint16) for shape in shapes))
 
 
 def test_one_half_is_no_match() -> None:
@@ -321,13 +327,22 @@ def test_markings_that_fill_an_image_have_no_outline() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.05, 0.7]), st.sampled_from([(), (0,), (5,), (0, 5), (2,)]))
-def test_rows_left_out_have_no_outline_and_no_marking(seed: int, share: float, bands: tuple[int, ...]) -> None:
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([0.0, 0.05, 0.7]),
+    st.sampled_from([(), (0,), (5,), (0, 5), (2,)]),
+    st.sampled_from(["truth", "prediction", ""]),
+)
+def test_rows_left_out_have_no_outline_and_no_marking(
+    seed: int, share: float, bands: tuple[int, ...], bare: str
+) -> None:
     rng = np.random.default_rng(seed)
     truth = np.kron(rng.choice([0, 1, 2, 3001, 65535], (6, 4)), np.ones((5, 5), int)).astype(np.uint16)
     for band in set(range(6)) - set(bands):
         truth[5 * band : 5 * band + 5] = rng.choice([0, 1, 2, 65535], p=[0.6, 0.1, 0.1, 0.2])
     prediction = np.where(rng.random(truth.shape) < share, 1, np.roll(truth, 1, axis=0)).astype(np.uint16)
+    if bare:  # all that there is to see is in the other
+        {"truth": truth, "prediction": prediction}[bare][:] = 0
     runs = Runs.of(truth, prediction)
     some, every = OutlineCounts(CLASSES, 2, 3), OutlineCounts(CLASSES, 2, 3)
     some.add(mask_of(truth), mask_of(prediction), busy_rows(runs, mask_of(runs.truth), mask_of(runs.prediction), 2))
@@ -393,6 +408,8 @@ def test_average_precision_follows_cocos_definition(seed: int) -> None:
         truth = blocks(seed * 50 + frame, 5, (4, 5), ids)
         noise = blocks(seed * 50 + frame + 7, 1, truth.shape, (0, 3001, 3005))
         prediction = np.where(rng.random(truth.shape) < 0.03 * frame + 0.02, noise, truth).astype(np.uint16)
+        # One object in two parts: neither may take it from the other without half of it.
+        prediction[(truth == 3001) & (rng.random(truth.shape) < rng.uniform(0.3, 0.7))] = 3005
         scores = {p: next(numbers) / 1000 for p in np.unique(prediction).tolist()}
         frames.append((truth, prediction, scores))
         counts.add(found(truth, prediction), scores, IDENTITY.countable & DRIVING.is_thing[:CLASSES], crowds)
@@ -456,6 +473,11 @@ def test_static_pixels_are_those_where_neither_image_nor_truth_changed() -> None
     assert (without.changed, without.static) == (2, 3)
 
 
+def test_frames_of_two_sizes_are_no_pair() -> None:
+    moments = [Moment(np.ones(shape, np.uint8), np.ones(shape, np.uint8), None) for shape in ((4, 6), (8, 6))]
+    assert compare(*moments) == TemporalCounts()
+
+
 @pytest.mark.parametrize(("gap_ns", "pairs"), [(0, 1), (250_000_000, 1), (250_000_001, 0), (-1, 0)])
 def test_only_neighbours_in_time_are_compared(gap_ns: int, pairs: int) -> None:
     road = np.ones((8, 8), np.uint16)
@@ -491,7 +513,7 @@ def frames_of(count: int) -> list[tuple[str, int, Truth, Prediction, np.ndarray]
     made = []
     for number in range(count):
         truth = blocks(number // 2, 5, (6, 8))
-        prediction = disturbed(truth, number, 0.1)
+        prediction = disturbed(truth, number, 0.8 if number % 4 == 1 else 0.1)  # some of it wrong, some missed
         scores = {p: (p * 7919 + number) % 1000 / 1000 for p in np.unique(prediction).tolist()}
         image = np.full((*truth.shape, 3), 80 + number % 5, np.uint8)
         made.append(
@@ -520,6 +542,7 @@ def test_chunks_in_any_order_add_up_to_the_whole_to_the_last_bit(cuts: tuple[int
         total += part
     assert total.figures() == whole.totals.figures()
     assert total.matches.iou_units == whole.totals.matches.iou_units and total.temporal.pairs == 24
+    assert total.matches.tp.all() and total.matches.fp.any() and total.matches.fn.any()
 
 
 def test_records_of_frames_add_up_to_the_figures() -> None:
@@ -568,16 +591,17 @@ def test_what_nobody_has_is_undefined_not_zero() -> None:
     assert figures["panoptic"]["per_class"]["cyclist"]["pq"] is None
     assert figures["panoptic"]["things"] == {"pq": None, "sq": None, "rq": None, "n": 0}
     assert figures["panoptic"]["all"]["n"] == 1 and figures["semantic"]["miou"] == 1.0
-    assert figures["lane"]["f1"] is None and figures["instance"]["ap"] is None
+    assert figures["lane"]["f1"] is None and figures["lane"]["lines"] is None and figures["instance"]["ap"] is None
 
 
 def test_masks_without_instances_score_stuff_and_pixels_only() -> None:
-    truth = blocks(4)
+    truth = blocks(4, ids=(0, 1, 2, 3001))
     scorer = Scorer(LabelMap.identity(DRIVING, instances=False))
     scorer.score("a", 0, Truth(mask_of(truth)), Prediction(truth))
     figures = scorer.totals.figures()
     assert figures["panoptic"]["things"]["n"] == 0 and figures["panoptic"]["stuff"]["pq"] == 1.0
-    assert figures["panoptic"]["per_class"]["vehicle"]["tp"] == 0
+    row = figures["panoptic"]["per_class"]["vehicle"]
+    assert [row[key] for key in ("tp", "fp", "fn", "iou_sum")] == [0, 0, 0, 0]
     assert figures["semantic"]["per_class"]["vehicle"] == 1.0 and figures["instance"]["per_class"] == {}
 
 
@@ -592,6 +616,7 @@ def test_latencies_merge_and_stay_bounded() -> None:
     assert (found_.p50, found_.p95, found_.p99, found_.max) == (50.0, 95.0, 99.0, 100.0)
     for number in range(600_000):
         whole.add(StageTimes(inference=number % 10.0))
+    assert len(whole.keys["inference"]) < 300_000, "as many are kept"
     assert len(whole.samples["inference"]) <= 2**18 and whole.highest["inference"] == 100.0
 
 
