@@ -215,6 +215,34 @@ def test_what_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [cache.path(KEY)]
 
 
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, OSError])
+def test_what_stops_a_writer_stays_what_it_is_and_leaves_no_file_open(
+    stopped: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, files = PlanCache(tmp_path), Path("/proc/self/fd")
+    before = len(list(files.iterdir()))
+    cache.store(Plan(KEY, b"plan", {}))
+    synced = os.fsync
+
+    def stop(file: int) -> None:
+        synced(file)
+        raise stopped
+
+    monkeypatch.setattr("os.fsync", stop)
+    with pytest.raises(KeyboardInterrupt if stopped is KeyboardInterrupt else EngineError):
+        cache.store(Plan(KEY, b"another", {}))
+    assert len(list(files.iterdir())) == before and list(tmp_path.iterdir()) == [cache.path(KEY)]
+    found = cache.load(KEY)
+    assert found is not None and found.data == b"plan"
+
+
+def test_a_plan_that_cannot_be_removed_says_what_to_set(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    cache.path(KEY).mkdir()
+    with pytest.raises(EngineError, match="engine_cache_dir"):
+        cache.forget(KEY)
+
+
 def test_a_plan_that_is_not_there_can_be_forgotten(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path / "cache")
     cache.forget(KEY)
