@@ -217,6 +217,7 @@ class FakeEvent:
     def __init__(self, gpu: FakeGpu, flags: int = 0) -> None:
         gpu.take()
         self.gpu = gpu
+        self.waits_asleep = bool(flags & 1)
         gpu.alive["events"] += 1
         weakref.finalize(self, gpu.destroyed, "events").atexit = False
         self.recorded = self.done = 0
@@ -232,6 +233,7 @@ class FakeEvent:
         self.gpu.put(stream, mark)
 
     def synchronize(self) -> None:
+        assert self.waits_asleep, "a core would do nothing but ask"
         self.gpu.run_until(lambda: self.done >= self.recorded)
 
     def time_till(self, other: FakeEvent) -> float:

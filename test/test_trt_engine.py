@@ -180,11 +180,17 @@ class TestOrder:
             pipeline.submit(frames(1)).wait()
             assert gpu.launches.count("graph") == 0 and gpu.launches.count("network") == 1
 
-    def test_what_cannot_be_captured_is_enqueued(self, gpu: FakeGpu, model: Model) -> None:
+    def test_what_cannot_be_captured_is_enqueued(
+        self, gpu: FakeGpu, model: Model, caplog: pytest.LogCaptureFixture
+    ) -> None:
         gpu.can_capture = False
         with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
             batch = frames(4)
             ours = in_flight(pipeline, [[frame] for frame in batch])
+            gpu.launches.clear()
+            in_flight(pipeline, [[frame] for frame in batch])
+            assert gpu.launches.count("network") == 4, "it was tried once for each slot"
+            assert sum("without CUDA graph" in said.message for said in caplog.records) == pipeline.slots
         for one, other in zip(ours, on_cpu([[frame] for frame in batch]), strict=True):
             assert_same(one, other)
 
@@ -313,7 +319,7 @@ class TestMemory:
             counts = []
             for number in range(30):
                 pipeline(Frame(CameraImage.from_rgb(paint(160 + 2 * number, 96))))
-                counts.append(len(gpu.memory))
+                counts.append((len(gpu.memory), len(gpu.pinned), dict(gpu.alive)))
         assert counts[-1] == counts[18]
 
     @pytest.mark.parametrize("batch", [1, 3])
@@ -472,9 +478,23 @@ class TestEnds:
             pipeline(frames(1)[0])
         pipeline.close()  # says nothing
 
+    def test_a_gpu_that_is_lost_while_the_kernels_load_is_not_one_without_kernels(
+        self, gpu: FakeGpu, model: Model
+    ) -> None:
+        with engine_of(model) as engine:
+            gpu.lost = True
+            with pytest.raises(EngineLost, match="load the kernels"):
+                Pipeline(engine, DRIVING, OPTIONS)
+
     def test_waiting_for_what_was_not_submitted_is_an_error(self, gpu: FakeGpu, model: Model) -> None:
-        with engine_of(model) as engine, pytest.raises(EngineError, match="not submitted"):
-            engine.slots[0].wait()
+        with engine_of(model) as engine:
+            slot = engine.slots[0]
+            for submitted in (False, True):
+                if submitted:
+                    slot.submit(1)
+                    slot.wait()
+                with pytest.raises(EngineError, match="not submitted"):
+                    slot.wait()
 
 
 class TestOpening:
