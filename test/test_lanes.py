@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from roads import CAR, HEIGHT, PAINT, ROAD, WIDTH, FlatRoad, fill, orders_of, worst
+from roads import BACKGROUND, CAR, HEIGHT, PAINT, ROAD, WIDTH, FlatRoad, fill, orders_of, worst
 
 from drive_seg.engines import FunctionEngine
 from drive_seg.errors import MalformedImage
@@ -251,6 +251,35 @@ def test_the_resolution_of_the_map_does_not_matter(size: tuple[int, int]) -> Non
     assert_is(find(mask), TWO_LANES)
 
 
+def test_the_same_map_in_smaller_cells_has_the_same_boundaries() -> None:
+    """Bends, dashes and short roads, which rules with lengths in them decide about: they must grow with the map."""
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        gaps, first = random.uniform(1.7, 2.6, random.integers(1, 3)), random.uniform(-3.5, -0.8)
+        road = FlatRoad(
+            tuple(np.cumsum([first, *gaps]).tolist()),
+            random.uniform(110, 170),
+            random.uniform(250, 390),
+            random.uniform(-250, 250),
+            tuple((random.random(3) < 0.5).tolist()),
+        )
+        if min(map(abs, road.sides)) < 0.3:
+            continue
+        mask = road.draw(random.uniform(0, 9))
+        mask[random.integers(200, 361) :] = BACKGROUND
+        expected = find(mask)
+        for scale in (2, 3):
+            found = find(mask.repeat(scale, axis=0).repeat(scale, axis=1))
+            assert [lane.order for lane in found] == [lane.order for lane in expected]
+            for lane, other in zip(found, expected, strict=True):
+                (_, near), (_, far) = lane.points[0], lane.points[-1]
+                assert abs(near - other.points[0, 1]) <= 3 and abs(far - other.points[-1, 1]) <= 12
+                assert abs(lane.confidence - other.confidence) <= 0.25
+                rows = lane.points[lane.points[:, 1] > 2 * (road.horizon + 14), 1]
+                columns = (np.interp(rows, line.points[::-1, 1], line.points[::-1, 0]) for line in (lane, other))
+                assert np.abs(np.subtract(*columns)).max(initial=0) <= 2 * SLACK
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 60)), elements=st.sampled_from([0, 1, 2, 3, 255])),
@@ -289,6 +318,18 @@ def test_strokes_are_the_connected_pieces_of_their_runs(seed: int, density: floa
     }
     assert len(pairs) > 3
     assert len({piece for piece, _ in pairs}) == len(pairs) == len({stroke for _, stroke in pairs})
+    # Each run is all of the paint that is there, and none is cut off by the side of the image.
+    rows, past = strokes.row.astype(int), begin + strokes.width.astype(int)
+    assert begin.min() > 0 and past.max() < paint.shape[1] - 1
+    assert (paint[rows, begin] & paint[rows, past - 1]).all()
+    assert not (paint[rows, begin - 1] | paint[rows, past]).any()
+    for stroke in np.unique(strokes.stroke):
+        mine = strokes.stroke == stroke
+        y, x = strokes.row[mine], strokes.x[mine]
+        assert (strokes.mean_row[stroke], strokes.mean_x[stroke]) == pytest.approx((y.mean(), x.mean()))
+        if y.size == np.ptp(y) + 1 == np.unique(y).size > 1:
+            assert strokes.rows[stroke] == pytest.approx(y.size)
+            assert strokes.slope[stroke] == pytest.approx(np.polyfit(y - y.mean(), x, 1)[0], abs=1e-6)
 
 
 def test_a_model_without_markings_has_no_boundaries() -> None:
