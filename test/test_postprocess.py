@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -178,7 +179,8 @@ def test_fusion_equals_brute_force(
     map_stride: int,
 ) -> None:
     raw = random_outputs(seed, peaks, thing_share, map_stride)
-    assert_is_brute_force(raw, native, FusionOptions(score_threshold=threshold, min_instance_area=minimum))
+    options = FusionOptions(score_threshold=threshold, min_instance_area=minimum, confidence=seed % 2 == 0)
+    assert_is_brute_force(raw, native, options)
 
 
 def assert_is_brute_force(raw: RawOutputs, native: tuple[int, int], options: FusionOptions) -> None:
@@ -187,6 +189,11 @@ def assert_is_brute_force(raw: RawOutputs, native: tuple[int, int], options: Fus
     panoptic, instances = brute_force(raw, geometry, options)
     np.testing.assert_array_equal(result.panoptic, panoptic)
     check_invariants(result)
+    if options.confidence:
+        places = tuple(table // (NETWORK[1] // raw.confidence.shape[1]) for table in (geometry.rows, geometry.columns))
+        np.testing.assert_array_equal(result.confidence, raw.confidence[0][np.ix_(*places)])
+    else:
+        assert result.confidence is None
     assert [i.panoptic_id for i in result.instances] == sorted(instances)
     for instance in result.instances:
         score, box, area = instances[instance.panoptic_id]
@@ -356,3 +363,18 @@ def test_over_the_limit_it_is_as_if_there_were_the_strongest_peaks_only(seed: in
     )
     np.testing.assert_array_equal(limited.panoptic, few.panoptic)
     assert limited.instances == few.instances != all_of_them.instances
+
+
+def test_a_folder_of_images_of_many_sizes_fills_no_memory() -> None:
+    def tables() -> int:
+        gc.collect()
+        return sum(type(found).__name__ == "_Tables" for found in gc.get_objects())
+
+    raw, before = one_vehicle(), tables()
+    fuse = processor(FusionOptions())
+    sizes = [(width, 40) for width in range(30, 70)]
+    first, again = (
+        [fuse(frame(size), raw, 0, Geometry.letterbox(size, NETWORK)).panoptic for size in sizes] for _ in range(2)
+    )
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert tables() - before <= 16
