@@ -248,6 +248,16 @@ def test_segments_match_as_in_panoptic_quality(seed: int, crowded: bool) -> None
         assert theirs.area == (prediction == theirs.value).sum()
 
 
+@pytest.mark.parametrize(("on_void", "wrong"), [(49, 1), (50, 1), (51, 0)])
+def test_a_track_is_excused_by_more_than_half_of_it_on_void(on_void: int, wrong: int) -> None:
+    truth, prediction = np.ones((1, 200), np.uint16), np.ones((1, 200), np.uint16)
+    truth[0, :on_void], prediction[0, :100] = VOID, 3001
+    found = overlaps(Runs.of(truth, prediction), DRIVING.is_thing, IDENTITY.truth_table, IDENTITY.predicted_table)
+    counts = MatchCounts(len(DRIVING))
+    counts.add(found)
+    assert (len(encounter(found, THINGS).wrong), counts.fp[CAR]) == (wrong, wrong)
+
+
 def scored(frames: list[tuple[Truth, Prediction]]) -> tuple[dict[str, Any], list[int]]:
     scorer = Scorer(IDENTITY)
     records = [scorer.score(f"{n:06d}", n * 33_000_000, *pair) for n, pair in enumerate(frames)]

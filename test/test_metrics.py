@@ -258,7 +258,9 @@ def edges(classes: np.ndarray, number: int, void: int = -1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("tolerance", [0, 1, 3])
-@pytest.mark.parametrize("classes", [6, 20, 32, 63, 70], ids=["8 bits", "32 bits", "33 bits", "64 bits", "two blocks"])
+@pytest.mark.parametrize(
+    "classes", [6, 7, 8, 20, 32, 63, 64, 65, 70]
+)  # as bits, with the markings: 8 .. 64, and two blocks
 def test_outlines_and_markings_follow_the_definition(tolerance: int, classes: int) -> None:
     rng = np.random.default_rng(classes + tolerance)
     shape = (6, 8)
