@@ -231,7 +231,7 @@ def test_what_stops_a_writer_stays_what_it_is_and_leaves_no_file_open(
     monkeypatch.setattr("os.fsync", stop)
     with pytest.raises(KeyboardInterrupt if stopped is KeyboardInterrupt else EngineError):
         cache.store(Plan(KEY, b"another", {}))
-    assert len(list(files.iterdir())) == before and list(tmp_path.iterdir()) == [cache.path(KEY)]
+    assert len(list(files.iterdir())) <= before and list(tmp_path.iterdir()) == [cache.path(KEY)]
     found = cache.load(KEY)
     assert found is not None and found.data == b"plan"
 
