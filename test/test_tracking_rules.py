@@ -158,7 +158,8 @@ class Rules:
 
 
 def street(seed: int, frames: int) -> list[Sighting]:
-    """Objects of two classes that drift, grow, hide, break in two and pass each other; stamps that are not regular."""
+    """Objects of two classes that drift, grow, hide, break in two and pass each other, or of which only a corner shows;
+    stamps that are not regular."""
     rng = np.random.default_rng(seed)
     count = 4
     middles, speeds = rng.uniform((300, 250), (900, 450), (count, 2)), rng.uniform(-350, 350, (count, 2))
@@ -179,7 +180,12 @@ def street(seed: int, frames: int) -> list[Sighting]:
             box = np.concatenate((middles[number] - sides[number] / 2, middles[number] + sides[number] / 2))
             box += rng.normal(0, 0.05, 4) * np.tile(sides[number], 2)
             cut = box.copy()
-            if rng.random() < 0.1:
+            kind = rng.random()
+            if kind > 0.88:  # a corner of it looks out, or what may be one
+                middle = (box[:2] + box[2:]) / 2 + rng.uniform(-0.55, 0.55, 2) * sides[number]
+                half = rng.uniform(0.025, 0.1) * sides[number]
+                box = np.concatenate((middle - half, middle + half))
+            if kind < 0.1:
                 box[2] = cut[0] = box[0] + rng.uniform(0.2, 0.8) * (box[2] - box[0])
                 rows.append(cut)
                 kinds.append(classes[number])
