@@ -174,7 +174,7 @@ def street(seed: int, frames: int) -> list[Sighting]:
         sides = np.clip(sides * (1 + growth * seconds), 20, 400)
         speeds = np.where((middles < (100, 100)) | (middles > (1180, 620)), -speeds, speeds)
         speeds += rng.normal(0, 60, speeds.shape)
-        hidden = np.where(hidden > 0, hidden - 1, np.where(rng.random(count) < 0.06, rng.integers(1, 25, count), 0))
+        hidden = np.where(hidden > 0, hidden - 1, np.where(rng.random(count) < 0.06, rng.integers(1, 40, count), 0))
         rows, kinds = [], []
         for number in np.flatnonzero(hidden == 0):
             box = np.concatenate((middles[number] - sides[number] / 2, middles[number] + sides[number] / 2))
@@ -197,7 +197,7 @@ def street(seed: int, frames: int) -> list[Sighting]:
 
 
 @pytest.mark.parametrize("max_age_s", [0.4, 2.0])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_the_tracker_follows_its_rules(seed: int, max_age_s: float) -> None:
     tracker, rules = Tracker(TrackingOptions(max_age_s)), Rules(max_age_s)
     for number, sighting in enumerate(street(seed, 150)):
