@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -331,7 +332,9 @@ def test_every_stage_s_time_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         return late
 
     jpeg = CompressedImage(np.asarray(cv2.imencode(".jpg", np.zeros((30, 40, 3), np.uint8))[1]).reshape(-1))
-    monkeypatch.setattr("drive_seg.worker.decode", slow(0.02, decode))
+    busy: list[float] = []
+    late = slow(0.02, decode)
+    monkeypatch.setattr("drive_seg.worker.decode", lambda image: (busy.append(harness.worker.busy_s), late(image))[1])
     monkeypatch.setattr(Harness, "publish", slow(0.01, Harness.publish))
     harness = Harness(slow(0.04, road_everywhere))
     for raw in (False, True):
@@ -349,6 +352,7 @@ def test_every_stage_s_time_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         assert times.queue + times.processing <= times.end_to_end - 7 + 0.001
         assert times.end_to_end <= 7 + 30 + wall
     harness.worker.stop()
+    assert busy[0] > 0, "a frame that is decoded is in work"
 
 
 def test_a_worker_without_frames_leaves_the_processor_alone() -> None:
@@ -402,6 +406,29 @@ def test_pausing_returns_when_the_frame_in_work_is_out() -> None:
     harness.worker.pause()
     assert [result.frame.stamp_ns for result in harness.finished] == [1]
     harness.worker.stop()
+
+
+def test_who_waits_for_an_engine_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drive_seg.worker._SIGN_OF_LIFE_S", 0.01)
+    opens, gate, signs = threading.Event(), Gate(), Counter[str]()
+
+    def sign(of: str, end: Callable[[], object]) -> None:
+        signs[of] += 1
+        if signs[of] == 3:
+            end()
+
+    def opened() -> Pipeline:
+        opens.wait(10)
+        return Pipeline(FunctionEngine(gate, SIZE), DRIVING)
+
+    worker = Worker(opened, ["front"], lambda result: None, lambda result: None, lambda *lost: None)
+    worker.start(lambda: sign("start", opens.set))
+    worker.resume()
+    worker.offer(frame(1))
+    assert gate.entered.acquire(timeout=10)
+    worker.pause(lambda: sign("pause", gate.release.release))
+    assert min(signs["start"], signs["pause"]) >= 3 and worker.ledgers["front"].counts().published == 1
+    worker.stop()
 
 
 def test_start_raises_what_opening_raised_and_leaves_no_thread() -> None:
