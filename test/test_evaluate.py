@@ -372,6 +372,21 @@ def test_a_bag_of_predictions_may_hold_its_truth(tmp_path: Path, pipeline: Pipel
     assert "has no ground truth topic" in said and "--ground-truth" in said
 
 
+def test_predictions_of_a_bag_that_was_cut_off_are_scored_and_then_an_error(
+    tmp_path: Path, pipeline: Pipeline, tiny: str
+) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(20), camera=True)
+    out = tmp_path / "out.mcap"
+    opened = open_source(str(tmp_path / "in"))
+    assert run(opened, open_sink(out, DRIVING, 30.0), pipeline, "tiny").error is None
+    out.write_bytes(out.read_bytes()[: out.stat().st_size // 2])
+    said = drive_seg("evaluate", out, "--ground-truth", tmp_path / "in", "--model", tiny, "--json", code=1)
+    metrics = last_object(said)
+    assert 0 < metrics["frames"] < 20 == metrics["frames"] + metrics["unmatched"]["truths"]
+    assert said.stderr.count("error:") == 1 and "out.mcap is cut short or damaged" in said.stderr
+
+
 def recorded_from_node(out: Path, results: dict[str, Path]) -> None:
     """The results of several bags in one, under the topics that a node of so many cameras has."""
     from rosbags.rosbag2 import Reader, StoragePlugin, Writer
@@ -611,6 +626,7 @@ def test_the_command_scores_folders_and_says_what_is_missing(tmp_path: Path, tin
     assert "nowhere' is no file or folder" in said and "ground truth '" not in said
     drive_seg("evaluate", made, "-g", truth, "--format", "bmp", code=2)
     drive_seg("evaluate", code=2)
+    assert "--engine ray" in drive_seg("evaluate", made, "-g", truth, "--workers", 2, code=2).stderr
 
 
 def test_real_frames_score_as_the_models_card_says() -> None:

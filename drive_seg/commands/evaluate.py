@@ -34,7 +34,7 @@ from drive_seg.commands.options import (
     Weather,
     network_size,
 )
-from drive_seg.errors import ConfigError, DriveSegError
+from drive_seg.errors import ConfigError, DriveSegError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,6 +183,8 @@ def evaluate(
 
         compare_two(*compare, fail_if or (), seed, block, as_json)
         return
+    if engine is not Spreading.ray and (address or workers):
+        raise typer.BadParameter("--address and --workers are of --engine ray")
     if compare is not None or fail_if or not source:
         raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
     from drive_seg.model import load_model
@@ -341,7 +343,8 @@ def _score(
     asked.ready()
     with progress_bar(f"scoring {Path(asked.source).name}", asked.options.limit or predictions.count) as progress:
         labels, options = asked.card.labels, asked.options
-        return Judged(evaluate_predictions(predictions, truth, labels, options, environment, progress, gallery.see))
+        evaluation = evaluate_predictions(predictions, truth, labels, options, environment, progress, gallery.see)
+        return Judged(evaluation, SourceError(predictions.damage) if predictions.damage else None)
 
 
 def _run_and_score(

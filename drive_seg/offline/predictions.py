@@ -47,12 +47,14 @@ class PredictionSource(Protocol):
         count: number of frames, None where that is unknown.
         instances: they tell objects apart.
         summary: what the run that made them reported, ``summary.json``; empty where there is none.
+        damage: why some may be missing, once they are read; empty where none is.
     """
 
     name: str
     count: int | None
     instances: bool
     summary: Mapping[str, Any]
+    damage: str
 
     def __iter__(self) -> Iterator[Answer]: ...
 
@@ -96,6 +98,7 @@ class FolderPredictions:
         self._files = png_files(path / ("panoptic" if self.instances else "mask"))
         self.count: int | None = len(self._files)
         self.summary = _read_summary(path / "summary.json")
+        self.damage = ""
         self._lines = path / "instances.jsonl"
         self._lanes = open_lanes(path)
 
@@ -132,6 +135,7 @@ class BagPredictions:
         self.count: int | None = None
         own = "summary.json"
         self.summary = _read_summary(path / own if path.is_dir() else path.with_name(f"{path.name}.{own}"))
+        self.damage = ""
         self._path, self._topic, self._labels = path, topic, labels
         base = topic.rpartition("/")[0]
         self._instances, self._info = f"{base}/instances", f"{base}/label_info"
@@ -142,6 +146,8 @@ class BagPredictions:
         listed: dict[int, ListedInstances] = {}
         lanes: dict[int, tuple[Lane, ...]] = {}
         there = bag_topics(self._path)
+        if there[self._topic].count is None:
+            self.damage = f"bag {self.name} is cut short or damaged; what could be read of it was scored"
         # What comes beside a map, where the bag has it.
         beside: list[Mapping[int, Any]] = [listed] if self._instances in there and self.instances else []
         topics = [self._topic, self._instances, self._info]
