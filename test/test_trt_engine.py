@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ from fake_gpu import GPU, FakeGpu, install
 from roads import FlatRoad
 from test_compiler import Release
 from tiny_model import RED_PER_CLASS, network, paint, red_of, write_tiny_model
+from typer.testing import CliRunner
 
+from drive_seg.cli import app
 from drive_seg.config import load
 from drive_seg.engines import (
     EngineInfo,
@@ -546,6 +549,25 @@ class TestOpening:
         with pytest.raises(EngineError, match=r"does not take \(1, 96, 192, 3\)"):
             engine_of(dataclasses.replace(model, width=192))
         assert not gpu.leaks
+
+    def test_the_command_in_the_message_makes_the_engine_that_is_missing(
+        self, gpu: FakeGpu, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taller = dataclasses.replace(model, height=128)
+        options = EngineOptions(cache_dir=tmp_path / "my engines", max_batch=2)
+        with open_engine(taller, "auto", options) as engine:
+            _, _, said = engine.info.reason.partition("make it with: drive_seg ")
+        asked: list[tuple[Model, EngineOptions]] = []
+
+        def plan_for(model: Model, options: EngineOptions, *_: object, **__: object) -> Plan:
+            asked.append((model, options))
+            raise EngineError("enough")
+
+        monkeypatch.setattr("drive_seg.engines.planned.plan_for", plan_for)
+        CliRunner().invoke(app, shlex.split(said.partition("; ")[0]))
+        ((card, wanted),) = asked
+        assert key_here(card, wanted) == key_here(taller, options)
+        assert (wanted.cache_dir, wanted.gpu_id) == (options.cache_dir, options.gpu_id)
 
     def test_auto_takes_tensorrt_when_its_plan_is_there(self, gpu: FakeGpu, model: Model, tmp_path: Path) -> None:
         options = EngineOptions(cache_dir=tmp_path)

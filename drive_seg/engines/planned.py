@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,12 +64,18 @@ def plan_for(
         if not options.build:
             found = cache.load(key)
             if found is None:
-                raise PlanMissing(
-                    f"no engine of {key.text} in {cache.folder} yet; make it with: drive_seg build-engine"
-                )
+                command = shlex.join(_command(model, key, options.gpu_id, folder))
+                raise PlanMissing(f"no engine of {key.text} in {cache.folder} yet; make it with: {command}")
             return found
         job = Job(model, key, options.gpu_id, reference=reference)
         return obtain(job, cache, make, progress or _signs_of_life(key), cancelled, rebuild)
+
+
+def _command(model: Model, key: PlanKey, gpu_id: int, folder: Path) -> list[str]:
+    """What makes this very plan: by its defaults ``build-engine`` may make another."""
+    command = ["drive_seg", "build-engine", "--model", str(model.path), "--precision", key.precision]
+    command += ["--size", f"{key.width}x{key.height}", "--batch", str(key.batch)]
+    return [*command, "--gpu", str(gpu_id), "--cache", str(folder)]
 
 
 def open_tensorrt(model: Model, options: EngineOptions) -> Engine:
