@@ -1,6 +1,6 @@
 """A camera at 30 Hz for half an hour: whether memory and latency stay what they were, and every frame is accounted for.
 
-    python benchmarks/soak.py --minutes 30 --markdown docs/soak.md
+    python benchmarks/soak.py --minutes 30 --markdown soak.md
 
 The shipped model, 1280x720, the simulator's camera, and this process as the one that wants masks. The first tenth is
 left out as warm-up; of the rest the first third is compared with the last. Flat means: the median heap grew by at most

@@ -30,7 +30,7 @@ drive_seg benchmark --frames 1000
 
 drive_seg benchmark --backend onnxruntime --json
 
-drive_seg benchmark --backend tensorrt --full     [dim]# the table of docs/tensorrt.md[/dim]
+drive_seg benchmark --backend tensorrt --full     [dim]# on a GPU: docs/tensorrt.md[/dim]
 
 drive_seg benchmark --frames 10000     [dim]# is the memory flat?[/dim]"""
 
@@ -55,7 +55,7 @@ def benchmark(
     sizes: Annotated[str, typer.Option("--sizes", help="Of --full, as 640x384,960x544; empty: all three.")] = "",
     precisions: Annotated[str, typer.Option("--precisions", help="Of --full, as fp16,int8; empty: all three.")] = "",
     torch_python: Annotated[
-        str, typer.Option("--torch-python", help="Of --full: the Python with torch and ONNX Runtime, if not this.")
+        str, typer.Option("--torch-python", help="Of --full: the Python with torch, onnx, ONNX Runtime, if not this.")
     ] = "",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Of --full: folder of tensorrt.json and .md; continued if there.")
