@@ -569,6 +569,10 @@ class TestOpening:
         assert key_here(card, wanted) == key_here(taller, options)
         assert (wanted.cache_dir, wanted.gpu_id) == (options.cache_dir, options.gpu_id)
 
+    def test_without_a_cache_no_folder_is_named_that_is_gone(self, gpu: FakeGpu, model: Model) -> None:
+        with open_engine(model, "auto", EngineOptions(cache_dir=None)) as engine:
+            assert "no cache folder" in engine.info.reason and "build-engine" not in engine.info.reason
+
     def test_auto_takes_tensorrt_when_its_plan_is_there(self, gpu: FakeGpu, model: Model, tmp_path: Path) -> None:
         options = EngineOptions(cache_dir=tmp_path)
         row = availability()[0]

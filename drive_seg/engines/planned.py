@@ -63,6 +63,10 @@ def plan_for(
         cache = PlanCache(folder / "tensorrt")
         if not options.build:
             found = cache.load(key)
+            if found is None and options.cache_dir is None:
+                raise PlanMissing(
+                    f"no engine of {key.text}: no cache folder to keep one; backend tensorrt builds it each time"
+                )
             if found is None:
                 command = shlex.join(_command(model, key, options.gpu_id, folder))
                 raise PlanMissing(f"no engine of {key.text} in {cache.folder} yet; make it with: {command}")
