@@ -392,6 +392,13 @@ def test_a_node_that_cannot_be_activated_says_why(model: Path) -> None:
         until_status(peer, "camera front", OK, says="inactive")
 
 
+@pytest.mark.parametrize("parameter", ["image_topic", "camera_info_topic"])
+def test_a_topic_that_substitutions_spoil_is_a_reason_and_no_crash(parameter: str, model: Path) -> None:
+    with closing(Peer(*node_command(model, f"front.{parameter}:=/a/{{ns}}/topic"))) as peer:
+        until_status(peer, "camera front", ERROR, says="activate failed: the topic /a/{ns}/topic cannot be created: ")
+        assert peer.state() == "inactive"
+
+
 def configure(peer: Peer) -> bool:
     request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
     return bool(peer.call(ChangeState, "/drive_seg/change_state", request).success)

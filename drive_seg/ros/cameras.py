@@ -18,7 +18,7 @@ from drive_seg import frame as core
 from drive_seg.config import CameraConfig, Config
 from drive_seg.errors import DriveSegError, MalformedImage
 from drive_seg.ros.convert import camera_image, compressed_image, stamp_ns
-from drive_seg.ros.creation import creating
+from drive_seg.ros.creation import creating, resolved
 from drive_seg.ros.qos import overrides, profile
 from drive_seg.worker import Worker
 
@@ -118,8 +118,9 @@ class CameraInput:
         self._worker = worker
         self._report = report
         self._subscriptions: list[Subscription] = []
-        remapped = node.resolve_topic_name(camera.image_topic)
-        compressed = camera.compressed or remapped.endswith("/compressed")
+        self.topic = resolved(node, camera.image_topic)
+        """Where its images come from, remapped and in full."""
+        compressed = camera.compressed or self.topic.endswith("/compressed")
         kind, handler = (CompressedImage, self._on_compressed) if compressed else (Image, self._on_image)
         try:
             self._subscribe(kind, camera.image_topic, handler, config)
@@ -130,9 +131,10 @@ class CameraInput:
             raise
 
     def _subscribe(self, kind: Any, topic: str, handler: Callable[[Any], None], config: Config) -> None:
+        name = resolved(self._node, topic)
         qos = profile(config.input_qos, config.input_qos_depth)
         options = overrides(self._node, topic, "subscription")
-        with creating(f"a subscription of {self._node.resolve_topic_name(topic)}"):
+        with creating(f"a subscription of {name}"):
             subscription = self._node.create_subscription(kind, topic, handler, qos, qos_overriding_options=options)
         self._subscriptions.append(subscription)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
 
 from drive_seg.errors import ConfigError
 
@@ -27,3 +28,13 @@ def creating(what: str) -> Iterator[None]:
             reason += f"; with ROS_SECURITY_ENABLE=true the enclave's permissions must allow it in domain {domain}, "
             reason += "and the RMW must have DDS security (docs/security.md)"
         raise ConfigError(f"{what} cannot be created: {reason}") from error
+
+
+def resolved(node: Node, topic: str) -> str:
+    """What ``topic`` is called in full: in the node's namespace, with substitutions and remaps.
+
+    Raises:
+        ConfigError: ROS refuses what the substitutions make of it, as an unknown one or the // of ``/a/{ns}``.
+    """
+    with creating(f"the topic {topic}"):
+        return str(node.resolve_topic_name(topic))
