@@ -124,6 +124,15 @@ def test_each_camera_keeps_its_own_header_size_and_content(model: Path) -> None:
         assert left and right and not left & right
 
 
+def test_diagnostics_name_the_node_in_its_namespace_and_the_topic_that_it_listens_to(model: Path) -> None:
+    places = ("-r", "__ns:=/ego/left", "-r", "/camera/image_raw:=~/image")
+    with closing(Peer(*node_command(model), *places)) as peer:
+        topic = "/ego/left/drive_seg/image"
+        peer.until(lambda: (s := peer.status("camera front")) and s.hardware_id == topic, topic)
+        names = [status.name for status in peer.diagnostics[-1].status]
+        assert names == [f"/ego/left/drive_seg: {what}" for what in ("node", "engine", "camera front")]
+
+
 def test_cameras_share_batches_and_every_frame_of_each_is_accounted_for() -> None:
     pixels = np.zeros((48, 64, 3), np.uint8)
     command = ("-c", COUNTING_NODE, "--ros-args", "-p", "cameras:=[left, right]")

@@ -118,6 +118,8 @@ class Diagnostics:
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._of: Session | None = None
         self._before: dict[str, FrameCounts] = {}
+        # Monitors tell statuses apart by their names alone: nodes of one name in two namespaces must not share them.
+        self._prefix = node.get_name() if node.get_namespace() == "/" else node.get_fully_qualified_name()
         self._namesakes = 0
         self._watch: GpuWatch | DriveSegError | None = None
 
@@ -139,7 +141,7 @@ class Diagnostics:
     def _status(self, name: str, hardware: str, verdict: Verdict, values: dict[str, object]) -> DiagnosticStatus:
         return DiagnosticStatus(
             level=verdict.level,
-            name=f"{self._node.get_name()}: {name}",
+            name=f"{self._prefix}: {name}",
             message=verdict.message,
             hardware_id=hardware,
             values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
@@ -240,7 +242,8 @@ class Diagnostics:
                 values[f"{stage}_ms.{statistic}"] = getattr(found, statistic)
         verdict = self._judge(camera, source, counts, config)
         self._before[camera] = counts
-        topic = next(item.image_topic for item in session.cameras if item.name == camera)
+        given = next(item.image_topic for item in session.cameras if item.name == camera)
+        topic = source.topic if source else given  # what ROS cannot resolve is refused when the node is activated
         return self._status(f"camera {camera}", topic, verdict, values)
 
     def _judge(self, camera: str, source: CameraInput | None, counts: FrameCounts, config: Config) -> Verdict:
