@@ -208,10 +208,10 @@ def test_a_camera_that_is_killed_is_missed_and_welcome_back(model: Path) -> None
             peer.until(lambda: len(arrived) > before, "masks of the new camera")
 
 
-def camera_process(**parameters: object) -> subprocess.CompletedProcess[str]:
+def camera_process(*arguments: str, **parameters: object) -> subprocess.CompletedProcess[str]:
     """``sim_camera`` from its start to its end."""
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    command = [sys.executable, "-m", "drive_seg.ros.sim_camera", "--ros-args", *given]
+    command = [sys.executable, "-m", "drive_seg.ros.sim_camera", "--ros-args", *given, *arguments]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
@@ -368,6 +368,14 @@ def test_a_camera_refuses_a_parameter_in_a_line(name: str, value: object, says: 
     done = camera_process(**{"width": 64, "height": 32, name: value})
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert says in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("topic", ["mask", "label_info"])
+def test_a_camera_whose_topic_is_refused_when_it_begins_says_which(topic: str) -> None:
+    other_type = f"camera/truth/{topic}:=camera/camera_info"
+    done = camera_process("-r", other_type, width=64, height=48, prerender=2)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "a publisher of /camera/camera_info cannot be created: " in done.stderr
 
 
 def test_a_camera_that_begins_again_ends_where_nothing_of_its_video_can_be_decoded(tmp_path: Path) -> None:

@@ -130,7 +130,9 @@ class SimCamera(Node):
                 made.append(self.create_publisher(kind, topic, qos, qos_overriding_options=overriding))
         self._image, self._info, self._panoptic, self._mask, self._lanes, self._instances = made
         if isinstance(self._pictures, SimulatedPictures):
-            labels = self.create_publisher(LabelInfo, "camera/truth/label_info", LATCHED)
+            topic = "camera/truth/label_info"
+            with creating(f"a publisher of {self.resolve_topic_name(topic)}"):
+                labels = self.create_publisher(LabelInfo, topic, LATCHED)
             header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
             labels.publish(label_info(DRIVING, 0.0, header))
         rate = given["rate"] or self._pictures.rate
