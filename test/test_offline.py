@@ -357,6 +357,8 @@ def test_a_video_of_a_varying_rate_is_whole_where_its_time_is_over(tmp_path: Pat
         pytest.skip("this OpenCV does not say where in a video it is")
     outcome = go(path, tmp_path / "whole", pipeline)
     assert outcome.error is None and outcome.summary.counts.published == 30
+    stamps = [line["stamp_ns"] for line in lines_of(tmp_path / "whole")]
+    assert stamps == [(time - times[0]) * 1_000_000 for time in times]
     write_matroska(path, times[:15], 4000)
     outcome = go(path, tmp_path / "cut", pipeline)
     assert isinstance(outcome.error, SourceError) and "cut short" in str(outcome.error)

@@ -17,9 +17,12 @@ from drive_seg.frame import CameraImage, Frame
 from drive_seg.offline.disk import require_room
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 
+_ROUNDING_S = 0.001
+"""Matroska has times in whole milliseconds."""
+
 
 class VideoSource:
-    """A video file, also one behind a URL; stamps count from 0 at its frame rate.
+    """A video file, also one behind a URL; stamps count from 0, at its frame rate or, where that varies, as it says.
 
     Raises:
         SourceError: no video that OpenCV can decode. While iterating: it ends before the end that the file announces.
@@ -49,7 +52,7 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         capture = self._open()
-        number, begin, now = 0, 0.0, 0.0
+        number, begin, now, seconds = 0, 0.0, 0.0, 0.0
         try:
             while True:
                 ok, image = capture.read()
@@ -57,7 +60,8 @@ class VideoSource:
                     break
                 now = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
                 begin = begin if number else now
-                stamp = round(number * 1e9 / self.fps)
+                seconds = self._shown_at(number, now - begin, seconds)
+                stamp = round(seconds * 1e9)
                 yield Frame(
                     CameraImage.from_bgr(image),
                     stamp_ns=stamp,
@@ -73,6 +77,15 @@ class VideoSource:
         is_short = self.count is not None and number < self.count * 0.98 - 2
         if is_short and now - begin < self._seconds * 0.98 - 2 / self.fps:
             raise SourceError(f"{self.name} is cut short: it announces {self.count} frames, {number} could be read")
+
+    def _shown_at(self, number: int, told: float, before: float) -> float:
+        """Seconds of a frame, given those that the container tells and those of the frame before."""
+        even = number / self.fps
+        if abs(told - even) <= _ROUNDING_S:
+            return even
+        if told > before:
+            return told
+        return max(even, before + 1 / self.fps)  # no time of its own
 
 
 def open_capture(spec: str) -> VideoSource | LiveSource:
