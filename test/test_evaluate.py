@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -352,12 +353,33 @@ def test_predictions_of_run_score_as_the_run_itself(tmp_path: Path, pipeline: Pi
     assert run(opened, open_sink(made, DRIVING, 30.0), pipeline, "tiny").error is None
     predictions = open_predictions(str(made), DRIVING)
     assert predictions is not None and predictions.instances
-    later = evaluate_predictions(predictions, open_truth(str(tmp_path / "in"), DRIVING), DRIVING)
+    later = evaluate_predictions(predictions, open_truth(str(tmp_path / "in"), DRIVING), DRIVING).evaluation
     at_once = judge(tmp_path / "in", tmp_path / "in", pipeline)
     for key in ("frames", "panoptic", "semantic", "boundary", "lane", "instance"):
         assert later.metrics[key] == at_once.metrics[key], key
     assert later.metrics["fps"] is None and later.environment["model"] == "tiny"
     assert set(later.latency) - {"publish"} == set(at_once.latency)
+
+
+def test_ctrl_c_keeps_the_figures_of_the_predictions_scored_so_far(tmp_path: Path, pipeline: Pipeline) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    write_truth_bag(tmp_path / "in", range(12), camera=True)
+    sink = open_sink(tmp_path / "out", DRIVING, 30.0)
+    assert run(open_source(str(tmp_path / "in")), sink, pipeline, "tiny").error is None
+    predictions = open_predictions(str(tmp_path / "out"), DRIVING)
+    assert predictions is not None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        judged = evaluate_predictions(
+            predictions,
+            open_truth(str(tmp_path / "in"), DRIVING),
+            DRIVING,
+            progress=lambda done: signal.raise_signal(signal.SIGINT) if done == 5 else None,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert judged.interrupted and judged.error is None
+    assert judged.evaluation.metrics["frames"] == 5
 
 
 def test_a_bag_of_predictions_may_hold_its_truth(tmp_path: Path, pipeline: Pipeline) -> None:

@@ -309,7 +309,7 @@ def test_a_perfect_prediction_of_the_simulator_scores_one() -> None:
     sim = TruthfulSim(3, 3, "clear", (640, 360))
 
     class Perfect:
-        name, count, instances, summary = "perfect", 3, True, {}
+        name, count, instances, summary, damage = "perfect", 3, True, {}, ""
 
         def __iter__(self) -> Any:
             for entry in sim:
@@ -320,7 +320,7 @@ def test_a_perfect_prediction_of_the_simulator_scores_one() -> None:
                 lanes = tuple(Lane(lane.order, lane.points + np.float32([5, 0])) for lane in truth.lanes or ())
                 yield Answer(origin.stem, entry.stamp_ns, Prediction(truth.map, {}, lanes=lanes))
 
-    lines = evaluate_predictions(Perfect(), sim, DRIVING).metrics["lane"]["lines"]
+    lines = evaluate_predictions(Perfect(), sim, DRIVING).evaluation.metrics["lane"]["lines"]
     assert lines["f1"] == lines["accuracy"] == 1.0 and lines["true"] >= 3
 
 

@@ -488,7 +488,7 @@ def test_predictions_made_before_are_judged_by_the_tracks_they_hold(recording: P
     made = open_predictions(str(recording / out), DRIVING)
     assert made is not None
     if out == "out":
-        found = evaluate_predictions(made, truth_in(recording / "truth"), DRIVING).metrics["tracking"]
+        found = evaluate_predictions(made, truth_in(recording / "truth"), DRIVING).evaluation.metrics["tracking"]
         assert (found["idf1"], found["mota"], found["id_switches"], found["frames"]) == (1.0, 1.0, 0, 8)
     assert [dict(answer.prediction.tracks or {}) for answer in made] == [{3001: 1}] * 8
 
@@ -507,7 +507,7 @@ def test_truth_and_predictions_of_older_versions_have_no_identities(recording: P
     assert found is not None and found.tracks is None
     made = open_predictions(str(recording / "old"), DRIVING)
     assert made is not None
-    metrics = evaluate_predictions(made, truth, DRIVING).metrics
+    metrics = evaluate_predictions(made, truth, DRIVING).evaluation.metrics
     assert metrics["frames"] == 8 and metrics["panoptic"]["all"]["pq"] == 1.0
     assert metrics["tracking"]["idf1"] is None and metrics["temporal"]["id_switches"] is None
     (recording / "truth/instances.jsonl").unlink()

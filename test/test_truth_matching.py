@@ -61,7 +61,7 @@ def segment(numbers: Sequence[int], out: Path, pipeline: Pipeline) -> Path:
 def judge(predictions: Path, truth: Path) -> Evaluation:
     opened = open_predictions(str(predictions), DRIVING)
     assert opened is not None
-    return evaluate_predictions(opened, open_truth(str(truth), DRIVING), DRIVING)
+    return evaluate_predictions(opened, open_truth(str(truth), DRIVING), DRIVING).evaluation
 
 
 def put(path: Path, value: int) -> None:

@@ -175,7 +175,7 @@ def test_latencies_that_are_none_are_left_out(p95: str, tmp_path: Path) -> None:
 def evaluate(folder: Path) -> Evaluation:
     opened = open_predictions(str(folder / "predicted"), DRIVING)
     assert opened is not None
-    return evaluate_predictions(opened, open_truth(str(folder / "truth"), DRIVING), DRIVING)
+    return evaluate_predictions(opened, open_truth(str(folder / "truth"), DRIVING), DRIVING).evaluation
 
 
 @lenient

@@ -34,7 +34,7 @@ from drive_seg.commands.options import (
     Weather,
     network_size,
 )
-from drive_seg.errors import ConfigError, DriveSegError, SourceError
+from drive_seg.errors import ConfigError, DriveSegError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -338,13 +338,12 @@ def _score(
     gallery: WorstFrames,
 ) -> Judged:
     from drive_seg.commands.terminal import progress_bar
-    from drive_seg.offline.evaluate import Judged, evaluate_predictions
+    from drive_seg.offline.evaluate import evaluate_predictions
 
     asked.ready()
     with progress_bar(f"scoring {Path(asked.source).name}", asked.options.limit or predictions.count) as progress:
         labels, options = asked.card.labels, asked.options
-        evaluation = evaluate_predictions(predictions, truth, labels, options, environment, progress, gallery.see)
-        return Judged(evaluation, SourceError(predictions.damage) if predictions.damage else None)
+        return evaluate_predictions(predictions, truth, labels, options, environment, progress, gallery.see)
 
 
 def _run_and_score(

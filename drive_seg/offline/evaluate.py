@@ -24,6 +24,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.offline.bags import BagSource
 from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog, FrameScore
 from drive_seg.offline.identities import Witness
+from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.label_map import LabelMap, bind, load_map, scored_ids
 from drive_seg.offline.metrics import StageSamples
 from drive_seg.offline.predictions import PredictionSource
@@ -220,6 +221,19 @@ def label_map_for(truth: TruthSource, labels: LabelSet, name: str | None = None)
     return LabelMap.identity(labels, truth.instances)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """An evaluation. ``error`` is what ended it early, or what its predictions lack; the figures hold what came before.
+
+    ``times_ms`` are the milliseconds of every frame by stage, where the pipeline ran.
+    """
+
+    evaluation: Evaluation
+    error: DriveSegError | None = None
+    interrupted: bool = False
+    times_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
 def evaluate_predictions(
     predictions: PredictionSource,
     truth: TruthSource,
@@ -228,7 +242,7 @@ def evaluate_predictions(
     environment: Mapping[str, Any] | None = None,
     progress: Progress = lambda done: None,
     observe: Observer | None = None,
-) -> Evaluation:
+) -> Judged:
     """Score predictions that were made before.
 
     Raises:
@@ -236,18 +250,20 @@ def evaluate_predictions(
         ConfigError: the label map does not fit.
     """
     judge = Judge(truth, labels, options, predictions.instances, observe)
-    for number, answer in enumerate(prefetch(predictions), start=1):
-        judge.see(answer.stem, answer.stamp_ns, answer.prediction, lambda: None)
-        progress(number)
-        if number == options.limit:
-            break
+    with Interrupts() as interrupts:
+        for number, answer in enumerate(prefetch(predictions), start=1):
+            judge.see(answer.stem, answer.stamp_ns, answer.prediction, lambda: None)
+            progress(number)
+            if number == options.limit or interrupts.requested:
+                break
     judge.conclude()
     made = predictions.summary
     known = {name: made[name] for name in ("backend", "precision", "model", "in_flight") if name in made}
     around = {**known, "versions": versions(), **(environment or {})}
     evaluation = judge.evaluation(around, options.command, None)
-    latency = _measured(made.get("latency_ms"))
-    return Evaluation(evaluation.metrics, evaluation.frames, latency, around, options.command)
+    evaluation = replace(evaluation, latency=_measured(made.get("latency_ms")))
+    error = SourceError(predictions.damage) if predictions.damage else None
+    return Judged(evaluation, error, interrupts.requested)
 
 
 def _measured(latency: Any) -> dict[str, dict[str, float]]:
@@ -260,19 +276,6 @@ def _measured(latency: Any) -> dict[str, dict[str, float]]:
         if all(type(value) in (int, float) and math.isfinite(value) for value in values):
             found[stage] = dict(zip(names, values, strict=True))
     return found
-
-
-@dataclass(frozen=True)
-class Judged:
-    """An evaluation that ran the pipeline. ``error`` is what ended it early; the figures hold what came before.
-
-    ``times_ms`` are the milliseconds of every frame by stage.
-    """
-
-    evaluation: Evaluation
-    error: DriveSegError | None = None
-    interrupted: bool = False
-    times_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def evaluate_source(
