@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.corners import are_cut, cut_corners
-from drive_seg.frame import Box, Frame, Instance, Lane, PanopticResult, RawOutputs
+from drive_seg.frame import Frame, Instance, PanopticResult, RawOutputs
 from drive_seg.labels import (
     MAX_INSTANCES_PER_CLASS,
     PANOPTIC_DIVISOR,
@@ -83,6 +83,7 @@ class _Tables:
         self, geometry: Geometry, network: tuple[int, int], maps: tuple[int, int], cells: tuple[int, int]
     ) -> None:
         (width, height), (map_w, map_h), (cell_w, cell_h) = network, maps, cells
+        self.geometry = geometry
         self.stride = width // map_w
         across, down = geometry.axes(self.stride)
         self.cut = are_cut(geometry, self.stride)
@@ -194,103 +195,77 @@ class PostProcessor:
 
     def __call__(self, frame: Frame, raw: RawOutputs, index: int, geometry: Geometry) -> PanopticResult:
         """Fuse image ``index`` of a batch and bring it back to the camera's pixels."""
-        options = self.options
-        semantic = raw.semantic[index]
         tables = self._tables_for(geometry, raw)
+        native = self.options.output_resolution == "native"
+        extent = geometry.in_cells(tables.stride)
+        semantic = raw.semantic[index]
         mask = np.asarray(cv2.LUT(semantic, self._mask_lut), np.uint8)
         panoptic = np.asarray(cv2.LUT(semantic, self._panoptic_lut), np.uint16)
-        instances = self._fuse_things(mask, panoptic, raw, index, geometry, tables, options)
-
-        def output(name: str, small: NDArray[Any]) -> NDArray[Any]:
-            return self._output(frame, name, small, geometry, tables, options)
-
-        maps = output("mask", mask), output("panoptic", panoptic)
-        if options.output_resolution == "native" and tables.cut:
+        instances = self._fuse_things(mask, panoptic, raw, index, tables)
+        maps = self._output(frame, "mask", mask, tables), self._output(frame, "panoptic", panoptic, tables)
+        if native and tables.cut:
             corners = cut_corners(mask, tables.content, self._stuff)
             at, classes = corners.places(geometry, tables.stride)
             for whole in maps:
                 whole.reshape(-1)[at] = classes
+        wanted = self.options
         return PanopticResult(
             frame=frame,
             mask=maps[0],
             panoptic=maps[1],
             instances=instances,
             native_size=geometry.native,
-            confidence=output("confidence", raw.confidence[index]) if options.confidence else None,
-            lanes=self._lanes_in(mask[tables.content], geometry, tables) if options.lanes else None,
-            extent=None if options.output_resolution == "native" else geometry.in_cells(tables.stride),
+            confidence=self._output(frame, "confidence", raw.confidence[index], tables) if wanted.confidence else None,
+            lanes=self._find_lanes(mask[tables.content], geometry.native, extent) if wanted.lanes else None,
+            extent=None if native else extent,
         )
 
-    def _lanes_in(self, content: NDArray[np.uint8], geometry: Geometry, tables: _Tables) -> tuple[Lane, ...]:
-        return self._find_lanes(content, geometry.native, geometry.in_cells(tables.stride))
-
     def _fuse_things(
-        self,
-        mask: NDArray[np.uint8],
-        panoptic: NDArray[np.uint16],
-        raw: RawOutputs,
-        index: int,
-        geometry: Geometry,
-        tables: _Tables,
-        options: FusionOptions,
+        self, mask: NDArray[np.uint8], panoptic: NDArray[np.uint16], raw: RawOutputs, index: int, tables: _Tables
     ) -> tuple[Instance, ...]:
         """Write instance ids into ``panoptic`` and 255/65535 where a thing is given up; both at map size."""
         thing = np.asarray(cv2.bitwise_and(cv2.LUT(mask, self._thing_lut), tables.inside), np.uint8)
         pixels = places(thing)
         if not pixels.size:
             return ()
+        segments, segment = self._segments(mask, pixels, raw, index, tables)
+        count = segments.heat.size
+        runs = _Runs.of(pixels, segment, mask.shape[1], tables)
+
+        area = np.bincount(runs.segment, runs.native, count)
+        size = np.bincount(runs.segment, runs.last - runs.first + 1, count)
+        certainty = np.add.reduceat(raw.confidence[index].reshape(-1)[pixels], runs.starts, dtype=np.uint32)
+        mean_confidence = np.bincount(runs.segment, certainty, count) / (255.0 * np.maximum(size, 1))
+        root = np.sqrt(np.clip(segments.heat, 0.0, 1.0) * mean_confidence)
+        score = root * np.sqrt(root)
+        kept = (area >= max(self.options.min_instance_area, 1)) & (score >= self.options.score_threshold)
+
+        values = np.full(count, PANOPTIC_UNLABELLED, np.uint16)
+        boxes, first_run = _extents(runs, count)
+        ordered = self._number(values, kept, segments.channel, score, first_run)
+        panoptic.reshape(-1)[pixels] = values[segment]
+        if not kept[runs.segment].all():
+            mask.reshape(-1)[pixels[~kept[segment]]] = UNLABELLED
+        found = []
+        for s in ordered:
+            label = self._labels[int(values[s]) // PANOPTIC_DIVISOR]
+            left, right, top, bottom = (int(edge) for edge in boxes[s])
+            box = tables.geometry.native_box(left, right, top, bottom, tables.stride)
+            found.append(Instance(int(values[s]), label.id, label.name, float(score[s]), box, int(area[s])))
+        return tuple(found)
+
+    def _segments(
+        self, mask: NDArray[np.uint8], pixels: NDArray[np.intp], raw: RawOutputs, index: int, tables: _Tables
+    ) -> tuple[Segments, NDArray[np.int32]]:
+        """The segments of the thing pixels, and which of them each pixel belongs to."""
         channels, cell_h, cell_w = raw.centers.shape[1:]
         cell_count = cell_h * cell_w
         key = self._channel_of[mask.reshape(-1)[pixels]] * cell_count + tables.cell[pixels]
-        needed = np.zeros(channels * cell_count, np.bool_)
-        needed[key] = True
-        segments = group(
-            needed.reshape(channels, cell_count),
-            raw.centers[index],
-            raw.offsets[index],
-            tables.middle_y,
-            tables.middle_x,
-            options,
-        )
-        segment = segments.grid[key]
-
-        width = mask.shape[1]
-        row = pixels // width
-        starts = _run_starts(pixels, row, segment)
-        run_segment = segment[starts]
-        run_row = row[starts]
-        run_first = pixels[starts] - run_row * width
-        run_length = np.diff(np.append(starts, pixels.size))
-        run_last = run_first + run_length - 1
-        native = tables.row_weight[run_row] * (tables.columns_before[run_last + 1] - tables.columns_before[run_first])
-
-        count = segments.heat.size
-        area = np.bincount(run_segment, native, count)
-        size = np.bincount(run_segment, run_length, count)
-        certainty = np.add.reduceat(raw.confidence[index].reshape(-1)[pixels], starts, dtype=np.uint32)
-        mean_confidence = np.bincount(run_segment, certainty, count) / (255.0 * np.maximum(size, 1))
-        root = np.sqrt(np.clip(segments.heat, 0.0, 1.0) * mean_confidence)
-        score = root * np.sqrt(root)
-        kept = (area >= max(options.min_instance_area, 1)) & (score >= options.score_threshold)
-
-        values = np.full(count, PANOPTIC_UNLABELLED, np.uint16)
-        seen = native > 0  # when the camera is smaller than the network, some map pixels stand for no camera pixel
-        boxes, first_run = _extents(run_segment[seen], run_row[seen], run_first[seen], run_last[seen], count)
-        instances = self._number(values, kept, segments.channel, score, first_run)
-        panoptic.reshape(-1)[pixels] = values[segment]
-        if not kept[run_segment].all():
-            mask.reshape(-1)[pixels[~kept[segment]]] = UNLABELLED
-        return tuple(
-            Instance(
-                panoptic_id=int(values[s]),
-                class_id=int(values[s]) // PANOPTIC_DIVISOR,
-                class_name=self._labels[int(values[s]) // PANOPTIC_DIVISOR].name,
-                score=float(score[s]),
-                box=_native_box(geometry, boxes[s], tables.stride),
-                area=int(area[s]),
-            )
-            for s in instances
-        )
+        needed = np.zeros((channels, cell_count), np.bool_)
+        needed.reshape(-1)[key] = True
+        centers, offsets = raw.centers[index], raw.offsets[index]
+        segments = group(needed, centers, offsets, tables.middle_y, tables.middle_x, self.options)
+        return segments, segments.grid[key]
 
     def _number(
         self,
@@ -314,18 +289,10 @@ class PostProcessor:
             ordered.extend(int(s) for s in mine)
         return ordered
 
-    def _output(
-        self,
-        frame: Frame,
-        name: str,
-        small: NDArray[Any],
-        geometry: Geometry,
-        tables: _Tables,
-        options: FusionOptions,
-    ) -> NDArray[Any]:
-        if options.output_resolution == "native":
-            width, height = geometry.native
-            return geometry.restore(small, self._allocate(frame, name, (height, width), small.dtype))
+    def _output(self, frame: Frame, name: str, small: NDArray[Any], tables: _Tables) -> NDArray[Any]:
+        if self.options.output_resolution == "native":
+            width, height = tables.geometry.native
+            return tables.geometry.restore(small, self._allocate(frame, name, (height, width), small.dtype))
         content = small[tables.content]
         out = self._allocate(frame, name, content.shape, small.dtype)
         np.copyto(out, content)
@@ -343,29 +310,49 @@ class PostProcessor:
         return tables
 
 
-def _run_starts(pixels: NDArray[np.intp], row: NDArray[np.intp], segment: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Where a new run begins in sorted flat ``pixels``: a gap, a new row or another segment."""
-    new = np.empty(pixels.size, np.bool_)
-    new[0] = True
-    np.not_equal(pixels[1:], pixels[:-1] + 1, out=new[1:])
-    new[1:] |= segment[1:] != segment[:-1]
-    new[1:] |= row[1:] != row[:-1]
-    return np.flatnonzero(new)
+@dataclass(frozen=True)
+class _Runs:
+    """Maximal horizontal stretches of one segment, in raster order.
+
+    Attributes:
+        starts: intp (R,) where each begins among the thing pixels.
+        segment, row, first, last: int (R,) its segment, and its row and columns (inclusive) in the map.
+        native: int (R,) how many native pixels it stands for; 0 for some where the camera is smaller than the network.
+    """
+
+    starts: NDArray[np.intp]
+    segment: NDArray[np.int32]
+    row: NDArray[np.intp]
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
+    native: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.intp], segment: NDArray[np.int32], width: int, tables: _Tables) -> _Runs:
+        """Of ascending flat ``pixels`` of a map so wide, each of its ``segment``."""
+        row = pixels // width
+        new = np.empty(pixels.size, np.bool_)  # after a gap, in a new row, or of another segment
+        new[0] = True
+        np.not_equal(pixels[1:], pixels[:-1] + 1, out=new[1:])
+        new[1:] |= segment[1:] != segment[:-1]
+        new[1:] |= row[1:] != row[:-1]
+        starts = np.flatnonzero(new)
+        rows = row[starts]
+        first = pixels[starts] - rows * width
+        last = first + np.diff(np.append(starts, pixels.size)) - 1
+        native = tables.row_weight[rows] * (tables.columns_before[last + 1] - tables.columns_before[first])
+        return cls(starts, segment[starts], rows, first, last, native)
 
 
-def _extents(
-    segment: NDArray[np.int32],
-    row: NDArray[np.intp],
-    first: NDArray[np.intp],
-    last: NDArray[np.intp],
-    count: int,
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where each segment's runs lie.
+def _extents(runs: _Runs, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each of ``count`` segments lies, as far as native pixels show it.
 
     Returns:
         (count, 4) first column, last column, first row, last row (inclusive, map pixels), and (count,) the index of
         its first run in raster order. Rows of segments without runs are 0.
     """
+    seen = runs.native > 0
+    segment, first, last, row = (values[seen] for values in (runs.segment, runs.first, runs.last, runs.row))
     boxes = np.zeros((count, 4), np.intp)
     first_run = np.zeros(count, np.intp)
     key = segment.astype(np.uint16) if count <= 1 << 16 else segment  # numpy's radix sort is for 16 bits, 8 x faster
@@ -377,8 +364,3 @@ def _extents(
     ):
         boxes[present, column] = reduce.reduceat(values[order], starts)
     return boxes, first_run
-
-
-def _native_box(geometry: Geometry, box: NDArray[np.intp], stride: int) -> Box:
-    first_column, last_column, first_row, last_row = (int(edge) for edge in box)
-    return geometry.native_box(first_column, last_column, first_row, last_row, stride)
