@@ -26,7 +26,7 @@ class Parameter:
 
     Attributes:
         live: may change while the node is configured; others need ``cleanup`` and ``configure``.
-        minimum, maximum: inclusive range of a number.
+        limits: least and most that a number may be.
         choices: the only values a string may have (empty: any).
         pattern: regular expression that a string must match (empty: any); the description says it in words.
     """
@@ -35,8 +35,7 @@ class Parameter:
     default: Value
     description: str
     live: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
+    limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     pattern: str = ""
 
@@ -55,10 +54,11 @@ class Parameter:
             value = list(value)
         elif not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise ConfigError(f"{self.name} must be {kind.__name__}, got {type(value).__name__} {value!r}")
-        if self.minimum is not None and not self.minimum <= value:
-            raise ConfigError(f"{self.name} must be >= {self.minimum}, got {value}")
-        if self.maximum is not None and not value <= self.maximum:
-            raise ConfigError(f"{self.name} must be <= {self.maximum}, got {value}")
+        if self.limits is not None:
+            least, most = self.limits
+            if not least <= value <= most:
+                limit = f"<= {most}" if value > most else f">= {least}"
+                raise ConfigError(f"{self.name} must be {limit}, got {value}")
         if self.choices and value not in self.choices:
             choices = ", ".join(choice or "'' (empty)" for choice in self.choices)
             raise ConfigError(f"{self.name} must be one of {choices}; got '{value}'")
@@ -90,23 +90,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         "or WxH in multiples of 32, as 960x544.",
         pattern=r"auto|model|[1-9]\d*x[1-9]\d*",
     ),
-    Parameter("gpu_id", 0, "CUDA device of the tensorrt backend.", minimum=0, maximum=63),
+    Parameter("gpu_id", 0, "CUDA device of the tensorrt backend.", limits=(0, 63)),
     Parameter("engine_cache_dir", CACHE, "Folder of compiled engines; empty disables the cache."),
-    Parameter(
-        "score_threshold",
-        0.3,
-        "Instances below this score are left unlabelled.",
-        live=True,
-        minimum=0.0,
-        maximum=1.0,
-    ),
+    Parameter("score_threshold", 0.3, "Instances below this score are left unlabelled.", live=True, limits=(0.0, 1.0)),
     Parameter(
         "min_instance_area",
         64,
         "Instances with fewer native pixels are left unlabelled.",
         live=True,
-        minimum=0,
-        maximum=1_000_000,
+        limits=(0, 1_000_000),
     ),
     Parameter("tracking", True, "Give instances identities that last over frames.", live=True),
     Parameter(
@@ -114,8 +106,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         2.0,
         "Seconds that an identity waits for its object to be seen again.",
         live=True,
-        minimum=0.0,
-        maximum=60.0,
+        limits=(0.0, 60.0),
     ),
     Parameter(
         "output_resolution",
@@ -124,32 +115,29 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=("native", "network"),
     ),
     Parameter("input_qos", "SENSOR_DATA", "QoS profile of the camera subscriptions.", choices=QOS_NAMES),
-    Parameter("input_qos_depth", 1, "keep_last depth of the camera subscriptions.", minimum=1, maximum=100),
+    Parameter("input_qos_depth", 1, "keep_last depth of the camera subscriptions.", limits=(1, 100)),
     Parameter("output_qos", "DEFAULT", "QoS profile of the published topics.", choices=QOS_NAMES),
-    Parameter("output_qos_depth", 2, "keep_last depth of the published topics.", minimum=1, maximum=100),
+    Parameter("output_qos_depth", 2, "keep_last depth of the published topics.", limits=(1, 100)),
     Parameter(
         "max_age_ms",
         0.0,
         "Frames older than this at pick-up are dropped with reason 'stale'; 0 is off.",
         live=True,
-        minimum=0.0,
-        maximum=60_000.0,
+        limits=(0.0, 60_000.0),
     ),
     Parameter(
         "expected_frequency",
         0.0,
         "Rate in Hz each camera must keep, watched in /diagnostics; 0 is off.",
         live=True,
-        minimum=0.0,
-        maximum=1000.0,
+        limits=(0.0, 1000.0),
     ),
     Parameter(
         "tolerance",
         0.2,
         "Fraction by which a camera may miss expected_frequency.",
         live=True,
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
     ),
     Parameter("autostart", True, "Configure and activate by itself at start-up."),
 )

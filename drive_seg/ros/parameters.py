@@ -127,11 +127,10 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     elif not parameter.live:
         constraints.append("takes effect on configure")
     descriptor.additional_constraints = "; ".join(constraints)
-    if parameter.minimum is not None and parameter.maximum is not None:
+    if parameter.limits is not None:
+        least, most = parameter.limits
         if isinstance(parameter.default, float):
-            bounds = FloatingPointRange(from_value=parameter.minimum, to_value=parameter.maximum)
-            descriptor.floating_point_range = [bounds]
+            descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
         else:
-            bounds = IntegerRange(from_value=int(parameter.minimum), to_value=int(parameter.maximum), step=1)
-            descriptor.integer_range = [bounds]
+            descriptor.integer_range = [IntegerRange(from_value=int(least), to_value=int(most), step=1)]
     return descriptor
