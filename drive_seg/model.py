@@ -131,6 +131,17 @@ class Model:
         """The precisions this model has a graph for, the highest first: what a CPU takes unless it is told."""
         return tuple(p for p in PRECISIONS if p in self.onnx)
 
+    @property
+    def output_names(self) -> list[str]:
+        """The tensors that a graph is asked for."""
+        return list(vars(self.outputs).values()) if self.decoder is None else [self.decoder.output]
+
+    def input_shape(self, batch: Any) -> list[Any]:
+        """The shape of the tensor that a graph is fed."""
+        if self.decoder is None:
+            return [batch, self.height, self.width, 3]
+        return self.decoder.shape(batch, self.height, self.width)
+
     def graph(self, precision: str) -> Path:
         """Path of the verified ONNX file for ``precision``.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -33,16 +34,31 @@ _CELL = 4
 """Network pixels along a cell of the centre maps, or more where the network's output is coarser."""
 
 
-def foreign_tensors(model: Model, pixels: NDArray[np.uint8]) -> ForeignTensors | None:
-    """What a slot with these pixels, (N, H, W, 3), needs for ``model``; None where it is one of ours."""
-    return None if model.decoder is None else ForeignTensors(model.decoder, [x.id for x in model.labels.things], pixels)
+def tensors_of(model: Model, pixels: NDArray[np.uint8]) -> OwnTensors | ForeignTensors:
+    """What a slot with these pixels, (N, H, W, 3), is to feed ``model`` and to read from it."""
+    if model.decoder is None:
+        return OwnTensors(pixels)
+    return ForeignTensors(model.decoder, [label.id for label in model.labels.things], pixels)
+
+
+@dataclass(frozen=True)
+class OwnTensors:
+    """As ``ForeignTensors``, of a network that drive_seg exported: it takes the pixels as they are, gives our maps."""
+
+    fed: NDArray[np.uint8]
+
+    def write(self, count: int) -> None:
+        """They are there."""
+
+    def read(self, *maps: NDArray[Any]) -> RawOutputs:
+        """The maps."""
+        return RawOutputs(*maps)
 
 
 class ForeignTensors:
     """One slot's input of a foreign network, and the way from its output to our maps.
 
     Attributes:
-        output: name of the tensor to ``read``.
         fed: (max_batch, ...) what the network reads, in its layout and type; overwritten by ``write``.
     """
 
@@ -52,7 +68,6 @@ class ForeignTensors:
         self._decoder = decoder
         self._pixels = pixels
         self._things = things
-        self.output = decoder.output
         self._classes = np.full(256, UNLABELLED, np.uint8)
         self._classes[: len(decoder.classes)] = decoder.classes
         mean, std = (np.array(values) for values in (decoder.mean, decoder.std))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from drive_seg.engines.foreign import foreign_tensors
+from drive_seg.engines.foreign import tensors_of
 from drive_seg.engines.ports import Port, check_ports
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.threads import cpu_share, give_way, giving_way
@@ -24,22 +24,16 @@ class OnnxSlot:
     def __init__(self, session: Any, model: Model, executor: ThreadPoolExecutor, max_batch: int) -> None:
         self.input = np.zeros((max_batch, model.height, model.width, 3), np.uint8)
         self._session = session
-        self._model = model
         self._executor = executor
-        self._foreign = foreign_tensors(model, self.input)
+        self._tensors = tensors_of(model, self.input)
+        self._input_name, self._outputs = model.input_name, model.output_names
         self._running: Future[list[Any]] | None = None
 
     def submit(self, count: int) -> None:
         """Queue the batch."""
-        if self._foreign is not None:
-            self._foreign.write(count)
-            feed = {self._model.input_name: self._foreign.fed[:count]}
-            self._running = self._executor.submit(self._session.run, [self._foreign.output], feed)
-            return
-        names = self._model.outputs
-        outputs = [names.semantic, names.confidence, names.centers, names.offsets]
-        feed = {self._model.input_name: self.input[:count]}
-        self._running = self._executor.submit(self._session.run, outputs, feed)
+        self._tensors.write(count)
+        feed = {self._input_name: self._tensors.fed[:count]}
+        self._running = self._executor.submit(self._session.run, self._outputs, feed)
 
     def wait(self) -> RawOutputs:
         """Block until done."""
@@ -47,8 +41,7 @@ class OnnxSlot:
             raise EngineError("wait() called on a slot that was not submitted")
         running, self._running = self._running, None
         try:
-            tensors = running.result()
-            return RawOutputs(*tensors) if self._foreign is None else self._foreign.read(tensors[0])
+            return self._tensors.read(*running.result())
         except EngineError:
             raise
         except Exception as error:  # onnxruntime raises types of its extension module that share no public base

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from drive_seg.engines.foreign import foreign_tensors
+from drive_seg.engines.foreign import tensors_of
 from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.ports import Port, check_ports
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
@@ -29,21 +29,18 @@ class OpenVinoSlot:
     def __init__(self, ov: Any, compiled: Any, model: Model, max_batch: int) -> None:
         self.input = np.zeros((max_batch, model.height, model.width, 3), np.uint8)
         self._request = compiled.create_infer_request()
+        self._tensors = tensors_of(model, self.input)
         # One tensor over the memory of what is fed for every batch size, made once.
-        self._foreign = foreign_tensors(model, self.input)
-        fed = self.input if self._foreign is None else self._foreign.fed
-        self._tensors = [ov.Tensor(fed[:count], shared_memory=True) for count in range(1, max_batch + 1)]
-        self._input_name = model.input_name
-        names = model.outputs
-        self._outputs = [names.semantic, names.confidence, names.centers, names.offsets]
+        fed = self._tensors.fed
+        self._batches = [ov.Tensor(fed[:count], shared_memory=True) for count in range(1, max_batch + 1)]
+        self._input_name, self._outputs = model.input_name, model.output_names
         self._started = False
 
     def submit(self, count: int) -> None:
         """Start the request."""
-        if self._foreign is not None:
-            self._foreign.write(count)
+        self._tensors.write(count)
         try:
-            self._request.set_tensor(self._input_name, self._tensors[count - 1])
+            self._request.set_tensor(self._input_name, self._batches[count - 1])
             self._request.start_async()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO could not start a batch of {count}: {one_line(error)}") from error
@@ -56,9 +53,7 @@ class OpenVinoSlot:
         self._started = False
         try:
             self._request.wait()
-            if self._foreign is not None:
-                return self._foreign.read(self._request.get_tensor(self._foreign.output).data)
-            return RawOutputs(*(self._request.get_tensor(name).data for name in self._outputs))
+            return self._tensors.read(*(self._request.get_tensor(name).data for name in self._outputs))
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {one_line(error)}") from error
 
@@ -92,10 +87,7 @@ class OpenVinoEngine:
             inputs, outputs = ([_port(node) for node in nodes] for nodes in (network.inputs, network.outputs))
             check_ports(model, graph, inputs, outputs, options.max_batch, reshapes=True)
             batch: int | Any = 1 if options.max_batch == 1 else ov.Dimension(1, options.max_batch)
-            shape = [batch, model.height, model.width, 3]
-            if model.decoder is not None:
-                shape = model.decoder.shape(batch, model.height, model.width)
-            network.reshape({model.input_name: ov.PartialShape(shape)})
+            network.reshape({model.input_name: ov.PartialShape(model.input_shape(batch))})
             with giving_way(share):
                 compiled = core.compile_model(network, "CPU", settings)
             if "CACHE_DIR" in settings:

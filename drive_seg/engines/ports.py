@@ -58,23 +58,17 @@ def check_ports(
     if len(inputs) > 1:
         raise EngineError(f"{path}: expected '{model.input_name}' to be the only input, it has {_list(inputs)}")
     _check_input(model, f"{path}: input {found}", found, max_batch, reshapes)
-    names, field = (
-        (list(vars(model.outputs).values()), "outputs")
-        if model.decoder is None
-        else ([model.decoder.output], "decoder: output")
-    )
-    for name in names:
+    for name in model.output_names:
         if not any(name in port.names for port in outputs):
+            field = "outputs" if model.decoder is None else "decoder: output"
             raise EngineError(f"{path}: no output '{name}', it has {_list(outputs)}; correct `{field}`")
 
 
 def _check_input(model: Model, what: str, port: Port, max_batch: int, reshapes: bool) -> None:
-    decoder = model.decoder
-    dtype = "uint8" if decoder is None else decoder.dtype
+    dtype = "uint8" if model.decoder is None else model.decoder.dtype
     if port.type != dtype:
         raise EngineError(f"{what}: the sidecar says {dtype}; correct `input: dtype`, or cast in the graph")
-    sides = (model.height, model.width)
-    shape = [None, *sides, 3] if decoder is None else decoder.shape(None, *sides)
+    shape = model.input_shape(None)
     fits = not port.shape or len(port.shape) == len(shape)
     if fits and port.shape:
         colors = shape.index(3, 1)
