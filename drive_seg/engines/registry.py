@@ -46,7 +46,7 @@ _OPENERS: dict[str, Callable[[Model, EngineOptions], Engine]] = {
     "openvino": _open_openvino,
     "onnxruntime": _open_onnxruntime,
 }
-BACKENDS: tuple[str, ...] = ("tensorrt", "openvino", "onnxruntime")
+BACKENDS = tuple(_OPENERS)
 """The backends in the order in which ``auto`` tries them."""
 
 
@@ -87,10 +87,9 @@ def open_engine(model: Model, backend: str = "auto", options: EngineOptions = En
     if backend != "auto":
         if backend not in BACKENDS:
             raise ConfigError(f"backend must be auto or one of {', '.join(BACKENDS)}, got '{backend}'")
-        row = next(row for row in availability(options.gpu_id) if row.backend == backend)
-        if backend == "tensorrt" and not row.available:
-            raise EngineError(f"backend {backend} is unavailable: {row.reason}")
-        return _with_reason(_open_warm(backend, model, options), f"{backend} was asked for")
+        if backend == "tensorrt" and not (row := _tensorrt_row(options.gpu_id)).available:
+            raise EngineError(f"backend tensorrt is unavailable: {row.reason}")
+        return _open_warm(backend, model, options, f"{backend} was asked for")
     passed: list[str] = []
     options = replace(options, build=False)
     for row in availability(options.gpu_id):
@@ -98,15 +97,13 @@ def open_engine(model: Model, backend: str = "auto", options: EngineOptions = En
             passed.append(f"{row.backend}: {row.reason}")
             continue
         try:
-            engine = _open_warm(row.backend, model, options)
+            return _open_warm(row.backend, model, options, "; ".join([*passed, f"{row.backend}: first that works"]))
         except EngineError as error:
             passed.append(f"{row.backend}: {error}")
-            continue
-        return _with_reason(engine, "; ".join([*passed, f"{row.backend}: first that works"]))
     raise EngineError(f"no backend can run {model.name}: {'; '.join(passed)}")
 
 
-def _open_warm(backend: str, model: Model, options: EngineOptions) -> Engine:
+def _open_warm(backend: str, model: Model, options: EngineOptions, reason: str) -> Engine:
     """Open and run every slot once: the first inference is many times slower, and would cost live frames."""
     engine = _OPENERS[backend](model, options)
     try:
@@ -117,6 +114,7 @@ def _open_warm(backend: str, model: Model, options: EngineOptions) -> Engine:
     except EngineError:
         engine.close()
         raise
+    engine.info = replace(engine.info, reason=reason)
     return engine
 
 
@@ -146,8 +144,3 @@ def _check_maps(maps: RawOutputs, model: Model, count: int) -> None:
             f"{model.path}: output {model.outputs.semantic} has class {classes.max()}, `labels:` end with "
             f"{len(model.labels) - 1}"
         )
-
-
-def _with_reason(engine: Engine, reason: str) -> Engine:
-    engine.info = replace(engine.info, reason=reason)
-    return engine
