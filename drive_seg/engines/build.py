@@ -117,17 +117,18 @@ def obtain(
     Raises:
         EngineError: it cannot be built, was cancelled, or disagrees with the fp32 network (nothing is stored then).
     """
-    plan = None if rebuild else cache.load(job.key)
-    while plan is None:
+
+    def kept() -> Plan | None:
+        return None if rebuild else cache.load(job.key)
+
+    while (plan := kept()) is None:
         with cache.locked(job.key) as mine:
-            if mine:
-                plan = None if rebuild else cache.load(job.key)  # another process may just have finished it
-                return plan or _build(job, cache, make, progress, cancelled)
+            if mine:  # another process may just have finished it
+                return kept() or _build(job, cache, make, progress, cancelled)
         progress("waiting for another process that builds it", 0, 0)
         if cancelled():
             raise EngineError("the engine build was cancelled")
         time.sleep(_POLL_S)
-        plan = None if rebuild else cache.load(job.key)
     return plan
 
 
