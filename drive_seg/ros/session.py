@@ -17,11 +17,11 @@ from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult,
 from drive_seg.pipeline import Pipeline
 from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.complaints import Complaints
-from drive_seg.ros.opening import Improver, Opener, Size, fusion_options, improve, tracking_options
+from drive_seg.ros.opening import Improver, Opener, Size, fusion_options, tracking_options
 from drive_seg.ros.publishers import CameraOutput
 from drive_seg.stages import fresh
 from drive_seg.telemetry import LatencyLog
-from drive_seg.upgrade import Better, Step, Upgrade
+from drive_seg.upgrade import Step, Upgrade
 from drive_seg.worker import Worker
 
 _USUAL_SIZE = (1280, 720)
@@ -54,8 +54,8 @@ class Session:
         node: Node,
         config: Callable[[], Config],
         opener: Opener,
-        improver: Improver = improve,
-        meanwhile: Callable[[], None] = lambda: None,
+        improver: Improver,
+        meanwhile: Callable[[], None],
     ) -> None:
         self._node = node
         self._config = config
@@ -124,21 +124,20 @@ class Session:
         better = self._improver(self._config(), self.pipeline, self._allocate, sizes)
         if better is None:
             return
-        found: Better = better
-        usual = next(iter(sizes), _USUAL_SIZE)
+        size = next(iter(sizes), _USUAL_SIZE)
 
         def make_warm(step: Step, cancelled: Callable[[], bool]) -> Pipeline:
-            return self._warm(found.make(step, cancelled), [_NO_CAMERA] * len(self.cameras), usual)
+            return self._warm(better.make(step, cancelled), [_NO_CAMERA] * len(self.cameras), size)
 
-        def hand_over(pipeline: Pipeline) -> None:
-            info = pipeline.engine.info
-            width, height = pipeline.network_size
-            self._node.get_logger().info(
-                f"serving with {info.backend} {info.precision}, network {width}x{height}, on {info.device} from now on"
-            )
-            self.worker.replace(pipeline)
+        self.upgrade = Upgrade(better.what, make_warm, self._hand_over)
 
-        self.upgrade = Upgrade(found.what, make_warm, hand_over)
+    def _hand_over(self, pipeline: Pipeline) -> None:
+        info = pipeline.engine.info
+        width, height = pipeline.network_size
+        self._node.get_logger().info(
+            f"serving with {info.backend} {info.precision}, network {width}x{height}, on {info.device} from now on"
+        )
+        self.worker.replace(pipeline)
 
     def _open_warm(self, opener: Opener) -> Pipeline:
         pipeline = self._warm(opener(self._config(), self._allocate), [camera.name for camera in self.cameras])
@@ -151,8 +150,7 @@ class Session:
         try:
             width, height = size
             noise = np.random.default_rng(0).integers(0, 256, (-(-height // 16), -(-width // 16), 3), np.uint8)
-            blocks = noise.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
-            image = CameraImage.from_rgb(np.ascontiguousarray(blocks))
+            image = CameraImage.from_rgb(noise.repeat(16, axis=0).repeat(16, axis=1)[:height, :width])
             now = time.monotonic_ns()
             pipeline.warm_up([Frame(image, camera, received_ns=now) for camera in cameras], _WARM_UP_FRAMES)
         except BaseException:
@@ -194,9 +192,6 @@ class Session:
         if self.upgrade is not None:
             self.upgrade.stop(self._meanwhile)
         self.worker.stop()
-        self._close_outputs()
-
-    def _close_outputs(self) -> None:
         for output in self.outputs.values():
             output.close()
         self.outputs = {}
