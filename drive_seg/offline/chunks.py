@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from drive_seg.offline.opening import open_offline
 from drive_seg.offline.report_frames import WorstFrames
 from drive_seg.offline.runner import Progress, Warn
 from drive_seg.offline.scoring import Truth
-from drive_seg.offline.summary import SUMMARY_FILE, Summary, versions
+from drive_seg.offline.summary import SUMMARY_FILE, Summary
 from drive_seg.offline.truth_bags import BagTruth
 from drive_seg.pipeline import Pipeline, decode
 from drive_seg.postprocess import FusionOptions
@@ -260,85 +260,72 @@ def evaluate_chunks(
     card = load_model(find_model(job.model))
     truth = BagTruth(Path(chunks[0].bag), card.labels, job.truth_topic, job.carla)
     judge = Judge(truth, card.labels, job.options)
-    gallery = WorstFrames(job.worst)
-    names = _Names()
-    replay = None if job.tracking is None else BagsReplay(job.tracking)
-    errors: list[DriveSegError] = []
-    engine: EngineInfo | None = None
-    in_flight = 1
+    total = _Total(job, judge, warn)
     interrupted = False
-    counts = FrameCounts(0, 0, {}, 0)
-    results = iter(spread(_Bound(job), chunks))
     try:
-        for chunk, result in zip(chunks, results, strict=False):
-            if isinstance(result, DriveSegError):
-                names.begin(chunk, _images(job, chunk))
-                errors.append(result)
-                continue
-            whole = not result.error or chunk.last
-            rename = names.begin(chunk, result.entries if whole else _images(job, chunk))
-            scores = result.scores
-            if replay is not None and not (result.chunk.first and result.chunk.last):
-                scores = replay.go_on(result.chunk.bag, scores, result.notes)
-            for score in scores:
-                judge.log.append(replace(score, frame=rename(score.frame)))
-            result.gallery.rename(rename)
-            gallery += result.gallery
-            judge.tally += result.tally
-            engine, in_flight = result.engine, result.in_flight
-            for line in result.warnings:
-                warn(_renamed(line, rename))
-            if result.error:
-                errors.append(SourceError(_renamed(result.error, rename)))
-            counts += result.counts
-            progress(counts.received)
+        for chunk, result in zip(chunks, spread(partial(evaluate_chunk, job), chunks), strict=False):
+            total.add(chunk, result)
+            progress(total.counts.received)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         truth.close()
-    if replay is not None:
-        judge.tally.totals.tracking += replay.counts()
-    if engine is None:
+    tally, errors = judge.tally, total.errors
+    if total.replay is not None:
+        tally.totals.tracking += total.replay.counts()
+    if total.engine is None:
         raise errors[0] if errors else DriveSegError("interrupted before the first chunk was done")
-    around = {
-        "backend": engine.backend,
-        "precision": engine.precision,
-        "model": card.name,
-        "in_flight": in_flight,
-        "versions": versions(engine),
-        **environment,
-    }
     seconds = time.monotonic() - started
+    latency = tally.latency.percentiles()
+    summary = Summary.of(total.counts, seconds, latency, total.engine, card.name, total.in_flight)
     if job.options.out is not None:
-        speed, latency = counts.published / seconds, judge.tally.latency.percentiles()
-        used = engine.backend, engine.precision, card.name, versions(engine)
-        Summary(counts, speed, latency, *used, in_flight).write(job.options.out / SUMMARY_FILE)
-    fps = judge.tally.totals.frames / seconds
-    evaluation = judge.evaluation(around, job.options.command, fps)
+        summary.write(job.options.out / SUMMARY_FILE)
+    around = {**summary.environment, **environment}
+    evaluation = judge.evaluation(around, job.options.command, tally.totals.frames / seconds)
     error = errors[0] if errors else None
     if len(errors) > 1:
         error = DriveSegError(f"{errors[0]} (and {len(errors) - 1} more chunks failed)")
-    return Judged(evaluation, error, interrupted, judge.tally.latency.samples), gallery
+    return Judged(evaluation, error, interrupted, tally.latency.samples), total.gallery
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """``evaluate_chunk`` with its job; pickles."""
+class _Total:
+    """Adds chunks up in their order. Frames are numbered through each bag, as one pass would."""
 
-    job: Job
-
-    def __call__(self, chunk: Chunk) -> ChunkResult:
-        return evaluate_chunk(self.job, chunk)
-
-
-class _Names:
-    """Frames are numbered through each bag, as one pass would."""
-
-    def __init__(self) -> None:
+    def __init__(self, job: Job, judge: Judge, warn: Warn) -> None:
+        self.counts = FrameCounts(0, 0, {}, 0)
+        self.gallery = WorstFrames(job.worst)
+        self.replay = None if job.tracking is None else BagsReplay(job.tracking)
+        self.errors: list[DriveSegError] = []
+        self.engine: EngineInfo | None = None
+        self.in_flight = 1
+        self._job, self._judge, self._warn = job, judge, warn
         self._ends: dict[str, int] = {}
 
-    def begin(self, chunk: Chunk, images: int) -> Callable[[str], str]:
-        """The names of the next ``images`` frames of the chunk's bag, from their numbers in the chunk."""
+    def add(self, chunk: Chunk, result: ChunkResult | DriveSegError) -> None:
+        """What came of a chunk, or why nothing did."""
+        if isinstance(result, DriveSegError):
+            self._names(chunk, _images(self._job, chunk))
+            self.errors.append(result)
+            return
+        whole = not result.error or chunk.last
+        rename = self._names(chunk, result.entries if whole else _images(self._job, chunk))
+        scores = result.scores
+        if self.replay is not None and not (chunk.first and chunk.last):
+            scores = self.replay.go_on(chunk.bag, scores, result.notes)
+        for score in scores:
+            self._judge.log.append(replace(score, frame=rename(score.frame)))
+        self._judge.tally += result.tally
+        result.gallery.rename(rename)
+        self.gallery += result.gallery
+        self.engine, self.in_flight = result.engine, result.in_flight
+        self.counts += result.counts
+        for line in result.warnings:
+            self._warn(_renamed(line, rename))
+        if result.error:
+            self.errors.append(SourceError(_renamed(result.error, rename)))
+
+    def _names(self, chunk: Chunk, images: int) -> Callable[[str], str]:
+        """Those of the next ``images`` frames of the chunk's bag, from their numbers in the chunk."""
         begin = self._ends.get(chunk.bag, 0)
         self._ends[chunk.bag] = begin + images
         return lambda stem: f"{chunk.prefix}{begin + int(stem):06d}"

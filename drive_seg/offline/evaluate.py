@@ -298,18 +298,10 @@ def evaluate_source(
     judge = Judge(truth, pipeline.labels, options, True, observe)
     outcome = score_source(source, judge, pipeline, model_name, options, progress, warn)
     judge.conclude()
-    summary = outcome.summary
     if outcome.error is not None and not judge.tally.totals.frames:
         raise outcome.error
-    around = {
-        "backend": summary.backend,
-        "precision": summary.precision,
-        "model": summary.model,
-        "in_flight": summary.in_flight,
-        "versions": dict(summary.versions),
-        **(environment or {}),
-    }
-    evaluation = judge.evaluation(around, options.command, summary.fps)
+    around = {**outcome.summary.environment, **(environment or {})}
+    evaluation = judge.evaluation(around, options.command, outcome.summary.fps)
     return Judged(evaluation, outcome.error, outcome.interrupted, judge.tally.latency.samples)
 
 

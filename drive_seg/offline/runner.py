@@ -16,7 +16,7 @@ from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.passage import Passage
 from drive_seg.offline.sinks import Carrier, Sink
 from drive_seg.offline.sources import Source, Unreadable, origin_of
-from drive_seg.offline.summary import Summary, versions
+from drive_seg.offline.summary import Summary
 from drive_seg.pipeline import Pending, Pipeline, decode
 from drive_seg.telemetry import FrameLedger, LatencyLog, Stopwatch
 
@@ -100,13 +100,8 @@ def run(
             writer.finish()
     for _ in range(ledger.counts().in_flight):
         ledger.drop("interrupted")
-    seconds = watch.lap() / 1e3
-    info = pipeline.engine.info
-    counts = ledger.counts()
-    fps = counts.published / seconds if seconds > 0 else 0.0
-    summary = Summary(
-        counts, fps, log.percentiles(), info.backend, info.precision, model_name, versions(info), pipeline.slots
-    )
+    seconds, engine = watch.lap() / 1e3, pipeline.engine.info
+    summary = Summary.of(ledger.counts(), seconds, log.percentiles(), engine, model_name, pipeline.slots)
     if sink.summary_path.parent.is_dir():
         summary.write(sink.summary_path)
     return Outcome(summary, writer.error or error or flight.error, interrupted)

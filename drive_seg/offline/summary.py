@@ -43,6 +43,31 @@ class Summary:
     versions: Mapping[str, str]
     in_flight: int = 1
 
+    @classmethod
+    def of(
+        cls,
+        counts: FrameCounts,
+        seconds: float,
+        latency: Mapping[str, Percentiles],
+        engine: EngineInfo,
+        model: str,
+        in_flight: int,
+    ) -> Summary:
+        """Of a run that took so many seconds."""
+        fps = counts.published / seconds if seconds > 0 else 0.0
+        return cls(counts, fps, latency, engine.backend, engine.precision, model, versions(engine), in_flight)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What made the results."""
+        return {
+            "backend": self.backend,
+            "precision": self.precision,
+            "model": self.model,
+            "in_flight": self.in_flight,
+            "versions": dict(self.versions),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """The content of ``summary.json``."""
         return {
@@ -54,11 +79,7 @@ class Summary:
             },
             "fps": round(self.fps, 3),
             "latency_ms": {stage: percentiles_dict(value) for stage, value in self.latency.items()},
-            "backend": self.backend,
-            "precision": self.precision,
-            "model": self.model,
-            "in_flight": self.in_flight,
-            "versions": dict(self.versions),
+            **self.environment,
         }
 
     def write(self, path: Path) -> None:
