@@ -39,8 +39,6 @@ from drive_seg.errors import ConfigError, DriveSegError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.table import Table
-
     from drive_seg.model import Model
     from drive_seg.offline.evaluate import EvaluationOptions, Judged
     from drive_seg.offline.predictions import PredictionSource
@@ -201,22 +199,22 @@ def evaluate(
         require_report_packages()
         require_replaceable(out, overwrite, RESULTS)
     asked = _Asked(
-        source,
-        ground_truth,
-        kind,
-        topic or None,
-        truth_topic or None,
-        model if Path(model).suffix == "" else str(card.path.resolve()),
-        card,
-        backend.value,
-        precision.value,
-        size,
-        FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area),
-        TrackingOptions(track_max_age) if track else None,
-        EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None),
-        latency,
-        worst if out is not None else 0,
-        partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None,
+        source=source,
+        ground_truth=ground_truth,
+        kind=kind,
+        topic=topic or None,
+        truth_topic=truth_topic or None,
+        model=model if Path(model).suffix == "" else str(card.path.resolve()),
+        card=card,
+        backend=backend.value,
+        precision=precision.value,
+        size=size,
+        fusion=FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area),
+        tracking=TrackingOptions(track_max_age) if track else None,
+        options=EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None),
+        latency=latency,
+        pictures=worst if out is not None else 0,
+        ready=partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None,
     )
     if engine is Spreading.ray or Path(source).suffix == ".txt":
         outcome, gallery = _over_bags(asked, (address, workers) if engine is Spreading.ray else None, chunk_seconds)
@@ -269,18 +267,18 @@ def _over_bags(asked: _Asked, cluster: tuple[str, int] | None, chunk_seconds: fl
     if asked.ground_truth or asked.options.limit or asked.kind not in (Format.auto, Format.carla):
         raise typer.BadParameter("several bags, and --engine ray, take whole bags with a truth topic of their own")
     job = Job(
-        asked.model,
-        asked.backend,
-        asked.precision,
-        asked.fusion,
-        asked.options,
-        asked.topic,
-        asked.truth_topic,
-        asked.kind is Format.carla,
-        int(cluster is not None),
-        asked.pictures,
-        asked.latency,
-        asked.tracking,
+        model=asked.model,
+        backend=asked.backend,
+        precision=asked.precision,
+        fusion=asked.fusion,
+        options=asked.options,
+        topic=asked.topic,
+        truth_topic=asked.truth_topic,
+        carla=asked.kind is Format.carla,
+        threads=int(cluster is not None),
+        worst=asked.pictures,
+        latency=asked.latency,
+        tracking=asked.tracking,
     )
     return evaluate_bags(asked.source, job, asked.size, asked.environment(), cluster, chunk_seconds, asked.ready)
 
@@ -296,28 +294,25 @@ def _in_one_pass(asked: _Asked, simulated: TruthfulSim | None) -> tuple[Judged, 
     from drive_seg.offline.evaluate import label_map_for
     from drive_seg.offline.report_frames import WorstFrames
 
-    predictions, truth = _opened(asked, simulated)
+    predictions, truth = _opened(asked) if simulated is None else (None, simulated)
     gallery = WorstFrames(asked.pictures)
-    environment = asked.environment()
     try:
         label_map_for(truth, asked.card.labels, asked.options.label_map)  # whether it fits
         if predictions is not None:
-            outcome = _score(predictions, truth, asked, environment, gallery)
+            outcome = _score(predictions, truth, asked, gallery)
         else:
-            outcome = _run_and_score(simulated, truth, asked, environment, gallery)
+            outcome = _run_and_score(simulated, truth, asked, gallery)
     finally:
         truth.close()
     return outcome, gallery
 
 
-def _opened(asked: _Asked, simulated: TruthfulSim | None) -> tuple[PredictionSource | None, TruthSource]:
+def _opened(asked: _Asked) -> tuple[PredictionSource | None, TruthSource]:
     """The source where it is of predictions, and its truth."""
     from drive_seg.offline.predictions import FolderPredictions, open_predictions
     from drive_seg.offline.truth import open_truth
     from drive_seg.resources import at_home
 
-    if simulated is not None:
-        return None, simulated
     source, labels = asked.source, asked.card.labels
     if not asked.ground_truth and not at_home(source).exists():
         raise ConfigError(
@@ -330,29 +325,18 @@ def _opened(asked: _Asked, simulated: TruthfulSim | None) -> tuple[PredictionSou
     return predictions, open_truth(asked.ground_truth or source, labels, asked.kind.value, asked.truth_topic)
 
 
-def _score(
-    predictions: PredictionSource,
-    truth: TruthSource,
-    asked: _Asked,
-    environment: dict[str, Any],
-    gallery: WorstFrames,
-) -> Judged:
+def _score(predictions: PredictionSource, truth: TruthSource, asked: _Asked, gallery: WorstFrames) -> Judged:
     from drive_seg.commands.terminal import progress_bar
     from drive_seg.offline.evaluate import evaluate_predictions
 
     asked.ready()
     with progress_bar(f"scoring {Path(asked.source).name}", asked.options.limit or predictions.count) as progress:
-        labels, options = asked.card.labels, asked.options
-        return evaluate_predictions(predictions, truth, labels, options, environment, progress, gallery.see)
+        return evaluate_predictions(
+            predictions, truth, asked.card.labels, asked.options, asked.environment(), progress, gallery.see
+        )
 
 
-def _run_and_score(
-    simulated: TruthfulSim | None,
-    truth: TruthSource,
-    asked: _Asked,
-    environment: dict[str, Any],
-    gallery: WorstFrames,
-) -> Judged:
+def _run_and_score(simulated: TruthfulSim | None, truth: TruthSource, asked: _Asked, gallery: WorstFrames) -> Judged:
     from drive_seg.commands.terminal import progress_bar, warn
     from drive_seg.offline.evaluate import evaluate_source
     from drive_seg.offline.opening import open_offline
@@ -369,12 +353,13 @@ def _run_and_score(
         progress_bar(f"evaluating {Path(asked.source).name}", total) as progress,
     ):
         return evaluate_source(
-            opened, truth, pipeline, asked.card.name, asked.options, environment, progress, warn, gallery.see
+            opened, truth, pipeline, asked.card.name, asked.options, asked.environment(), progress, warn, gallery.see
         )
 
 
 def _finish(outcome: Judged, gallery: WorstFrames, out: Path | None, as_json: bool) -> None:
     """Write and print; raises what ended the evaluation early."""
+    from drive_seg.commands.figures import tables
     from drive_seg.commands.terminal import report
     from drive_seg.offline.report import write_report
 
@@ -388,69 +373,6 @@ def _finish(outcome: Judged, gallery: WorstFrames, out: Path | None, as_json: bo
         raise outcome.error
     if outcome.interrupted:
         raise DriveSegError(f"interrupted; the figures are those of {document['frames']} frames")
-
-
-def tables(document: dict[str, Any]) -> list[Table | str]:
-    """The figures of ``metrics.json`` for people."""
-    from drive_seg.commands.terminal import latency_table
-
-    shown: list[Table | str] = [_class_table(document), _overall(document)]
-    if document["latency_ms"]:
-        shown.append(latency_table(document["latency_ms"]))
-    return shown
-
-
-def _class_table(document: dict[str, Any]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title=f"{document['frames']} frames, percent", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    for column in ("class", "PQ", "SQ", "RQ", "TP", "FP", "FN", "IoU", "edge F1", "AP"):
-        table.add_column(column, justify="left" if column == "class" else "right", no_wrap=True)
-    panoptic, boundary = document["panoptic"], document["boundary"]["per_class"]
-    instance = document["instance"]["per_class"]
-    for name, row in panoptic["per_class"].items():
-        table.add_row(
-            name,
-            *(_percent(row[key]) for key in ("pq", "sq", "rq")),
-            *(str(row[key]) for key in ("tp", "fp", "fn")),
-            *map(_percent, (document["semantic"]["per_class"][name], boundary[name]["f1"])),
-            _percent(instance.get(name, {}).get("ap")),
-        )
-    table.add_section()
-    whole = (document["semantic"]["miou"], document["boundary"]["f1"], document["instance"]["ap"])
-    for kind in ("things", "stuff", "all"):
-        row = panoptic[kind]
-        rest = map(_percent, whole) if kind == "all" else ()
-        table.add_row(kind, *(_percent(row[key]) for key in ("pq", "sq", "rq")), "", "", "", *rest)
-    return table
-
-
-def _overall(document: dict[str, Any]) -> str:
-    lane, temporal, unmatched = document["lane"], document["temporal"], document["unmatched"]
-    tracking = document["tracking"]
-    parts = [f"lane marking F1 {_percent(lane['f1'])} within {lane['tolerance_px']} px, IoU {_percent(lane['iou'])}"]
-    if lane["lines"] is not None:
-        lines = lane["lines"]
-        within = f"within {lines['tolerance_px']} px ({lines['found']} of {lines['true']})"
-        parts.append(f"lane boundaries F1 {_percent(lines['f1'])} {within}")
-    parts.append(f"flicker {_percent(temporal['flicker'])} of still pixels")
-    if tracking["idf1"] is not None:
-        ids = f"{tracking['id_switches']} identity switches of {tracking['objects']} objects"
-        parts.append(f"tracking IDF1 {_percent(tracking['idf1'])}, MOTA {_percent(tracking['mota'])}, {ids}")
-    if document["fps"] is not None:
-        parts.append(f"{document['fps']:.1f} frames/s, scoring included")
-    if unmatched["predictions"]:
-        parts.append(f"{unmatched['predictions']} frames without truth")
-    if unmatched["truths"]:
-        parts.append(f"{unmatched['truths']} truths without frame")
-    return "; ".join(parts)
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _command() -> str:
