@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
+from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
 from drive_seg.offline.bag_writer import DETECTIONS, BagFile
-from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
-from drive_seg.offline.sinks import BAGS, NO_FOLDERS, instances_line, make_room, write_png, writing
+from drive_seg.offline.lane_files import LANES_FILE
+from drive_seg.offline.sinks import BAGS, NO_FOLDERS, FrameFolder, make_room
 from drive_seg.resources import at_home
 from drive_seg.sim import SimFrame
 
@@ -44,32 +44,14 @@ def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
     if path.suffix.lower() in (".mp4", *BAGS, *NO_FOLDERS):
         raise ConfigError(f"output '{path}' must end in .mcap or .bag2, or be a folder; got {path.suffix}")
     make_room(path, overwrite, {"image", "mask", "panoptic", "instances.jsonl", LANES_FILE})
-    return _FolderRender(path)
+    return _FolderRender(path, ("image", "mask", "panoptic"))
 
 
-class _FolderRender:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with writing(path):
-            for kind in ("image", "mask", "panoptic"):
-                (path / kind).mkdir(parents=True, exist_ok=True)
-            self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
-        self._lanes = LaneWriter(path)
-
+class _FolderRender(FrameFolder):
     def write(self, number: int, frame: SimFrame) -> None:
-        stem = f"{number:06d}"
-        name = f"{stem}.png"
-        with writing(self._path):
-            self._lines.write(json.dumps(instances_line(stem, frame.stamp_ns, frame.instances())) + "\n")
-        write_png(self._path / "image" / name, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-        write_png(self._path / "mask" / name, frame.mask)
-        write_png(self._path / "panoptic" / name, frame.panoptic)
-        self._lanes.write(f"{number:06d}", frame.stamp_ns, frame.lanes)
-
-    def close(self) -> None:
-        with writing(self._path):
-            self._lanes.close()
-            self._lines.close()
+        bgr, things = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), frame.instances()
+        maps: dict[str, NDArray[Any]] = {"image": bgr, "mask": frame.mask, "panoptic": frame.panoptic}
+        self.add(f"{number:06d}", frame.stamp_ns, things, frame.lanes, **maps)
 
 
 class _BagRender:

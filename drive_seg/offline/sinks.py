@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from drive_seg.decode import decode_rgb
 from drive_seg.errors import ConfigError, DriveSegError
-from drive_seg.frame import CameraImage, Instance, PanopticResult
+from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.offline.disk import require_room, require_writable
 from drive_seg.offline.lane_files import LANES_FILE, LaneWriter
@@ -131,44 +131,71 @@ def require_replaceable(path: Path, overwrite: bool, ours: set[str]) -> bool:
     return True
 
 
-class FolderSink:
-    """``mask/<stem>.png`` (8-bit class ids), ``panoptic/<stem>.png`` (16-bit), ``instances.jsonl``, ``lanes.jsonl``
-    where results have lane boundaries, ``summary.json``.
+class FrameFolder:
+    """``KIND/<stem>.png``, ``instances.jsonl``, and ``lanes.jsonl`` where frames have lane boundaries.
 
     A line of ``instances.jsonl`` is one frame: ``{"frame": stem, "stamp_ns": ..., "instances": [{"id", "class_id",
     "class", "score", "bbox": [x, y, width, height], "area"}]}``, pixels of the camera image; ``id`` is a text,
     ``Instance.id``.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.summary_path = path / "summary.json"
+    def __init__(self, path: Path, kinds: Sequence[str]) -> None:
         self._path = path
-        with writing(path):
-            for kind in ("mask", "panoptic"):
+        with _writing(path):
+            for kind in kinds:
                 (path / kind).mkdir(parents=True, exist_ok=True)
             self._lines = (path / "instances.jsonl").open("w", encoding="utf-8")
         self._lanes = LaneWriter(path)
 
-    def write(self, result: PanopticResult) -> None:
-        """Write the two images and the line."""
-        stem = origin_of(result.frame).stem
-        write_png(self._path / "mask" / f"{stem}.png", result.mask)
-        write_png(self._path / "panoptic" / f"{stem}.png", result.panoptic)
-        line = instances_line(stem, result.frame.stamp_ns, result.instances)
-        with writing(self._path):
-            self._lines.write(json.dumps(line) + "\n")
-        if result.lanes is not None:
-            self._lanes.write(stem, result.frame.stamp_ns, result.lanes)
+    def add(
+        self,
+        stem: str,
+        stamp_ns: int,
+        instances: Sequence[Instance],
+        lanes: Sequence[Lane] | None,
+        **images: NDArray[Any],
+    ) -> None:
+        """Write a frame, whose images are uint8 or uint16 (H, W), or BGR; raises DriveSegError where that fails."""
+        for kind, image in images.items():
+            _write_png(self._path / kind / f"{stem}.png", image)
+        rows = [
+            {
+                "id": instance.id,
+                "class_id": instance.class_id,
+                "class": instance.class_name,
+                "score": instance.score,
+                "bbox": [instance.box.x, instance.box.y, instance.box.width, instance.box.height],
+                "area": instance.area,
+            }
+            for instance in instances
+        ]
+        with _writing(self._path):
+            self._lines.write(json.dumps({"frame": stem, "stamp_ns": stamp_ns, "instances": rows}) + "\n")
+        if lanes is not None:
+            self._lanes.write(stem, stamp_ns, lanes)
 
     def close(self) -> None:
-        """Close the lists."""
-        with writing(self._path):
+        """Close the lists; raises DriveSegError where that fails."""
+        with _writing(self._path):
             self._lines.close()
             self._lanes.close()
 
 
+class FolderSink(FrameFolder):
+    """Of results: ``mask`` (8-bit class ids) and ``panoptic`` (16-bit), with ``summary.json``."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, ("mask", "panoptic"))
+        self.summary_path = path / "summary.json"
+
+    def write(self, result: PanopticResult) -> None:
+        """Write the two images and the lines."""
+        stem, stamp = origin_of(result.frame).stem, result.frame.stamp_ns
+        self.add(stem, stamp, result.instances, result.lanes, mask=result.mask, panoptic=result.panoptic)
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     """What the system refuses in here is a DriveSegError that names the output."""
     try:
         yield
@@ -176,24 +203,7 @@ def writing(path: Path) -> Iterator[None]:
         raise DriveSegError(f"output {path} cannot be written: {error}") from error
 
 
-def instances_line(stem: str, stamp_ns: int, instances: Sequence[Instance]) -> dict[str, Any]:
-    """One frame of ``instances.jsonl``."""
-    rows = [
-        {
-            "id": instance.id,
-            "class_id": instance.class_id,
-            "class": instance.class_name,
-            "score": instance.score,
-            "bbox": [instance.box.x, instance.box.y, instance.box.width, instance.box.height],
-            "area": instance.area,
-        }
-        for instance in instances
-    ]
-    return {"frame": stem, "stamp_ns": stamp_ns, "instances": rows}
-
-
-def write_png(path: Path, image: NDArray[Any]) -> None:
-    """Write a uint8 or uint16 (H, W), or uint8 (H, W, 3) BGR image; raises DriveSegError where that fails."""
+def _write_png(path: Path, image: NDArray[Any]) -> None:
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise DriveSegError(f"cannot encode {path} as PNG: {image.dtype} {image.shape}")
