@@ -81,12 +81,7 @@ def run(
         try:
             try:
                 for entry in reader:
-                    if not isinstance(entry, Passage):
-                        ledger.receive()
-                    if isinstance(entry, Unreadable):
-                        ledger.drop("malformed")
-                        warn(f"left out {entry.stem}: {entry.error}")
-                    elif not flight.take(entry):
+                    if not flight.take(entry):
                         break
             except DriveSegError as cut:
                 error = cut
@@ -122,28 +117,33 @@ class _Flight:
         self._frames = 0
         self.error: EngineError | None = None
 
-    def take(self, entry: Frame | Passage) -> bool:
+    def take(self, entry: Entry) -> bool:
         """Start on a frame, or let a message follow those ahead of it; False once the writer takes nothing more."""
         if isinstance(entry, Passage):
-            # Bounded too: a bag may have many messages between two images.
-            while len(self._waiting) >= self._pipeline.slots + _AHEAD:
-                if not self._hand_over():
-                    return False
-            if not self._waiting:
-                return self._writer.put(entry)
             self._waiting.append(entry)
-            return True
-        try:
-            pending = self._pipeline.submit([entry])
-        except EngineError as lost:
-            self._fail(entry, lost)
-            return True
-        self._waiting.append((entry, pending))
-        self._frames += 1
-        while self._frames == self._pipeline.slots:
+        else:
+            self._ledger.receive()
+            self._start(entry)
+        while self._waiting and self._crowded():
             if not self._hand_over():
                 return False
         return True
+
+    def _start(self, entry: Frame | Unreadable) -> None:
+        if isinstance(entry, Unreadable):
+            self._ledger.drop("malformed")
+            self._warn(f"left out {entry.stem}: {entry.error}")
+            return
+        try:
+            self._waiting.append((entry, self._pipeline.submit([entry])))
+            self._frames += 1
+        except EngineError as lost:
+            self._fail(entry, lost)
+
+    def _crowded(self) -> bool:
+        """Whether the oldest should go: a message waits for nothing, and a bag may have many between two images."""
+        slots = self._pipeline.slots
+        return isinstance(self._waiting[0], Passage) or self._frames == slots or len(self._waiting) > slots + _AHEAD
 
     def land(self) -> None:
         """Hand over all that is in flight, as far as the writer takes it."""
