@@ -131,7 +131,7 @@ class Pipeline:
             engine.close()
             raise
         self._track: Tracking | None = None
-        self._tracked: Tracking | None = None
+        self._numbers: dict[str, int] = {}
         self.tracking = tracking
 
     @property
@@ -152,17 +152,16 @@ class Pipeline:
     @tracking.setter
     def tracking(self, options: TrackingOptions | None) -> None:
         if options != self.tracking:
-            self._tracked = self._track or self._tracked
-            self._track = None if options is None else Tracking(options, self._tracked)
+            self._track = None if options is None else Tracking(options, self._numbers)
 
     def forget_tracks(self) -> None:
         """Another recording begins: nothing that was seen before goes on in it."""
-        self._track = None if self._track is None else Tracking(self._track.options)
-        self._tracked = None
+        self._numbers = {}
+        self._track = None if self._track is None else Tracking(self._track.options, self._numbers)
 
     def continue_tracks(self, other: Pipeline) -> None:
         """Go on with the tracks of a pipeline that this one takes the place of."""
-        self._track, self._tracked = other._track, other._tracked
+        self._track, self._numbers = other._track, other._numbers
 
     def submit(self, frames: Sequence[Frame]) -> Pending:
         """Preprocess a batch into a free slot and start the engine on it.

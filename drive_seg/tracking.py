@@ -274,14 +274,14 @@ class Tracking:
     """A tracker for every camera; gives results their tracks.
 
     Args:
-        former: what gave tracks before; none of its numbers is given again.
+        numbers: the next by camera, kept up to date. A tracking that takes the place of another goes on with them, and
+            batches that are in flight meanwhile still get theirs of the former one.
     """
 
-    def __init__(self, options: TrackingOptions, former: Tracking | None = None) -> None:
+    def __init__(self, options: TrackingOptions, numbers: dict[str, int]) -> None:
         self.options = options
         self._trackers: dict[str, Tracker] = {}
-        # One for both: batches that are in flight while this one takes its place still get numbers of the former one.
-        self._next: dict[str, int] = {} if former is None else former._next
+        self._next = numbers
         _assignment()
 
     def __call__(self, result: PanopticResult) -> PanopticResult:
