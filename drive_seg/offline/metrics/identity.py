@@ -74,19 +74,16 @@ def encounter(found: Overlaps, scored: NDArray[np.bool_], crowds: Collection[int
     missed[found.truth[match]] = False
     wrong = scored[predictions.classes] & (2 * excused <= predictions.areas)
     wrong[found.prediction[match]] = False
-    true = [Segment(*row) for row in zip(*(column.tolist() for column in _columns(found, True)), strict=True)]
-    answers = [Segment(*row) for row in zip(*(column.tolist() for column in _columns(found, False)), strict=True)]
+    true, answers = (
+        [Segment(*row) for row in zip(side.classes.tolist(), side.ids.tolist(), side.areas.tolist(), strict=True)]
+        for side in (truths, predictions)
+    )
     rows = zip(found.truth[match].tolist(), found.prediction[match].tolist(), strict=True)
     return Encounter(
         tuple((true[row], answers[column]) for row, column in rows),
         tuple(true[row] for row in np.flatnonzero(missed)),
         tuple(answers[row] for row in np.flatnonzero(wrong)),
     )
-
-
-def _columns(found: Overlaps, truth: bool) -> tuple[NDArray[np.int64], ...]:
-    side = found.truths if truth else found.predictions
-    return side.classes, side.ids, side.areas
 
 
 @dataclass
