@@ -25,7 +25,7 @@ from drive_seg.offline.bag_images import (
     pixels_of,
     stamp_of,
 )
-from drive_seg.offline.instance_lists import ListedInstances, instances_of
+from drive_seg.offline.instance_lists import instances_of
 from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.prefetch import cores_to_spare, prefetch
 from drive_seg.offline.scoring import Truth
@@ -88,22 +88,21 @@ class BagTruth:
         self._read_on = self._read
         self._told: Counter[str] = Counter()
         self._last: Any = None
-        self._waiting: dict[int, Any] = {}
-        self._listed: dict[int, ListedInstances] = {}
-        self._clouds: dict[int, Any] = {}
+        self._waiting: dict[str, dict[int, Any]] = {topic: {} for topic in self.topics}
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; frames are matched by the stamps of their headers."""
-        while not self._is_here(stamp_ns) and sum(stamp > stamp_ns for stamp in self._waiting) < _WAITING:
+        maps, by_topic = self._waiting[self.topic], self._waiting.values()
+        while not all(stamp_ns in kept for kept in by_topic) and sum(stamp > stamp_ns for stamp in maps) < _WAITING:
             if not self._read_on():
                 break
             self._forget(stamp_ns)
-        message, listed = self._waiting.pop(stamp_ns, None), self._listed.pop(stamp_ns, None)
-        lanes = self._clouds.pop(stamp_ns, None)
+        found = {topic: kept.pop(stamp_ns, None) for topic, kept in self._waiting.items()}
         self._forget(stamp_ns)
-        if message is None:
+        if found[self.topic] is None:
             return None
-        truth = self._decode(message)
+        truth = self._decode(found[self.topic])
+        listed, lanes = found.get(self._listing or ""), found.get(self._lane_topic or "")
         tracks = None if listed is None else listed.tracks
         return replace(truth, tracks=tracks, lanes=None if lanes is None else lanes_of(lanes))
 
@@ -132,7 +131,7 @@ class BagTruth:
     @property
     def crowded(self) -> bool:
         """So many truths wait for their frames that no more should be told."""
-        return max(len(self._waiting), len(self._listed), len(self._clouds)) > _MOST
+        return max(map(len, self._waiting.values())) > _MOST
 
     def read_alone(self) -> None:
         """Nobody tells any more: the bag is read from where that ended."""
@@ -148,29 +147,21 @@ class BagTruth:
 
     def _take(self, topic: str, message: Any) -> None:
         stamp = stamp_of(message)
-        if topic == self._listing:
-            self._listed[stamp] = instances_of(message, stamp)
-        elif topic == self._lane_topic:
-            self._clouds[stamp] = message
-        else:
+        if topic == self.topic:
             if self._last is not None and stamp_of(self._last) == stamp and not _equal(self._last, message):
                 raise SourceError(
                     f"ground truth {self.topic} of {self.name} has different images of one stamp ({stamp}); "
                     "frames and truth are matched by the stamps of their headers, which must be filled in"
                 )
-            self._last = self._waiting[stamp] = message
+            self._last = message
+        self._waiting[topic][stamp] = instances_of(message, stamp) if topic == self._listing else message
 
     def _forget(self, stamp_ns: int) -> None:
         """What is long before the frame asked for."""
-        for kept in (self._waiting, self._listed, self._clouds):
+        for kept in self._waiting.values():
             if len(kept) > _WAITING:
                 for late in sorted(stamp for stamp in kept if stamp < stamp_ns)[:-_WAITING]:
                     del kept[late]
-
-    def _is_here(self, stamp_ns: int) -> bool:
-        beside = ((self._listing, self._listed), (self._lane_topic, self._clouds))
-        there = all(topic is None or stamp_ns in kept for topic, kept in beside)
-        return stamp_ns in self._waiting and there
 
     def _decode(self, message: Any) -> Truth:
         try:
@@ -187,9 +178,8 @@ class BagTruth:
     def close(self) -> None:
         """Close the bag, and let go of whoever tells of it."""
         self.read_alone()
-        self._waiting.clear()
-        self._clouds.clear()
-        self._listed.clear()
+        for kept in self._waiting.values():
+            kept.clear()
         self._last = None
         self._messages.close()
 
