@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.labels import DRIVING
 from drive_seg.offline.scoring import Truth
-from drive_seg.offline.sources import Origin, Unreadable
+from drive_seg.offline.sources import Unreadable, numbered_frame, origin_of
 from drive_seg.sim import Simulator
 
 
@@ -27,12 +26,7 @@ class SimSource:
         number = 0
         while True:
             drawn = self._simulator.frame(number)
-            yield Frame(
-                CameraImage.from_rgb(drawn.image),
-                stamp_ns=drawn.stamp_ns,
-                received_ns=time.monotonic_ns(),
-                token=Origin(f"{number:06d}", recorded_ns=drawn.stamp_ns),
-            )
+            yield numbered_frame(number, CameraImage.from_rgb(drawn.image), drawn.stamp_ns)
             number += 1
 
 
@@ -56,10 +50,9 @@ class TruthfulSim:
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         for number in range(self.count or 0):
             drawn = self._simulator.frame(number)
-            stem = f"{number:06d}"
-            self._truths[stem] = Truth(drawn.panoptic, tracks=drawn.tracks, lanes=drawn.lanes)
-            origin = Origin(stem, recorded_ns=drawn.stamp_ns)
-            yield Frame(CameraImage.from_rgb(drawn.image), stamp_ns=drawn.stamp_ns, token=origin)
+            frame = numbered_frame(number, CameraImage.from_rgb(drawn.image), drawn.stamp_ns)
+            self._truths[origin_of(frame).stem] = Truth(drawn.panoptic, tracks=drawn.tracks, lanes=drawn.lanes)
+            yield frame
 
     def find(self, stem: str, stamp_ns: int) -> Truth | None:
         """See ``TruthSource.find``; each is handed out once."""

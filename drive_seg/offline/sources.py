@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from drive_seg.decode import decode_compressed
 from drive_seg.errors import MalformedImage, SourceError
-from drive_seg.frame import CompressedImage, Frame
+from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.resources import at_home
 
 DEFAULT_FPS = 30.0
@@ -66,6 +67,12 @@ class Source(Protocol):
     live: bool
 
     def __iter__(self) -> Iterator[Frame | Unreadable]: ...
+
+
+def numbered_frame(number: int, image: CameraImage, stamp_ns: int) -> Frame:
+    """One of a source that counts its frames; it came now."""
+    origin = Origin(f"{number:06d}", recorded_ns=stamp_ns)
+    return Frame(image, stamp_ns=stamp_ns, received_ns=time.monotonic_ns(), token=origin)
 
 
 def origin_of(frame: Frame) -> Origin:

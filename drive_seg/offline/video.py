@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import DriveSegError, SourceError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.offline.disk import require_room
-from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
+from drive_seg.offline.sources import DEFAULT_FPS, Unreadable, numbered_frame
 
 _ROUNDING_S = 0.001
 """Matroska has times in whole milliseconds."""
@@ -61,13 +61,7 @@ class VideoSource:
                 now = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
                 begin = begin if number else now
                 seconds = self._shown_at(number, now - begin, seconds)
-                stamp = round(seconds * 1e9)
-                yield Frame(
-                    CameraImage.from_bgr(image),
-                    stamp_ns=stamp,
-                    received_ns=time.monotonic_ns(),
-                    token=Origin(f"{number:06d}", recorded_ns=stamp),
-                )
+                yield numbered_frame(number, CameraImage.from_bgr(image), round(seconds * 1e9))
                 number += 1
         finally:
             capture.release()
@@ -128,13 +122,7 @@ class LiveSource:
                 ok, image = self._capture.read()
                 if not ok:
                     raise SourceError(f"{self.name} stopped delivering after {number} frames")
-                stamp = time.time_ns()
-                yield Frame(
-                    CameraImage.from_bgr(image),
-                    stamp_ns=stamp,
-                    received_ns=time.monotonic_ns(),
-                    token=Origin(f"{number:06d}", recorded_ns=stamp),
-                )
+                yield numbered_frame(number, CameraImage.from_bgr(image), time.time_ns())
                 number += 1
         finally:
             self._capture.release()
