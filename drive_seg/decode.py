@@ -103,6 +103,15 @@ def pixelwise_rgb(source: NDArray[np.uint8], encoding: str, out: NDArray[np.uint
         cv2.cvtColor(source, code, dst=out)
 
 
+def decode(image: CameraImage | CompressedImage) -> CameraImage:
+    """The raw image; JPEG and PNG are decoded, raw pixels pass through untouched.
+
+    Raises:
+        MalformedImage: the data is no image.
+    """
+    return decode_compressed(image) if isinstance(image, CompressedImage) else image
+
+
 def decode_compressed(image: CompressedImage) -> CameraImage:
     """Decode a JPEG or PNG to ``bgr8``. The bytes decide which it is; EXIF rotation is not applied, so that
     the pixels stay those that CameraInfo describes.

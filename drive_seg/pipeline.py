@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.decode import decode_compressed
+from drive_seg.decode import decode
 from drive_seg.engines import Engine, EngineOptions, Slot, open_engine
 from drive_seg.errors import EngineError
-from drive_seg.frame import CameraImage, CompressedImage, Frame, GpuTimes, PanopticResult, StageTimes
+from drive_seg.frame import CameraImage, Frame, GpuTimes, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
 from drive_seg.letterbox import Geometry
 from drive_seg.model import Model, load_model
@@ -232,15 +232,6 @@ class Pipeline:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def decode(image: CameraImage | CompressedImage) -> CameraImage:
-    """The raw image; JPEG and PNG are decoded, raw pixels pass through untouched.
-
-    Raises:
-        MalformedImage: the data is no image.
-    """
-    return decode_compressed(image) if isinstance(image, CompressedImage) else image
 
 
 def open_pipeline(

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from drive_seg.decode import decode
 from drive_seg.errors import DriveSegError, EngineLost, MalformedImage
 from drive_seg.frame import CompressedImage, Frame, PanopticResult
-from drive_seg.pipeline import Pending, Pipeline, decode
+from drive_seg.pipeline import Pending, Pipeline
 from drive_seg.telemetry import FrameLedger, Stopwatch
 
 Publish = Callable[[PanopticResult], None]

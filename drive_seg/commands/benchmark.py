@@ -137,10 +137,10 @@ def _full(
 def _images(source: str) -> list[CameraImage]:
     """The first images of the source, decoded, all of the first one's size."""
     from drive_seg.commands.terminal import progress_bar
+    from drive_seg.decode import decode
     from drive_seg.errors import MalformedImage, SourceError
     from drive_seg.frame import Frame
     from drive_seg.offline.sources import open_source
-    from drive_seg.pipeline import decode
 
     opened = open_source(source)
     total = min(DIFFERENT_IMAGES, opened.count or DIFFERENT_IMAGES)

@@ -17,10 +17,10 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from drive_seg.decode import decode
 from drive_seg.errors import DriveSegError, MalformedImage
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.offline.sources import Source, open_source
-from drive_seg.pipeline import decode
 from drive_seg.ros.process import run
 
 TOPIC = "/camera/image_raw"

@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from drive_seg.decode import decode
 from drive_seg.engines import EngineInfo
 from drive_seg.errors import DriveSegError, MalformedImage, SourceError
 from drive_seg.frame import Frame, PanopticResult
@@ -30,7 +31,7 @@ from drive_seg.offline.runner import Progress, Warn
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.summary import SUMMARY_FILE, Summary
 from drive_seg.offline.truth_bags import BagTruth
-from drive_seg.pipeline import Pipeline, decode
+from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.resources import at_home, find_model
 from drive_seg.telemetry import FrameCounts

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from drive_seg.decode import decode
 from drive_seg.errors import DriveSegError, EngineError, MalformedImage
 from drive_seg.frame import CompressedImage, Frame, PanopticResult
 from drive_seg.offline.interrupts import Interrupts
@@ -17,7 +18,7 @@ from drive_seg.offline.passage import Passage
 from drive_seg.offline.sinks import Carrier, Sink
 from drive_seg.offline.sources import Source, Unreadable, origin_of
 from drive_seg.offline.summary import Summary
-from drive_seg.pipeline import Pending, Pipeline, decode
+from drive_seg.pipeline import Pending, Pipeline
 from drive_seg.telemetry import FrameLedger, LatencyLog, Stopwatch
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from drive_seg.decode import decode_compressed
+from drive_seg.decode import decode
 from drive_seg.errors import MalformedImage, SourceError
-from drive_seg.frame import CameraImage, CompressedImage, Frame
+from drive_seg.frame import CameraImage, Frame
 from drive_seg.resources import at_home
 
 DEFAULT_FPS = 30.0
@@ -92,9 +92,8 @@ def camera_size(source: Source) -> tuple[int, int] | None:
     try:
         for entry in source:
             if isinstance(entry, Frame):
-                image = entry.image
                 with suppress(MalformedImage):
-                    image = decode_compressed(image) if isinstance(image, CompressedImage) else image
+                    image = decode(entry.image)
                     return image.width, image.height
     except SourceError:
         pass  # whoever runs the source is told
