@@ -20,11 +20,11 @@ from drive_seg.frame import CameraImage, Instance, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, to_records
 from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
+from drive_seg.offline.bag_types import ros2_types
 from drive_seg.offline.disk import require_room
 from drive_seg.offline.passage import Channel, Passage
 from drive_seg.offline.sources import origin_of
 from drive_seg.offline.unpack import bound_rosbags
-from drive_seg.offline.vision_msgs import DEFINITIONS
 from drive_seg.overlay import draw_overlay
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -43,15 +43,11 @@ class BagFile:
 
     def __init__(self, path: Path) -> None:
         bound_rosbags()
-        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
         if path.suffix != ".mcap" and any(sign in str(path) for sign in "#?%"):
             # rosbags hands SQLite the path as a URI, in which they mean something else.
             raise ConfigError(f"a bag with SQLite storage cannot be in a path with # ? or %: {path}; write .mcap")
         self.path = path
-        self._store = get_typestore(Stores.ROS2_HUMBLE)
-        for name, text in DEFINITIONS.items():
-            self._store.register(get_types_from_msg(text, name))
+        self._store = ros2_types()
         self.types: Any = self._store.types
         self._scratch: Path | None = None
         self._writer: Any = None
