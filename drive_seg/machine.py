@@ -14,8 +14,8 @@ from drive_seg.engines.driver import find_gpus
 from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.threads import cpu_threads
 from drive_seg.errors import DriveSegError, EngineError
-from drive_seg.model import Model, load_model
-from drive_seg.resources import find_model, installed_models
+from drive_seg.model import Model, load_model, open_model
+from drive_seg.resources import installed_models
 
 _WHEEL_DISTROS = {"7.1": "jazzy", "9.1": "kilted"}
 """rclpy's version by distribution, for the wheels of PyPI."""
@@ -95,7 +95,7 @@ def _gpu() -> dict[str, Any]:
 def try_auto(model: str) -> dict[str, str]:
     """Open ``model`` as ``auto`` would and say what that was, or why nothing can run it."""
     try:
-        with open_engine(load_model(find_model(model)), "auto", EngineOptions()) as engine:
+        with open_engine(open_model(model), "auto", EngineOptions()) as engine:
             opened = engine.info
     except DriveSegError as error:
         return {"backend": "none", "why": str(error)}
@@ -114,7 +114,7 @@ def describe_model(name: str) -> dict[str, Any]:
     Raises:
         ModelError: the sidecar or one of its files is missing, damaged or inconsistent.
     """
-    model: Model = load_model(find_model(name))
+    model = open_model(name)
     for file in model.onnx.values():
         file.verify()
     return {

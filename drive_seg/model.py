@@ -15,6 +15,7 @@ from drive_seg.errors import ConfigError, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.labels import LabelSet
 from drive_seg.network_size import STEP, fitted_size, too_large
+from drive_seg.resources import find_model
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _OURS = {"layout": "NHWC", "dtype": "uint8", "color": "rgb"}
@@ -161,6 +162,11 @@ def _sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def open_model(spec: str | Path) -> Model:
+    """The model of a sidecar's path, or of a name that is installed; raises ModelError, as ``load_model``."""
+    return load_model(find_model(spec))
 
 
 def load_model(path: Path) -> Model:

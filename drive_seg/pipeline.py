@@ -18,9 +18,9 @@ from drive_seg.errors import EngineError
 from drive_seg.frame import CameraImage, Frame, GpuTimes, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
 from drive_seg.letterbox import Geometry
-from drive_seg.model import Model, load_model
+from drive_seg.model import Model, open_model
 from drive_seg.postprocess import FusionOptions
-from drive_seg.resources import CACHE, cache_folder, find_model
+from drive_seg.resources import CACHE, cache_folder
 from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch
 from drive_seg.tracking import Tracking, TrackingOptions
@@ -265,7 +265,7 @@ def open_pipeline(
         ModelError: the model is missing or damaged.
         EngineError: no backend can run it.
     """
-    card = (model if isinstance(model, Model) else load_model(find_model(str(model)))).fitted(camera)
+    card = (model if isinstance(model, Model) else open_model(model)).fitted(camera)
     cache = None if cache_dir is None else cache_folder(cache_dir)
     settings = engine_options or EngineOptions(precision=precision, max_batch=max_batch, cache_dir=cache)
     return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate, tracking)

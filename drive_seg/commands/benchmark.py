@@ -71,13 +71,13 @@ def benchmark(
     from drive_seg.benchmark import benchmark as measure
     from drive_seg.commands.terminal import latency_table, progress_bar, report
     from drive_seg.engines import EngineOptions
-    from drive_seg.model import load_model
+    from drive_seg.model import open_model
     from drive_seg.pipeline import open_pipeline
-    from drive_seg.resources import cache_folder, find_model
+    from drive_seg.resources import cache_folder
 
     images = _images(source)
     camera = images[0].width, images[0].height
-    card = network_size(load_model(find_model(model)), size, camera)
+    card = network_size(open_model(model), size, camera)
     options = EngineOptions(precision=precision.value, threads=threads, cache_dir=cache_folder())
     with open_pipeline(card, backend.value, allocate=ReusedBuffers(), engine_options=options) as pipeline:
         with progress_bar(f"measuring {pipeline.engine.info.backend}", frames) as progress:
@@ -112,13 +112,13 @@ def _full(
     from drive_seg.engines import EngineOptions
     from drive_seg.engines.trt_library import load_tensorrt
     from drive_seg.gpu_benchmark.cases import PRECISIONS, SIZES, cases, measure
-    from drive_seg.model import load_model
-    from drive_seg.resources import cache_folder, find_model
+    from drive_seg.model import open_model
+    from drive_seg.resources import cache_folder
 
     if backend not in (Backend.auto, Backend.tensorrt):
         raise typer.BadParameter("--full is about the tensorrt backend")
     load_tensorrt()  # before frames are rendered for it
-    card = load_model(find_model(model))
+    card = open_model(model)
     chosen = [network_size(card, size, option="--sizes") for size in sizes.split(",") if size]
     asked = [precision for precision in precisions.split(",") if precision]
     unknown = sorted(set(asked) - set(PRECISIONS))

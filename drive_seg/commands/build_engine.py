@@ -38,10 +38,9 @@ def build_engine(
     from drive_seg.engines import EngineOptions
     from drive_seg.engines.plan_cache import PlanCache
     from drive_seg.engines.planned import plan_for
-    from drive_seg.model import load_model
-    from drive_seg.resources import find_model
+    from drive_seg.model import open_model
 
-    card = network_size(load_model(find_model(model)), size or "model", option="--size")
+    card = network_size(open_model(model), size or "model", option="--size")
     folder = cache.expanduser()
     options = EngineOptions(precision=precision.value, max_batch=batch, gpu_id=gpu, cache_dir=folder)
     with phase_bar("building the engine") as progress:

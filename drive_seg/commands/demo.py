@@ -63,12 +63,12 @@ def demo(
     Topics are on the ROS domain of your environment, so that rviz2, Foxglove and ros2 topic see them too.
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
-    from drive_seg.model import load_model
-    from drive_seg.resources import at_home, find_model
+    from drive_seg.model import open_model
+    from drive_seg.resources import at_home
 
     if 0.0 < rate < SLOWEST_HZ:
         raise typer.BadParameter(f"--rate must be 0 or >= {SLOWEST_HZ:g}, got {rate:g}")
-    card = load_model(find_model(model))
+    card = open_model(model)
     try:
         from drive_seg.demo.display import open_display
         from drive_seg.demo.session import DemoOptions, run_demo

@@ -185,15 +185,15 @@ def evaluate(
         raise typer.BadParameter("--address and --workers are of --engine ray")
     if compare is not None or fail_if or not source:
         raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
-    from drive_seg.model import load_model
+    from drive_seg.model import open_model
     from drive_seg.offline.evaluate import EvaluationOptions
     from drive_seg.offline.report import require_report_packages
     from drive_seg.offline.sinks import make_room, require_replaceable
     from drive_seg.postprocess import FusionOptions
-    from drive_seg.resources import at_home, find_model
+    from drive_seg.resources import at_home
     from drive_seg.tracking import TrackingOptions
 
-    card = load_model(find_model(model))
+    card = open_model(model)
     if out is not None:
         out = at_home(out)  # of --out=~/report no shell makes anything
         require_report_packages()

@@ -82,14 +82,13 @@ def run(
     latency.
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
-    from drive_seg.model import load_model
+    from drive_seg.model import open_model
     from drive_seg.offline.bags import BagCopy, BagSource
     from drive_seg.offline.opening import open_offline
     from drive_seg.offline.runner import run as run_all
     from drive_seg.offline.sinks import open_sink
     from drive_seg.offline.sources import camera_size, open_source
     from drive_seg.postprocess import FusionOptions
-    from drive_seg.resources import find_model
     from drive_seg.tracking import TrackingOptions
 
     opened = open_source(source, topic or None, seed, None if weather is Weather.any else weather.value)
@@ -99,7 +98,7 @@ def run(
         raise typer.BadParameter(f"the source would be removed with what is at '{out}'", param_hint="--out")
     limit = frames or (SIM_FRAMES if source == "sim" else None)
     total = min((n for n in (limit, opened.count) if n is not None), default=None)
-    card = network_size(load_model(find_model(model)), size, camera_size(opened))
+    card = network_size(open_model(model), size, camera_size(opened))
     options = FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area)
     tracking = TrackingOptions(track_max_age) if track else None
     with open_offline(card, backend.value, precision.value, options, latency, tracking=tracking) as pipeline:

@@ -34,11 +34,11 @@ def evaluate_bags(
         cluster: address and number of workers of Ray; None does all of it here.
     """
     from drive_seg.commands.terminal import progress_bar, warn
-    from drive_seg.model import load_model
+    from drive_seg.model import open_model
     from drive_seg.offline.bags import BagSource
     from drive_seg.offline.chunks import evaluate_chunks, one_after_another, plan, read_list
     from drive_seg.offline.sources import camera_size
-    from drive_seg.resources import at_home, find_model
+    from drive_seg.resources import at_home
 
     bags = read_list(Path(source)) if Path(source).suffix == ".txt" else [source]
     bags = [str(at_home(bag).resolve()) for bag in bags]
@@ -52,7 +52,7 @@ def evaluate_bags(
             spread = connected.spread
             around["workers"] = connected.workers
         chunks, images = plan(bags, job.topic, chunk_seconds if cluster is not None else None)
-        card = load_model(find_model(job.model))
+        card = open_model(job.model)
         card = network_size(card, size, camera_size(BagSource(Path(bags[0]), job.topic)))
         job = replace(job, network=(card.width, card.height))
         ready()

@@ -21,7 +21,7 @@ from drive_seg.engines.protocol import Engine, EngineOptions
 from drive_seg.engines.registry import open_engine
 from drive_seg.errors import DriveSegError, EngineError
 from drive_seg.frame import RawOutputs
-from drive_seg.model import Model, load_model
+from drive_seg.model import Model, open_model
 
 Network = Callable[[NDArray[np.uint8]], RawOutputs]
 """uint8 (1, H, W, 3) RGB in, maps out; the maps may be overwritten by the next call."""
@@ -171,8 +171,6 @@ def main() -> int:
     """``python -m drive_seg.engines.reference``."""
     import argparse
 
-    from drive_seg.resources import find_model
-
     parser = argparse.ArgumentParser(description="Write what the fp32 network says on some frames, as .npz.")
     parser.add_argument("--model", default="default")
     parser.add_argument("--size", default="", help="WxH, default the model's")
@@ -181,7 +179,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     try:
-        model = load_model(find_model(given.model))
+        model = open_model(given.model)
         if given.size:
             width, height = map(int, given.size.split("x"))
             model = replace(model, width=width, height=height)

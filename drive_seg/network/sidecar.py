@@ -10,8 +10,7 @@ import yaml
 from drive_seg.documents import read_yaml
 from drive_seg.errors import ModelError
 from drive_seg.labels import DRIVING, Label, LabelSet
-from drive_seg.model import Model, load_model
-from drive_seg.resources import find_model
+from drive_seg.model import Model, open_model
 
 
 def load_own(spec: str) -> Model:
@@ -20,7 +19,7 @@ def load_own(spec: str) -> Model:
     Raises:
         ModelError: there is none, or its classes are not those that training gives.
     """
-    model = load_model(find_model(spec))
+    model = open_model(spec)
     if [_meaning(label) for label in model.labels] != [_meaning(label) for label in DRIVING]:
         raise ModelError(
             f"{model.path} has the classes {_listed(model.labels)}; only models of {_listed(DRIVING)} can be used "

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from drive_seg.errors import ConfigError, MissingDependency, ModelError, pip_install
-from drive_seg.model import load_model
+from drive_seg.model import open_model
 from drive_seg.network.checkpoint import Checkpoint, how_to_have, load_checkpoint
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.terms import Terms
-from drive_seg.resources import find_model
 
 _WIDENED = ("up16", "skip", "fuse", "detail", "refine", "semantic", "instance")
 """Layers whose widths are those of the decoder and the head."""
@@ -65,7 +64,7 @@ def start_from(net: PanopticNet, spec: str) -> Start:
         _grow(net, found, spec)
         return Start(found.terms, folded=False)
     try:
-        model = load_model(find_model(spec))
+        model = open_model(spec)
         graph = model.onnx.get("fp32") or model.onnx.get("fp16")
         if graph is None:
             raise ModelError(f"{model.path} has no fp32 or fp16 graph, whose weights could be learnt on")

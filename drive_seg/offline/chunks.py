@@ -20,7 +20,7 @@ from drive_seg.decode import decode
 from drive_seg.engines import EngineInfo
 from drive_seg.errors import DriveSegError, MalformedImage, SourceError
 from drive_seg.frame import Frame, PanopticResult
-from drive_seg.model import load_model
+from drive_seg.model import open_model
 from drive_seg.offline.bags import BagSource, is_bag
 from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Tally, score_source
 from drive_seg.offline.evaluation import FrameScore
@@ -33,7 +33,7 @@ from drive_seg.offline.summary import SUMMARY_FILE, Summary
 from drive_seg.offline.truth_bags import BagTruth
 from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
-from drive_seg.resources import at_home, find_model
+from drive_seg.resources import at_home
 from drive_seg.telemetry import FrameCounts
 from drive_seg.tracking import TrackingOptions
 
@@ -160,7 +160,7 @@ def _pipeline(
     threads: int,
 ) -> Pipeline:
     """The pipeline of this process: the chunks that come to it are of one job."""
-    card = load_model(find_model(model))
+    card = open_model(model)
     if network is not None:
         card = replace(card, width=network[0], height=network[1])
     return open_offline(card, backend, precision, fusion, latency, threads)
@@ -258,7 +258,7 @@ def evaluate_chunks(
         ConfigError: the label map does not fit.
     """
     started = time.monotonic()
-    card = load_model(find_model(job.model))
+    card = open_model(job.model)
     truth = BagTruth(Path(chunks[0].bag), card.labels, job.truth_topic, job.carla)
     judge = Judge(truth, card.labels, job.options)
     total = _Total(job, judge, warn)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection
 
 from drive_seg.config import Config
 from drive_seg.engines import BACKENDS, EngineOptions, availability
-from drive_seg.model import Model, load_model
+from drive_seg.model import Model, open_model
 from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
-from drive_seg.resources import find_model
 from drive_seg.stages import Allocator
 from drive_seg.tracking import TrackingOptions
 from drive_seg.upgrade import Better, Step
@@ -57,7 +56,7 @@ def improve(config: Config, serving: Pipeline, allocate: Allocator, cameras: Col
 
 def _sized(config: Config, cameras: Collection[Size]) -> Model:
     """The model with an input for all of ``cameras``; with its own where they want different ones."""
-    model = load_model(find_model(config.model))
+    model = open_model(config.model)
     wanted = {(sized.width, sized.height): sized for sized in (model.sized(config.network_size, c) for c in cameras)}
     return next(iter(wanted.values())) if len(wanted) == 1 else model.sized(config.network_size, None)
 
