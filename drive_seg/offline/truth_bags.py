@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,13 +196,10 @@ def _tells_apart(path: Path, topic: str, carla: bool) -> bool:
         return "semantic" not in topic
     if topic.endswith(TOPICS):
         return topic.endswith("panoptic")
-    messages = bag_messages(path, [topic])
     try:
-        _, first = next(messages, (topic, None))
+        first = _first(path, topic)
     except SourceError:
-        first = None  # whoever reads on will hear of it
-    finally:
-        messages.close()
+        return True  # whoever reads on will hear of it
     return first is None or str(first.encoding) != "mono8"
 
 
@@ -213,17 +211,18 @@ def _named(path: Path, topic: str, there: Mapping[str, Topic]) -> dict[str, int]
     """
     if topic not in there or there[topic].msgtype != LABEL_INFO:
         return None
-    messages = bag_messages(path, [topic])
-    try:
-        _, first = next(messages, (topic, None))
-    finally:
-        messages.close()
+    first = _first(path, topic)
     if first is None:
         return None
     classes = {str(entry.class_name): int(entry.class_id) for entry in first.class_map}
     if len(classes) < len(first.class_map) or not all(number < UNLABELLED for number in classes.values()):
         raise SourceError(f"bag {path}: {topic} has classes of one name, or ids beyond {UNLABELLED - 1}: {classes}")
     return classes
+
+
+def _first(path: Path, topic: str) -> Any | None:
+    with closing(bag_messages(path, [topic])) as messages:
+        return next(messages, (topic, None))[1]
 
 
 def _choose(path: Path, there: Mapping[str, Topic], topic: str | None, carla: bool) -> tuple[str, bool]:
