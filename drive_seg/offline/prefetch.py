@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from drive_seg.engines.threads import cpu_threads
 
 Item = TypeVar("Item")
 _END = object()
+_GLANCE_S = 0.2
 
 
 def cores_to_spare() -> bool:
@@ -22,8 +23,14 @@ def cores_to_spare() -> bool:
     return cpu_threads() > 2
 
 
-def prefetch(items: Iterable[Item], ahead: int = 2) -> Generator[Item, None, None]:
-    """The items, made in a thread of their own while the last ones are used; its error comes in their place."""
+def prefetch(
+    items: Iterable[Item], ahead: int = 2, stop: Callable[[], bool] = lambda: False
+) -> Generator[Item, None, None]:
+    """The items, made in a thread of their own while the last ones are used; its error comes in their place.
+
+    Args:
+        stop: asked before each and while one is waited for; they end where it is true.
+    """
     ready: queue.Queue[object] = queue.Queue(ahead)
     stopping = threading.Event()
     failed: list[BaseException] = []
@@ -49,8 +56,16 @@ def prefetch(items: Iterable[Item], ahead: int = 2) -> Generator[Item, None, Non
     thread = threading.Thread(target=read, name="drive_seg_prefetch", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not _END:
+        while not stop():
+            try:
+                item = ready.get(timeout=_GLANCE_S)
+            except queue.Empty:
+                continue
+            if item is _END:
+                break
             yield item  # type: ignore[misc]
+        else:
+            return
     finally:
         stopping.set()
         thread.join(timeout=5.0)

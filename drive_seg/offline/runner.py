@@ -6,7 +6,7 @@ import dataclasses
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,6 +15,7 @@ from drive_seg.errors import DriveSegError, EngineError, MalformedImage
 from drive_seg.frame import CompressedImage, Frame, PanopticResult
 from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.passage import Passage
+from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.sinks import Carrier, Sink
 from drive_seg.offline.sources import Source, Unreadable, origin_of
 from drive_seg.offline.summary import Summary
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 _AHEAD = 2
 """Frames that may wait between two of the threads: stalls are evened out, and few enough stay in the cache."""
-
-_GLANCE_S = 0.2
-"""How often a run that waits for its source looks whether it is to end."""
 
 _LATENCIES = 1 << 17
 """Most frames whose latencies are kept; of a longer run the last ones."""
@@ -76,22 +74,24 @@ def run(
     error: DriveSegError | None = None
     interrupted = False
     with Interrupts() as interrupts:
-        reader = _Reader(source, limit, interrupts, threads)
+        entries = _entries(source, limit, interrupts)
+        entries = prefetch(entries, _AHEAD, lambda: interrupts.requested) if threads else entries
         writer = _Writer(sink, ledger, log, progress, threads)
         flight = _Flight(pipeline, writer, ledger, warn)
         try:
             try:
-                for entry in reader:
+                for entry in entries:
                     if not flight.take(entry):
                         break
+                else:
+                    interrupted = interrupts.requested
             except DriveSegError as cut:
                 error = cut
             flight.land()
-            interrupted = reader.interrupted
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            reader.stop()
+            entries.close()
             flight.abandon()
             writer.finish()
     for _ in range(ledger.counts().in_flight):
@@ -189,72 +189,13 @@ class _Flight:
         self.error = lost
 
 
-class _Reader:
-    """Iterates the source, decoding on the way; with ``thread`` on its own."""
-
-    def __init__(self, source: Source | BagCopy, limit: int | None, interrupts: Interrupts, thread: bool) -> None:
-        self.interrupted = False
-        self._entries = _entries(source, limit)
-        self._interrupts = interrupts
-        self._queue: queue.Queue[Entry | Exception | None] = queue.Queue(_AHEAD)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        if thread:
-            self._thread = threading.Thread(target=self._read, name="drive_seg_reader", daemon=True)
-            self._thread.start()
-
-    def __iter__(self) -> _Reader:
-        return self
-
-    def __next__(self) -> Entry:
-        while not self._interrupts.requested:
-            if self._thread is None:
-                return next(self._entries)
-            try:
-                item = self._queue.get(timeout=_GLANCE_S)
-            except queue.Empty:
-                continue
-            if item is None:
-                raise StopIteration
-            if isinstance(item, Exception):
-                raise item
-            return item
-        self.interrupted = True
-        raise StopIteration
-
-    def _read(self) -> None:
-        end: Exception | None = None
-        try:
-            for entry in self._entries:
-                if not self._hand_over(entry):
-                    break
-        except Exception as error:  # noqa: BLE001 - raised again where the entries are taken
-            end = error
-        self._hand_over(end)
-
-    def _hand_over(self, item: Entry | Exception | None) -> bool:
-        while not self._stopping.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5.0)
-
-
-def _entries(source: Source | BagCopy, limit: int | None) -> Iterator[Entry]:
+def _entries(source: Source | BagCopy, limit: int | None, interrupts: Interrupts) -> Generator[Entry, None, None]:
     """What the source has, decoded, up to so many images."""
     images = 0
     for entry in source:
         images += not isinstance(entry, Passage)
         yield _decoded(entry)
-        if images == limit:
+        if images == limit or interrupts.requested:
             return
 
 
