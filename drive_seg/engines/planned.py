@@ -62,15 +62,14 @@ def plan_for(
         folder = options.cache_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drive_seg_plan_")))
         cache = PlanCache(folder / "tensorrt")
         if not options.build:
-            found = cache.load(key)
-            if found is None and options.cache_dir is None:
+            if found := cache.load(key):
+                return found
+            if options.cache_dir is None:
                 raise PlanMissing(
                     f"no engine of {key.text}: no cache folder to keep one; backend tensorrt builds it each time"
                 )
-            if found is None:
-                command = shlex.join(_command(model, key, options.gpu_id, folder))
-                raise PlanMissing(f"no engine of {key.text} in {cache.folder} yet; make it with: {command}")
-            return found
+            command = shlex.join(_command(model, key, options.gpu_id, folder))
+            raise PlanMissing(f"no engine of {key.text} in {cache.folder} yet; make it with: {command}")
         job = Job(model, key, options.gpu_id, reference=reference)
         return obtain(job, cache, make, progress or _signs_of_life(key), cancelled, rebuild)
 
