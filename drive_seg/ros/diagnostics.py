@@ -11,11 +11,10 @@ import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 
 from drive_seg.config import Config
 from drive_seg.engines.gpu_watch import GpuWatch
@@ -24,6 +23,9 @@ from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.creation import creating
 from drive_seg.ros.session import Session
 from drive_seg.telemetry import FrameCounts, FrameLedger
+
+if TYPE_CHECKING:
+    from drive_seg.ros.node import SegmentationNode
 
 _PERIOD_S = 1.0
 _SILENCE_PERIODS = 2.0
@@ -77,41 +79,11 @@ def watch(
     return Verdict(OK, f"{name} rate is {rate:.1f} Hz")
 
 
-class Diagnosed(Protocol):
-    """What is asked of the node each second."""
-
-    @property
-    def session(self) -> Session | None:
-        """What is configured, None when nothing is."""
-        ...
-
-    @property
-    def config(self) -> Config:
-        """The current configuration."""
-        ...
-
-    @property
-    def opening_since(self) -> float | None:
-        """When it began to open the engine, monotonic seconds; None while it does not."""
-        ...
-
-    @property
-    def trouble(self) -> str:
-        """Why it could not be configured or activated; empty when nothing is wrong."""
-        ...
-
-
 class Diagnostics:
-    """Publishes the state of the node, configured or not.
+    """Publishes the state of the node, configured or not."""
 
-    Args:
-        node: gives name, clock and topics.
-        state: what is reported about.
-    """
-
-    def __init__(self, node: Node, state: Diagnosed) -> None:
+    def __init__(self, node: SegmentationNode) -> None:
         self._node = node
-        self._state = state
         with creating("a publisher of /diagnostics"):
             self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Simulated time may stand still; a node that says nothing then looks dead.
@@ -127,14 +99,14 @@ class Diagnostics:
         """Send one array now."""
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
-        session = self._state.session
+        session = self._node.session
         array.status.append(self._identity())
         array.status.append(self._engine(session))
         if session is not self._of:
             self._of, self._before, self._watch = session, {}, None
         if session is not None:
             if session.pipeline.engine.info.on_gpu:
-                array.status.append(self._gpu(self._state.config.gpu_id))
+                array.status.append(self._gpu(self._node.config.gpu_id))
             array.status.extend(self._camera(session, camera.name) for camera in session.cameras)
         self._publisher.publish(array)
 
@@ -148,10 +120,10 @@ class Diagnostics:
         )
 
     def _engine(self, session: Session | None) -> DiagnosticStatus:
-        config = self._state.config
+        config = self._node.config
         asked = {"model": config.model, "asked_backend": config.backend, "asked_precision": config.precision}
         if session is None:
-            trouble, since = self._state.trouble, self._state.opening_since
+            trouble, since = self._node.trouble, self._node.opening_since
             verdict = Verdict(ERROR, trouble) if trouble else Verdict(OK, "not configured")
             if since is not None:
                 verdict = Verdict(OK, f"opening the engine, {time.monotonic() - since:.0f} s so far")
@@ -220,7 +192,7 @@ class Diagnostics:
         return self._status("node", platform.node(), verdict, {"pid": os.getpid(), "namesakes": max(others, 0)})
 
     def _camera(self, session: Session, camera: str) -> DiagnosticStatus:
-        config = self._state.config
+        config = self._node.config
         counts = session.worker.ledgers[camera].counts()
         source = session.inputs.get(camera)
         newest = session.newest.get(camera)
@@ -248,7 +220,7 @@ class Diagnostics:
 
     def _judge(self, camera: str, source: CameraInput | None, counts: FrameCounts, config: Config) -> Verdict:
         if source is None or not source.listening:
-            trouble = self._state.trouble  # it could not be activated
+            trouble = self._node.trouble  # it could not be activated
             return Verdict(ERROR, trouble) if trouble else Verdict(OK, "inactive")
         before = self._before.get(camera, FrameLedger().counts())
         expected = config.expected_frequency

@@ -80,14 +80,17 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
     ) -> None:
         super().__init__(name, **options)
         self.session: Session | None = None
+        """What is configured, None when nothing is."""
         self.trouble = ""
+        """Why it could not be configured or activated; empty when nothing is wrong."""
         self.opening_since: float | None = None
+        """When it began to open the engine, monotonic seconds; None while it does not."""
         self._opener = opener
         self._improver = improver
         self._settings = NodeParameters(self, lambda: self.session is not None)
         for line in self._settings.unknown_at_start():
             self.get_logger().warning(line)
-        self._diagnostics = Diagnostics(self, self)
+        self._diagnostics = Diagnostics(self)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._autostart = self.create_timer(0.0, self._start, clock=steady)
         self._watch = self.create_timer(_WATCH_S, self._look_after_engine, clock=steady)
