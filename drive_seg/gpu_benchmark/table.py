@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _NONE = "–"
@@ -17,9 +18,10 @@ _STAGES = (
 
 def markdown(results: dict[str, Any]) -> str:
     """The page; a column that was not measured says so with its reason."""
-    machine, torch = results["machine"], results["torch"]
+    machine, torch, cases = results["machine"], results["torch"], results["cases"]
     gpu = machine["gpu"]
     width, height = machine["input"]
+    measured = {name: case for name, case in cases.items() if "error" not in case}
     lines = [
         "# TensorRT, measured",
         "",
@@ -33,55 +35,18 @@ def markdown(results: dict[str, Any]) -> str:
         "network alone, of frames that are letterboxed already. fps: every slot busy. Roofline: the time that the "
         "layers' operations and bytes take at the measured peaks, over the measured time. PCIe: so for the copy up.",
         "",
-        f"| {' | '.join(_COLUMNS)} |",
-        f"|{'---|' * len(_COLUMNS)}",
+        *_table(_COLUMNS, (_timings(name, case, torch) for name, case in measured.items())),
     ]
-    refused = []
-    for name, case in results["cases"].items():
-        size, precision, batch = name.split()
-        if "error" in case:
-            refused.append(f"* {name}: {case['error']}")
-            continue
-        alone = batch == "x1" and precision == "fp16"
-        cells = [
-            size,
-            precision,
-            batch.removeprefix("x"),
-            _pair(torch.get(f"eager {size}")) if alone else _NONE,
-            _pair(torch.get(f"compiled {size}")) if alone else _NONE,
-            _pair(case.get("sample")),
-            _pair(case["bare"]),
-            _pair(case["ours"]),
-            f"{case['fps']:.0f}",
-            f"{case['memory_mb']:.0f}",
-            _share(case.get("roofline_share")),
-            _share(case.get("pcie_share")),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    notes = [
-        f"* {name}: {case[kind]}"
-        for name, case in results["cases"].items()
-        for kind in ("note", "uncounted")
-        if kind in case
-    ]
+    kinds = ("note", "uncounted")
+    notes = [f"* {name}: {case[kind]}" for name, case in cases.items() for kind in kinds if kind in case]
     if notes:
         lines += ["", "To be known:", "", *notes]
-    missing = [f"* torch at {name[4:]}: {torch[name]}" for name in torch if name.startswith("why ")]
-    if refused or missing:
-        lines += ["", "Not, or not fully, measured:", "", *refused, *missing]
+    missing = [f"* {name}: {case['error']}" for name, case in cases.items() if "error" in case]
+    missing += [f"* torch at {name[4:]}: {torch[name]}" for name in torch if name.startswith("why ")]
+    if missing:
+        lines += ["", "Not, or not fully, measured:", "", *missing]
     lines += ["", "What the GPU spends on one batch, ms (CUDA events, medians):", ""]
-    lines += [
-        "| engine | copy up | letterbox | network | fusion | copy down | GFLOP | MB | built in s | equal labels |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-    for name, case in results["cases"].items():
-        if "error" not in case:
-            stages = (f"gpu_{stage}" for stage in ("h2d", "preprocess", "inference", "fusion", "d2h"))
-            times = [f"{case['gpu_ms'][stage]:.3f}" if stage in case["gpu_ms"] else _NONE for stage in stages]
-            work = [f"{case['gflop']:.2f}", f"{case['mb']:.0f}"] if "gflop" in case else [_NONE, _NONE]
-            rest = [*work, f"{case['seconds']:.0f}"]
-            rest.append(f"{case['agreement']['labels_equal']:.3%}")
-            lines.append(f"| {' | '.join([name, *times, *rest])} |")
+    lines += _table(_STAGES, (_stages(name, case) for name, case in measured.items()))
     if "peaks" in torch:
         peaks = torch["peaks"]
         products = ", ".join(f"{precision} {value / 1e12:.0f}" for precision, value in peaks["flops"].items())
@@ -91,6 +56,36 @@ def markdown(results: dict[str, Any]) -> str:
             f"{peaks['memory'] / 1e9:.0f} GB/s, up {peaks['h2d'] / 1e9:.1f} GB/s, down {peaks['d2h'] / 1e9:.1f} GB/s.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _timings(name: str, case: dict[str, Any], torch: dict[str, Any]) -> list[str]:
+    size, precision, batch = name.split()
+    alone = batch == "x1" and precision == "fp16"
+    return [
+        size,
+        precision,
+        batch.removeprefix("x"),
+        _pair(torch.get(f"eager {size}")) if alone else _NONE,
+        _pair(torch.get(f"compiled {size}")) if alone else _NONE,
+        _pair(case.get("sample")),
+        _pair(case["bare"]),
+        _pair(case["ours"]),
+        f"{case['fps']:.0f}",
+        f"{case['memory_mb']:.0f}",
+        _share(case.get("roofline_share")),
+        _share(case.get("pcie_share")),
+    ]
+
+
+def _stages(name: str, case: dict[str, Any]) -> list[str]:
+    stages = (f"gpu_{stage}" for stage in ("h2d", "preprocess", "inference", "fusion", "d2h"))
+    times = [f"{case['gpu_ms'][stage]:.3f}" if stage in case["gpu_ms"] else _NONE for stage in stages]
+    work = [f"{case['gflop']:.2f}", f"{case['mb']:.0f}"] if "gflop" in case else [_NONE, _NONE]
+    return [name, *times, *work, f"{case['seconds']:.0f}", f"{case['agreement']['labels_equal']:.3%}"]
 
 
 def _pair(figures: dict[str, float] | None) -> str:
