@@ -87,6 +87,7 @@ class _Tables:
         self.stride = width // map_w
         across, down = geometry.axes(self.stride)
         self.cut = are_cut(geometry, self.stride)
+        self.extent = geometry.in_cells(self.stride)
         self.content = (down.window, across.window)
         self.row_weight = down.weights
         self.columns_before = across.starts  # native columns left of each map column: a run's width is a difference
@@ -195,9 +196,8 @@ class PostProcessor:
 
     def __call__(self, frame: Frame, raw: RawOutputs, index: int, geometry: Geometry) -> PanopticResult:
         """Fuse image ``index`` of a batch and bring it back to the camera's pixels."""
-        tables = self._tables_for(geometry, raw)
-        native = self.options.output_resolution == "native"
-        extent = geometry.in_cells(tables.stride)
+        options, tables = self.options, self._tables_for(geometry, raw)
+        native = options.output_resolution == "native"
         semantic = raw.semantic[index]
         mask = np.asarray(cv2.LUT(semantic, self._mask_lut), np.uint8)
         panoptic = np.asarray(cv2.LUT(semantic, self._panoptic_lut), np.uint16)
@@ -208,16 +208,15 @@ class PostProcessor:
             at, classes = corners.places(geometry, tables.stride)
             for whole in maps:
                 whole.reshape(-1)[at] = classes
-        wanted = self.options
         return PanopticResult(
             frame=frame,
             mask=maps[0],
             panoptic=maps[1],
             instances=instances,
             native_size=geometry.native,
-            confidence=self._output(frame, "confidence", raw.confidence[index], tables) if wanted.confidence else None,
-            lanes=self._find_lanes(mask[tables.content], geometry.native, extent) if wanted.lanes else None,
-            extent=None if native else extent,
+            confidence=self._output(frame, "confidence", raw.confidence[index], tables) if options.confidence else None,
+            lanes=self._find_lanes(mask[tables.content], geometry.native, tables.extent) if options.lanes else None,
+            extent=None if native else tables.extent,
         )
 
     def _fuse_things(
