@@ -94,9 +94,7 @@ class Teacher:
             pipeline.close()
 
 
-def decide(
-    codes: NDArray[np.uint8], image: NDArray[np.uint8], teacher: Teacher, sure: float = SURE
-) -> NDArray[np.uint8]:
+def decide(codes: NDArray[np.uint8], image: NDArray[np.uint8], teacher: Teacher) -> NDArray[np.uint8]:
     """Codes, uint8 (H, W), with sets of stuff classes replaced by the member that enough of the votes are for."""
     out = codes.copy()
     for code in np.unique(codes).tolist():
@@ -105,7 +103,7 @@ def decide(
             continue
         where = codes == code
         votes = teacher.votes(image, members)[:, where]
-        certain = votes.max(0) > sure * votes.sum(0)
+        certain = votes.max(0) > SURE * votes.sum(0)
         out[where] = np.where(certain, np.array(members, np.uint8)[votes.argmax(0)], code)
     return out
 

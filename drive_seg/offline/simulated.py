@@ -18,9 +18,9 @@ class SimSource:
     fps = 30.0
     count: int | None = None
 
-    def __init__(self, seed: int = 0, weather: str | None = None, width: int = 1280, height: int = 720) -> None:
+    def __init__(self, seed: int = 0, weather: str | None = None) -> None:
         self.name = "sim"
-        self._simulator = Simulator(seed=seed, width=width, height=height, fps=self.fps, weather=weather)
+        self._simulator = Simulator(seed=seed, width=1280, height=720, fps=self.fps, weather=weather)
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         number = 0
