@@ -16,6 +16,8 @@ from drive_seg.sim.camera import NEAR, Camera, clip_near, rotation
 from drive_seg.sim.canvas import FIRST_THING, PEDESTRIAN, VEHICLE, Canvas
 from drive_seg.sim.cell import Crosser
 from drive_seg.sim.mesh import Light, paint_mesh
+from drive_seg.sim.road import Stretch
+from drive_seg.sim.stage import Stage
 from drive_seg.sim.traffic import Actor, Traffic
 from drive_seg.sim.vehicles import CARS, vehicle
 from drive_seg.sim.weather import draw_weather
@@ -204,6 +206,30 @@ def test_the_nearer_hides_the_farther() -> None:
     assert (both.owners == far).sum() < 0.2 * (alone.owners == far).sum()
     assert not ((both.owners == far) & (alone.owners != far)).any()
     assert (both.owners == near).sum() > 1000
+
+
+def _on_stage(*actors: Actor) -> set[tuple[int, int, int]]:
+    """The pixels (row, column) that the truth gives to each number, on a straight road."""
+    s = np.arange(-14.0, 191.0)
+    level = np.zeros_like(s)
+    canvas = Canvas(WIDTH, HEIGHT)
+    Stage(canvas, _camera(), Stretch(0.0, False, s, s, level, level, level), _light(), 1).draw([], list(actors))
+    values, tracks = canvas.truth()
+    return {(tracks[values[y, x]], y, x) for y, x in np.argwhere((values >= 1000) & (values < 65535)).tolist()}
+
+
+@pytest.mark.parametrize("behind", [-3.5, -0.3, 0.3, 3.5])
+@pytest.mark.parametrize("kind", ["vehicle", "walker", "cyclist"])
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_a_lorry_hides_what_is_beyond_it_and_not_what_is_before_it(kind: str, behind: float, mirror: int) -> None:
+    look = max(range(CARS, CARS + 60), key=lambda number: vehicle(number).length)
+    end = vehicle(look).length / 2
+    lorry = Actor(VEHICLE, "vehicle", look, 16.0, 3.2 * mirror, 0.0, 0.0, False, 1)
+    beyond = Actor(VEHICLE, kind, 3, 16.0 + behind, 6.0 * mirror, 0.0, 0.0, True, 2)
+    before = Actor(VEHICLE, kind, 3, 16.0 + end - 2.0 + behind / 4, 1.0 * mirror, 0.0, 0.0, True, 3)
+    alone = {actor.number: _on_stage(actor) for actor in (lorry, beyond, before)}
+    assert _on_stage(lorry, beyond) >= alone[1]
+    assert _on_stage(lorry, before) >= alone[3]
 
 
 def test_a_hidden_thing_gets_no_number() -> None:

@@ -1,8 +1,8 @@
 """The built-in simulator: a drive through a procedural world with exact panoptic truth.
 
-road, traffic and world say what is where; camera projects; ground, scenery, mesh and people paint the
-picture and, with the same polygons, the truth; weather and effects are the light and the lens; simulator
-ties a frame together.
+road, traffic and world say what is where; camera projects; order says who hides whom; ground, scenery, mesh
+and people paint the picture and, with the same polygons, the truth; weather and effects are the light and the
+lens; simulator ties a frame together.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from .camera import NEAR, Camera, FixedArray, FloatArray
 from .canvas import Canvas
 from .cell import Cell
 from .mesh import Glare, Light, paint_mesh
+from .order import Plans, far_to_near
 from .people import person, walker
 from .riders import cyclist, motorcyclist, paint_wheels
 from .road import Stretch
@@ -19,8 +20,11 @@ from .scenery import Barrier, House, Post, Scenery, Tree
 from .traffic import Actor, actor_size
 from .vehicles import vehicle
 
+_TRUNK = 0.1  # metres, half the width of what stands on a point
 _SHADOWS_TO = 70.0  # metres; beyond, a shadow is a few pixels
 _CIRCLE = np.linspace(0, 2 * np.pi, 9, endpoint=False)
+
+Item = House | Barrier | Tree | Post | Actor
 
 
 class Stage:
@@ -39,8 +43,8 @@ class Stage:
         return self._light.glares
 
     def draw(self, cells: list[Cell], actors: list[Actor]) -> None:
-        """The painter's algorithm: a wall counts from its far end, everything else from its foot."""
-        items: list[tuple[House | Barrier | Tree | Post | Actor, float, float]] = []
+        """The painter's algorithm: what nothing else hides comes last."""
+        items: list[tuple[Item, float, float]] = []
         before: tuple[House, ...] = ()
         hidden_ends: set[int] = set()
         for cell in cells:
@@ -58,14 +62,34 @@ class Stage:
         slope = self._camera.width / 2 / self._camera.focal
         reach = np.array([margin for _, _, margin in items])
         seen = (np.abs(moved[:, 0]) < slope * np.maximum(moved[:, 2], 0) + reach * (1 + slope)) & (moved[:, 2] > -reach)
-        for index in np.argsort(-moved[:, 2], kind="stable"):
-            if seen[index]:
-                item = items[index][0]
-                self._job(item, feet[index], moved[index], id(item) not in hidden_ends)()
+        there = np.flatnonzero(seen)
+        for index in there[self._order([items[index][0] for index in there], moved[there, 2])]:
+            item = items[index][0]
+            self._job(item, feet[index], moved[index], id(item) not in hidden_ends)()
+
+    def _order(self, items: list[Item], depths: FloatArray) -> list[int]:
+        """Far to near; by `depths` (N,), metres, where no rectangle says who hides whom."""
+        if not items:
+            return []
+        places = np.array([_place(item) for item in items])
+        middles = self._stretch.place(places[:, 0], places[:, 1])
+        yaws = np.array(
+            [
+                self._yaw(item) if isinstance(item, Actor) else self._stretch.direction(s)
+                for item, s in zip(items, places[:, 0], strict=True)
+            ]
+        )
+        along = np.stack([np.cos(yaws), np.sin(yaws)], axis=1)
+        moved = self._camera.to_camera(middles)
+        away = np.maximum(np.hypot(moved[:, 0], moved[:, 2]), 1e-6)
+        ahead = np.arctan2(moved[:, 0], moved[:, 2])
+        half = np.where(away > places[:, 4], np.arcsin(np.minimum(places[:, 4] / away, 1)), np.pi)
+        plans = Plans(middles[:, :2], along, places[:, 2:4])
+        return far_to_near(plans, self._camera.position[:2], depths, np.stack([ahead - half, ahead + half], axis=1))
 
     def _job(
         self,
-        item: House | Barrier | Tree | Post | Actor,
+        item: Item,
         foot: FloatArray,
         moved: FloatArray,
         open_end: bool,
@@ -167,6 +191,22 @@ class Stage:
         across = np.stack([-np.sin(yaws), np.cos(yaws), level], axis=1) * sizes[:, 1:2] / 2
         corners = [along + across, along - across, -along - across, across - along]
         return centres[:, None] + np.stack(corners, axis=1), sizes[:, 2]
+
+
+def _place(item: Item) -> tuple[float, float, float, float, float]:
+    """Of an item: the middle of its rectangle on the ground (s, d), half its length and width, and how far it reaches
+    from there to the sides; metres."""
+    if isinstance(item, Actor):
+        length, width, _ = actor_size(item)
+        return item.s, item.d, length / 2, width / 2, float(np.hypot(length, width)) / 2 + 0.3
+    if isinstance(item, Tree):
+        return item.s, item.d, _TRUNK, _TRUNK, item.crown + 0.5
+    if isinstance(item, Post):
+        return item.s, item.d, _TRUNK, _TRUNK, item.arm + 1.6
+    depth = item.depth if isinstance(item, House) else 0.1
+    half = (item.s1 - item.s0) / 2
+    out = float(np.sign(item.d)) * depth / 2
+    return (item.s0 + item.s1) / 2, item.d + out, half, depth / 2, float(np.hypot(half, depth / 2))
 
 
 def _swept(foot: FloatArray, shift: FloatArray) -> FloatArray:
