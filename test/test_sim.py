@@ -242,6 +242,15 @@ def test_a_hidden_thing_gets_no_number() -> None:
     assert np.unique(canvas.truth()[0]).tolist() == [0, 4001]
 
 
+def test_what_two_polygons_cover_is_painted_too() -> None:
+    """A dash that runs into a zebra crossing."""
+    square = np.array([[10, 10], [30, 10], [30, 30], [10, 30]], dtype=np.int32) * 16
+    canvas = Canvas(64, 48)
+    canvas.polygons([square, square + 10 * 16], np.array([90.0, 90.0, 90.0]), 2)
+    assert (canvas.owners[10:31, 10:31] == 2).all() and (canvas.owners[20:41, 20:41] == 2).all()
+    assert (canvas.image[11:30, 11:30] == 90).all() and (canvas.image[21:40, 21:40] == 90).all()
+
+
 def test_a_full_sheet_refuses_more_instances() -> None:
     canvas = Canvas(32, 32)
     while canvas.new_instance(VEHICLE) is not None:

@@ -53,12 +53,12 @@ class Canvas:
             cv2.fillConvexPoly(self.owners, points, (owner,), cv2.LINE_8, SHIFT)
 
     def polygons(self, many: list[FixedArray], colour: FloatArray, owner: int | None) -> None:
-        """Fill polygons of any shape that do not overlap one another."""
-        if not many:
-            return
-        cv2.fillPoly(self.image, many, (float(colour[0]), float(colour[1]), float(colour[2])), cv2.LINE_AA, SHIFT)
-        if owner is not None:
-            cv2.fillPoly(self.owners, many, (owner,), cv2.LINE_8, SHIFT)
+        """Fill polygons of any shape."""
+        tone = (float(colour[0]), float(colour[1]), float(colour[2]))
+        for points in many:  # in one call, what lies in two of them would stay empty
+            cv2.fillPoly(self.image, [points], tone, cv2.LINE_AA, SHIFT)
+            if owner is not None:
+                cv2.fillPoly(self.owners, [points], (owner,), cv2.LINE_8, SHIFT)
 
     def box(self, points: FixedArray) -> tuple[int, int, int, int] | None:
         """The part of the image (x0, y0, x1, y1; ends excluded) that the points span, or None."""
