@@ -146,6 +146,24 @@ def test_frames_flow(seed: int) -> None:
     assert near < far
 
 
+def test_a_dash_is_seen_until_the_camera_has_passed_its_end() -> None:
+    simulator = small(70003)
+    (dashed, *_) = (line for line in simulator._layout.lines if line.dash)
+    seen = 0
+    for index in range(24, 40, 2):
+        time = index / simulator.fps
+        stretch, camera = simulator._road.stretch(simulator._traffic.ego.travelled(time)), simulator._camera(time)
+        s = stretch.origin + np.arange(1.0, 9.0, 0.1)
+        within = np.mod(s, dashed.dash + dashed.gap)
+        s = s[(within > 0.2) & (within < dashed.dash - 0.2)]
+        columns, rows = np.rint(camera.pixels(camera.to_camera(stretch.place(s, dashed.d)))).astype(int).T
+        inside = (columns >= 0) & (columns < WIDTH) & (rows >= 0) & (rows < HEIGHT)
+        owners = simulator.frame(index).mask[rows[inside], columns[inside]]
+        assert not (owners == 1).any()
+        seen += int((owners == 2).sum())
+    assert seen > 50
+
+
 def test_the_drive_never_turns_back() -> None:
     for seed in range(8):
         simulator = small(seed)

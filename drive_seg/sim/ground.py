@@ -176,7 +176,8 @@ class Ground:
         points = self._camera.to_camera(self._stretch.place(s.ravel(), d.ravel()))
         whole = (points[:, 2].reshape(-1, 6) >= NEAR).all(axis=1)
         fixed = self._camera.fixed(np.where(points[:, 2:] < NEAR, NEAR, points)).reshape(-1, 6, 2)
-        return [fixed[index] for index in np.flatnonzero(whole)]
+        cut = [clip_near(dash) for dash in points.reshape(-1, 6, 3)[~whole]]
+        return [*fixed[whole], *(self._camera.fixed(dash) for dash in cut if dash is not None)]
 
     def _shine(
         self,
