@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from drive_seg.sim import WEATHERS, SimFrame, Simulator
 from drive_seg.sim.camera import NEAR, Camera, clip_near, rotation
 from drive_seg.sim.canvas import FIRST_THING, PEDESTRIAN, VEHICLE, Canvas
 from drive_seg.sim.cell import Crosser
+from drive_seg.sim.effects import Effects
 from drive_seg.sim.mesh import Light, paint_mesh
 from drive_seg.sim.road import Stretch
 from drive_seg.sim.stage import Stage
@@ -274,6 +276,19 @@ def test_a_full_sheet_refuses_more_instances() -> None:
     while canvas.new_instance(VEHICLE) is not None:
         pass
     assert len(canvas.owner_class) == 256
+
+
+def test_a_wet_road_mirrors_down_to_the_bottom() -> None:
+    """The horizon lies above the middle: below twice its row there is nothing in the picture to mirror."""
+    canvas = Canvas(WIDTH, HEIGHT)
+    canvas.image[:] = 110
+    canvas.image[:60] = 250
+    canvas.owners[60:] = 1
+    weather = replace(draw_weather(np.random.Generator(np.random.PCG64(1)), "rain"), wet=0.8, rain=0.0)
+    Effects(0, WIDTH, HEIGHT, weather).finish(canvas, 0, 60.0, [])
+    assert (canvas.owners[-1] == 1).all(), "no bonnet here"
+    rows = canvas.image[66:].mean(axis=(1, 2))
+    assert np.abs(np.diff(rows)).max() < 4
 
 
 def test_intrinsics_project_like_the_picture() -> None:

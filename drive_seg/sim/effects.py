@@ -97,10 +97,12 @@ class Effects:
     def _mirror(self, canvas: Canvas, horizon: float) -> None:
         """Wet asphalt shows what is above it, upside down and smeared."""
         top = int(np.clip(horizon, 1, canvas.height - 2))
-        rows = min(canvas.height - top, top)
+        rows = canvas.height - top
         if rows < 8:
             return
-        above = cv2.flip(canvas.image[top - rows : top], 0)
+        above = cv2.flip(canvas.image[max(top - rows, 0) : top], 0)
+        # What is above the picture is taken to be like its first row.
+        above = cv2.copyMakeBorder(above, 0, rows - len(above), 0, 0, cv2.BORDER_REPLICATE)
         small = cv2.resize(above, (canvas.width // 4, max(rows // 8, 1)), interpolation=cv2.INTER_AREA)
         smeared = cv2.resize(cv2.blur(small, (3, 5)), (canvas.width, rows))
         part = canvas.image[top : top + rows]
