@@ -278,6 +278,20 @@ def test_a_full_sheet_refuses_more_instances() -> None:
     assert len(canvas.owner_class) == 256
 
 
+@pytest.mark.parametrize("weather", ["fog", "night"])
+@pytest.mark.parametrize("seed", [5, 11])
+def test_haze_and_night_take_a_hill_above_the_level_row_too(
+    weather: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Effects, "finish", lambda *_: None)
+    simulator = small(seed, weather)
+    frame = simulator.frame(60)
+    above = slice(0, int(simulator._camera(60 / simulator.fps).horizon()))
+    road = frame.image[above][np.isin(frame.mask[above], (1, 2))].astype(float)
+    assert len(road) > 20, "the road climbs"
+    assert np.abs(road - simulator._weather.haze).max() < 20
+
+
 def test_a_wet_road_mirrors_down_to_the_bottom() -> None:
     """The horizon lies above the middle: below twice its row there is nothing in the picture to mirror."""
     canvas = Canvas(WIDTH, HEIGHT)

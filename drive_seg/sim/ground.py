@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, clip_near
-from .canvas import BACKGROUND, LANE_MARKING, ROAD, ByteArray, Canvas, as_bytes
+from .canvas import BACKGROUND, LANE_MARKING, MAX_OWNERS, ROAD, ByteArray, Canvas, as_bytes
 from .road import Layout, Line, Stretch
 from .surface import Paint, Patch
 from .textures import TILE, TILE_METRES
@@ -16,6 +16,9 @@ from .weather import Weather
 
 KERB = 0.12
 _REACH = 165.0
+_FARTHEST = 1.5 * _REACH  # metres; haze does not grow beyond
+_UNLIT = 0.3  # share of light at night where the camera car's lamps do not reach
+_SKY = MAX_OWNERS - 1  # owner of what no ground covers, while it is painted
 # Distances of the cross-sections: dense near the camera, where a metre is many pixels.
 _SECTIONS = np.concatenate([np.linspace(0.3, 5.7, 10), np.geomspace(6.3, _REACH, 46)])
 
@@ -44,17 +47,21 @@ class Ground:
         self._tracks = tracks
         self._lit = np.clip(weather.ambient + weather.sun * np.sin(weather.sun_elevation), 0, 2)
         self._s = stretch.origin + _SECTIONS
+        self._level = int(np.clip(camera.horizon(), 0, canvas.height - 1))  # the row of what is far and level
         if weather.dark:
             self._lit = self._lit + 0.38
 
     def draw(self, patches: list[Patch], shadows: list[FixedArray], contacts: list[FixedArray]) -> None:
         """Paint the ground with its patches, cast shadows and contact shadows (fixed point polygons)."""
         shapes = self._shapes(patches)
+        self._canvas.owners[: self._level] = _SKY
         for first, last in self._stretches():
             self._surfaces(first, last)
             self._marks(first, last, shapes)
         self._shine(shapes, shadows, contacts)
         self._haze()
+        if self._level:
+            self._rise()
 
     def _stretches(self) -> list[tuple[int, int]]:
         """Runs of sections that face the camera, far to near: behind a crest the road is hidden."""
@@ -186,8 +193,7 @@ class Ground:
         contacts: list[FixedArray],
     ) -> None:
         """Multiply the ground by its texture, its patches and the shadows on it."""
-        canvas, camera = self._canvas, self._camera
-        top = int(np.clip(camera.horizon() + 1, 0, canvas.height - 1))
+        canvas, top = self._canvas, self._level
         light = self._texture(top)
         self._wheel_tracks(light, top)
         for patch, shape, _ in patches:
@@ -213,7 +219,7 @@ class Ground:
         away = camera.focal * camera.position[2] / np.maximum(rows - camera.horizon(), 0.5)
         aside = (columns - canvas.width / 2) / camera.focal * away
         beam = np.exp(-((np.log(np.maximum(away, 0.5) / 11) / 0.9) ** 2) - (aside / (2.2 + 0.16 * away)) ** 2)
-        small = (255 * (0.3 + 0.7 * beam)).astype(np.uint8)
+        small = (255 * (_UNLIT + (1 - _UNLIT) * beam)).astype(np.uint8)
         return np.asarray(cv2.resize(small, (canvas.width, canvas.height - top)), dtype=np.uint8)
 
     def _wheel_tracks(self, light: ByteArray, top: int) -> None:
@@ -311,14 +317,29 @@ class Ground:
         canvas, camera, weather = self._canvas, self._camera, self._weather
         horizon = camera.horizon()
         # From the horizon down to where the haze takes less than 2 %.
-        top = int(np.clip(horizon, 0, canvas.height - 1))
+        top = self._level
         last = horizon + camera.focal * camera.position[2] / (0.02 * weather.sight)
         bottom = int(np.clip(last, top + 1, canvas.height))
         away = camera.focal * camera.position[2] / np.maximum(np.arange(top, bottom) - horizon, 1.0)
-        clear = np.exp(-np.minimum(away, _REACH * 1.5) / weather.sight)
+        clear = np.exp(-np.minimum(away, _FARTHEST) / weather.sight)
         keep = np.repeat(clear[:, None], 3, axis=1)
         multiply = cv2.repeat((keep * 255).astype(np.uint8)[:, None, :], 1, canvas.width)
         plus = cv2.repeat(((1 - keep) * weather.haze).astype(np.uint8)[:, None, :], 1, canvas.width)
         part = canvas.image[top:bottom]
         cv2.multiply(part, multiply, dst=part, scale=1 / 255)
         cv2.add(part, plus, dst=part)
+
+    def _rise(self) -> None:
+        """Ground above the level row, of hills and on one side of a camera that rolls: as far and dark as that row."""
+        canvas, weather = self._canvas, self._weather
+        owners = canvas.owners[: self._level]
+        ground = cv2.bitwise_not(cv2.inRange(owners, (_SKY,), (_SKY,)))
+        owners[ground == 0] = BACKGROUND
+        rows = np.flatnonzero(ground.any(axis=1))
+        if rows.size:
+            top = max(int(rows[0]) - 1, 0)
+            clear = float(np.exp(-_FARTHEST / weather.sight))
+            part = canvas.image[top : self._level]
+            lit = part * (clear * (_UNLIT if weather.dark else 1.0)) + weather.haze * (1 - clear)
+            soft = cv2.dilate(ground[top:], np.ones((3, 3), np.uint8))  # the picture's edge is a pixel wider
+            cv2.copyTo(lit.astype(np.uint8), soft, part)
