@@ -60,6 +60,8 @@ def encoding_named(name: str) -> Encoding:
     Raises:
         MalformedImage: not accepted; 16UC1 is named separately since it is a depth image by convention.
     """
+    if not isinstance(name, str):
+        raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {type(name).__name__}")
     found = ENCODINGS.get(name)
     if found is not None:
         return found

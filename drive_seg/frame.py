@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,12 @@ def check_size(width: int, height: int) -> None:
         raise MalformedImage(f"image of {width}x{height} is over the limit of {MAX_SIDE} pixels a side")
 
 
+def _check_bytes(data: object) -> None:
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+        got = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise MalformedImage(f"data must be a uint8 array, got {got}; numpy.frombuffer(data, numpy.uint8) views bytes")
+
+
 @dataclass(frozen=True)
 class CameraImage:
     """Pixels as the camera sent them: a ``sensor_msgs/Image`` without ROS.
@@ -38,7 +45,7 @@ class CameraImage:
         encoding: a ROS encoding name, one of ``drive_seg.encodings.ENCODINGS``.
         width, height: pixels.
         step: bytes per row, padding included.
-        data: uint8, 1-D, the message's bytes; viewed, never copied or written.
+        data: uint8, 1-D, contiguous, the message's bytes; viewed, never copied or written.
         big_endian: byte order of 16-bit encodings.
 
     Raises:
@@ -54,6 +61,12 @@ class CameraImage:
 
     def __post_init__(self) -> None:
         layout = encoding_named(self.encoding)
+        for name, value in (("width", self.width), ("height", self.height), ("step", self.step)):
+            if not isinstance(value, Integral):
+                raise MalformedImage(f"{name} must be a whole number, got {value!r:.80}")
+        _check_bytes(self.data)
+        if not self.data.flags.c_contiguous:  # the views of ``decode.pixels`` would reach beyond it
+            raise MalformedImage("data must be contiguous; numpy.ascontiguousarray(data) makes a copy that is")
         check_size(self.width, self.height)
         if self.width % layout.even_width or self.height % layout.even_height:
             raise MalformedImage(f"{self.encoding} needs even sizes, got {self.width}x{self.height}")
@@ -106,10 +119,16 @@ class CompressedImage:
     Attributes:
         data: uint8, 1-D: the file's bytes.
         format: as in the message; only that of a raw Bayer image matters, see ``decode.decode_compressed``.
+
+    Raises:
+        MalformedImage: ``data`` is no such array.
     """
 
     data: NDArray[np.uint8]
     format: str = "jpeg"
+
+    def __post_init__(self) -> None:
+        _check_bytes(self.data)
 
 
 @dataclass(frozen=True)
@@ -125,6 +144,9 @@ class Frame:
         queue_ms: how long it waited for the worker, once it was picked up.
         decode_ms: what decompressing it took, when that happened before ``submit``.
         token: whatever the caller wants back with the result (the ROS header, a file name).
+
+    Raises:
+        MalformedImage: ``image`` is none.
     """
 
     image: CameraImage | CompressedImage
@@ -135,6 +157,13 @@ class Frame:
     queue_ms: float | None = None
     decode_ms: float | None = None
     token: object = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image, CameraImage | CompressedImage):
+            raise MalformedImage(
+                f"image must be a CameraImage or a CompressedImage, got {type(self.image).__name__}; "
+                "CameraImage.from_rgb(array) and from_bgr(array) make one"
+            )
 
 
 @dataclass(frozen=True)
