@@ -8,7 +8,7 @@ A frame walks through the package front to back; read it in this order:
     engines/                     one protocol, one module per backend
     postprocess, lanes           centres + offsets -> instances -> panoptic ids in native pixels; lane boundaries
     tracking                     which instance is which of the frames before
-    pipeline                     the above as submit() and wait()
+    pipeline, turns              the above as submit() and wait(), one thread after the other
     worker, telemetry            newest frame first; where every frame and every millisecond went
     ros/ | offline/              the node | video, folders and bags
     network/, sim/               train and export the network | rendered drives with exact truth

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from drive_seg.resources import CACHE, cache_folder
 from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch
 from drive_seg.tracking import Tracking, TrackingOptions
+from drive_seg.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Prepared:
 
 
 class Pending:
-    """A batch in the engine's hands. Must be waited for, in the order of submission."""
+    """A batch in the engine's hands. Must be waited for once, in the order of submission; keeps a slot until then."""
 
     def __init__(
         self,
@@ -45,14 +46,15 @@ class Pending:
         prepared: Sequence[Prepared],
         stages: Stages[Any, Any],
         track: Tracking | None,
-        release: Callable[[Slot], None],
+        turns: Turns,
     ) -> None:
         self._slot = slot
         self._prepared = prepared
         self._stages = stages
         self._options = stages.options
         self._track = track
-        self._release = release
+        self._turns = turns
+        self._waited = False
         self._submitted = Stopwatch()
         self._inference = 0.0
         self._outputs: Any = None
@@ -61,20 +63,29 @@ class Pending:
     def collect(self) -> None:
         """Block until the engine is done. It may be given the next batch before this one's results are made; an error
         is raised by ``wait``."""
-        if self._outputs is not None or self._error is not None:
-            return
-        try:
-            self._outputs = self._stages.collect(self._slot)
-        except Exception as error:  # noqa: BLE001 - wait() raises it
-            self._error = error
-        self._inference = self._submitted.lap()
+        with self._turns.take():
+            if self._outputs is not None or self._error is not None:
+                return
+            try:
+                self._outputs = self._stages.collect(self._slot)
+            except Exception as error:  # noqa: BLE001 - wait() raises it
+                self._error = error
+            self._inference = self._submitted.lap()
 
     def wait(self) -> list[PanopticResult]:
         """Block until the batch is done; one result per frame, in order.
 
         Raises:
-            EngineError: inference failed; the frames are lost, the pipeline goes on.
+            EngineError: inference failed; the frames are lost, the pipeline goes on. Or it was waited for before, or
+                the pipeline was closed meanwhile, with the memory that the answer lies in.
         """
+        with self._turns.take():
+            return self._finish()
+
+    def _finish(self) -> list[PanopticResult]:
+        if self._waited:  # its slot may be another batch's by now
+            raise EngineError("this batch was waited for already: keep the results that wait() returned")
+        self._waited = True
         try:
             self.collect()
             if self._error is not None:
@@ -91,11 +102,12 @@ class Pending:
                 results.append(dataclasses.replace(result, times=times))
             return results
         finally:
-            self._release(self._slot)
+            self._turns.free.append(self._slot)
 
 
 class Pipeline:
-    """Camera pixels in, panoptic result out. Used by one thread at a time; owns its engine.
+    """Camera pixels in, panoptic result out. Owns its engine. Threads may share it: they take turns. A process forked
+    meanwhile cannot, and opens its own.
 
     Attributes:
         slots: how many batches may be submitted before the first of them is waited for.
@@ -121,9 +133,9 @@ class Pipeline:
     ) -> None:
         self.engine = engine
         self.labels = labels
-        self._free = list(engine.slots)
-        self.slots = len(self._free)
-        self.max_batch, height, width, _ = self._free[0].input.shape
+        self._turns = Turns(engine.slots)
+        self.slots = len(engine.slots)
+        self.max_batch, height, width, _ = engine.slots[0].input.shape
         self.network_size = (width, height)
         try:
             self._stages = stages_of(engine, labels, self.network_size, options, allocate or fresh)
@@ -168,20 +180,25 @@ class Pipeline:
 
         Raises:
             MalformedImage: a compressed image cannot be decoded; decode it first to know which.
-            EngineError: more frames than ``max_batch``, every slot is in flight, or the backend refused.
+            EngineError: more frames than ``max_batch``, every slot is in flight, the pipeline is closed, or the backend
+                refused.
         """
+        with self._turns.take():
+            return self._submit(frames)
+
+    def _submit(self, frames: Sequence[Frame]) -> Pending:
         if not 0 < len(frames) <= self.max_batch:
             raise EngineError(f"a batch must have 1..{self.max_batch} frames, got {len(frames)}")
-        if not self._free:
+        if not self._turns.free:
             raise EngineError("every slot is in flight: wait for a pending batch before submitting another")
-        slot = self._free.pop()
+        slot = self._turns.free.pop()
         try:
             prepared = [self._prepare(frame, slot, index) for index, frame in enumerate(frames)]
             self._stages.start(slot, len(prepared))
         except BaseException:
-            self._free.append(slot)
+            self._turns.free.append(slot)
             raise
-        return Pending(slot, prepared, self._stages, self._track, self._free.append)
+        return Pending(slot, prepared, self._stages, self._track, self._turns)
 
     def _prepare(self, frame: Frame, slot: Slot, index: int) -> Prepared:
         watch = Stopwatch()
@@ -203,7 +220,8 @@ class Pipeline:
         if not isinstance(image, Frame):
             now = time.monotonic_ns()  # the only time that is known of it, and what its tracks move by
             image = Frame(CameraImage.from_rgb(image), stamp_ns=now, received_ns=now)
-        return self.submit([image]).wait()[0]
+        with self._turns.take():
+            return self.submit([image]).wait()[0]
 
     def warm_up(self, frames: Sequence[Frame], rounds: int = 1) -> None:
         """Run frames like those to come, whose results are thrown away: what is slow the first time, or allocates.
@@ -223,9 +241,11 @@ class Pipeline:
                 pending.wait()
 
     def close(self) -> None:
-        """Close the engine; a second call does nothing."""
-        self._free = []
-        self.engine.close()
+        """Close the engine, after the call that another thread is in; a second call does nothing. Batches that were
+        not waited for are lost; results stay."""
+        with self._turns.end() as last:
+            if last:
+                self.engine.close()
 
     def __enter__(self) -> Pipeline:
         return self

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from drive_seg import CameraImage, Frame
-from drive_seg.errors import MalformedImage
-from drive_seg.frame import CompressedImage
+from drive_seg import CameraImage, Frame, Pipeline
+from drive_seg.engines import FunctionEngine
+from drive_seg.errors import EngineError, MalformedImage
+from drive_seg.frame import CompressedImage, RawOutputs
+from drive_seg.labels import DRIVING
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+SIZE = (64, 32)
+
+
+def classes_by_brightness(batch: NDArray[np.uint8]) -> RawOutputs:
+    """A network that takes the red of a pixel for its class."""
+    count, height, width = batch.shape[:3]
+    cells = (count, 2, height // 4, width // 4)
+    return RawOutputs(
+        np.ascontiguousarray(batch[..., 0]),
+        np.full((count, height, width), 255, np.uint8),
+        np.zeros((count, 3, *cells[2:]), np.float32),
+        np.zeros(cells, np.float32),
+    )
+
+
+def open_function(function: Callable[[NDArray[np.uint8]], RawOutputs] = classes_by_brightness) -> Pipeline:
+    return Pipeline(FunctionEngine(function, SIZE), DRIVING)
+
+
+def plain(value: int) -> Frame:
+    return Frame(CameraImage.from_rgb(np.full((SIZE[1], SIZE[0], 3), value, np.uint8)))
 
 
 @pytest.mark.parametrize(
@@ -32,3 +62,81 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 def test_what_is_no_image_is_refused_when_it_is_made(make: Callable[[], Any], message: str):
     with pytest.raises(MalformedImage, match=message):
         make()
+
+
+def test_a_batch_is_waited_for_once():
+    """A second wait gave its slot back a second time: two batches were then in one slot."""
+    with open_function() as pipeline:
+        first, second = pipeline.submit([plain(0)]), pipeline.submit([plain(1)])
+        assert second.wait()[0].mask.max() == 1 and first.wait()[0].mask.max() == 0
+        with pytest.raises(EngineError, match="waited for already"):
+            first.wait()
+        pending = [pipeline.submit([plain(value)]) for value in (1, 2)]
+        with pytest.raises(EngineError, match="every slot is in flight"):
+            pipeline.submit([plain(0)])
+        assert [one.wait()[0].mask.min() for one in pending] == [1, 2]
+
+
+def test_a_closed_pipeline_says_so():
+    with open_function() as pipeline:
+        pending = pipeline.submit([plain(1)])
+        kept = pipeline(plain(2).image.data.reshape(SIZE[1], SIZE[0], 3))
+    pipeline.close()
+    for use in (lambda: pipeline(IMAGE), lambda: pipeline.submit([plain(0)]), pending.wait, pending.collect):
+        with pytest.raises(EngineError, match="the pipeline is closed: open another"):
+            use()
+    assert (kept.mask == 2).all()
+
+
+def test_threads_that_share_a_pipeline_take_turns():
+    inside: list[int] = []
+    busy = threading.Semaphore(0)
+
+    def slow(batch: NDArray[np.uint8]) -> RawOutputs:
+        inside.append(busy._value)
+        busy.release()
+        time.sleep(0.002)
+        busy.acquire(blocking=False)
+        return classes_by_brightness(batch)
+
+    with open_function(slow) as pipeline, ThreadPoolExecutor(6) as pool:
+        values = [number % 3 for number in range(36)]
+        results = list(pool.map(pipeline, map(plain, values)))
+        assert [int(result.mask.max()) for result in results] == values
+    assert not any(inside), "two threads were in the engine at once"
+
+
+FORK = """
+import os, sys
+import test_python_api
+from drive_seg.errors import EngineError
+
+pipeline = test_python_api.open_function()
+pipeline(test_python_api.IMAGE)
+child = os.fork()
+if not child:
+    try:
+        pipeline(test_python_api.IMAGE)
+    except EngineError as error:
+        print(error, flush=True)
+    pipeline.close()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+pipeline(test_python_api.IMAGE)
+print("the parent goes on")
+"""
+
+
+def test_a_forked_process_is_told_to_open_its_own_pipeline():
+    """An engine's threads stay behind in the parent: it waited for them for ever."""
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", FORK],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    refused, parent = done.stdout.splitlines()
+    assert "open one in each process" in refused and parent == "the parent goes on"

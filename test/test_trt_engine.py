@@ -380,7 +380,7 @@ class TestEnds:
         pipeline = Pipeline(engine_of(model), DRIVING, OPTIONS)
         pending = pipeline.submit(frames(1))
         pipeline.close()
-        with pytest.raises(EngineError, match="not submitted"):
+        with pytest.raises(EngineError, match="the pipeline is closed"):
             pending.wait()
         assert not gpu.leaks
 
