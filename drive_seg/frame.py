@@ -183,9 +183,9 @@ class RawOutputs:
     offsets: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        n = self.semantic.shape[0]
         if self.semantic.ndim != 3 or self.semantic.dtype != np.uint8:
             raise EngineError(f"semantic must be uint8 (N, H, W), got {self.semantic.dtype} {self.semantic.shape}")
+        n = self.semantic.shape[0]
         if self.confidence.shape != self.semantic.shape or self.confidence.dtype != np.uint8:
             raise EngineError(
                 f"confidence must be uint8 {self.semantic.shape}, got {self.confidence.dtype} {self.confidence.shape}"

@@ -15,6 +15,7 @@ from drive_seg.errors import ConfigError, ModelError
 from drive_seg.foreign import Decoder
 from drive_seg.labels import LabelSet
 from drive_seg.network_size import STEP, fitted_size, too_large
+from drive_seg.ranges import check_number
 from drive_seg.resources import find_model
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -98,10 +99,19 @@ class Model:
 
         Args:
             camera: (width, height) in pixels; None where that is not known changes nothing.
+
+        Raises:
+            ConfigError: ``camera`` is no such size.
         """
-        if camera is None or self.decoder is not None:
+        if camera is None:
             return self
-        width, height = fitted_size(camera, (self.width, self.height))
+        if not isinstance(camera, tuple | list) or len(camera) != 2:
+            raise ConfigError(f"camera must be (width, height) in pixels, got {camera!r:.80}")
+        for name, side in zip(("width", "height"), camera, strict=True):
+            check_number(f"camera {name}", side, 1, whole=True)
+        if self.decoder is not None:
+            return self
+        width, height = fitted_size((int(camera[0]), int(camera[1])), (self.width, self.height))
         return replace(self, width=width, height=height)
 
     def sized(self, size: str, camera: tuple[int, int] | None = None) -> Model:

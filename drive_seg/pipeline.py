@@ -20,6 +20,7 @@ from drive_seg.labels import LabelSet
 from drive_seg.letterbox import Geometry
 from drive_seg.model import Model, open_model
 from drive_seg.postprocess import FusionOptions
+from drive_seg.ranges import check_kind
 from drive_seg.resources import CACHE, cache_folder
 from drive_seg.stages import Allocator, Stages, fresh, stages_of
 from drive_seg.telemetry import Stopwatch
@@ -121,6 +122,9 @@ class Pipeline:
         allocate: where results are written. The default makes fresh arrays; a publisher that reuses its buffers
             passes its own, and a result is then valid until that buffer is handed out again.
         tracking: give instances a ``track``; for frames of cameras, in their order. None does not.
+
+    Raises:
+        ConfigError: ``options`` or ``tracking`` are none.
     """
 
     def __init__(
@@ -138,13 +142,14 @@ class Pipeline:
         self.max_batch, height, width, _ = engine.slots[0].input.shape
         self.network_size = (width, height)
         try:
+            check_kind("options", options, FusionOptions)
             self._stages = stages_of(engine, labels, self.network_size, options, allocate or fresh)
+            self._track: Tracking | None = None
+            self._numbers: dict[str, int] = {}
+            self.tracking = tracking
         except BaseException:
             engine.close()
             raise
-        self._track: Tracking | None = None
-        self._numbers: dict[str, int] = {}
-        self.tracking = tracking
 
     @property
     def options(self) -> FusionOptions:
@@ -153,6 +158,7 @@ class Pipeline:
 
     @options.setter
     def options(self, options: FusionOptions) -> None:
+        check_kind("options", options, FusionOptions)
         self._stages.options = options
 
     @property
@@ -163,6 +169,8 @@ class Pipeline:
 
     @tracking.setter
     def tracking(self, options: TrackingOptions | None) -> None:
+        if options is not None:
+            check_kind("tracking", options, TrackingOptions)
         if options != self.tracking:
             self._track = None if options is None else Tracking(options, self._numbers)
 
@@ -284,9 +292,12 @@ def open_pipeline(
     Raises:
         ModelError: the model is missing or damaged.
         EngineError: no backend can run it.
+        ConfigError: another argument cannot be.
     """
     card = (model if isinstance(model, Model) else open_model(model)).fitted(camera)
     cache = None if cache_dir is None else cache_folder(cache_dir)
+    if engine_options is not None:
+        check_kind("engine_options", engine_options, EngineOptions)
     settings = engine_options or EngineOptions(precision=precision, max_batch=max_batch, cache_dir=cache)
     return Pipeline(open_engine(card, backend, settings), card.labels, options, allocate, tracking)
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.corners import are_cut, cut_corners
+from drive_seg.errors import ConfigError, EngineError
 from drive_seg.frame import Frame, Instance, PanopticResult, RawOutputs
 from drive_seg.labels import (
     MAX_INSTANCES_PER_CLASS,
@@ -31,6 +32,7 @@ from drive_seg.labels import (
 from drive_seg.lanes import LaneFinder
 from drive_seg.letterbox import Geometry
 from drive_seg.places import places
+from drive_seg.ranges import check_number
 
 NEAR_PX, NEAR_SHARE = 16.0, 0.5
 """A vote is near a centre within so many network pixels, or where the object is large within so much of the offset's
@@ -50,6 +52,9 @@ class FusionOptions:
         max_centers: at most so many of the strongest peaks are used.
         confidence: whether results carry the confidence map.
         lanes: whether results carry the lane boundaries.
+
+    Raises:
+        ConfigError: a value is of another kind or out of range.
     """
 
     score_threshold: float = 0.3
@@ -59,6 +64,14 @@ class FusionOptions:
     max_centers: int = 128
     confidence: bool = False
     lanes: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("score_threshold", self.score_threshold, 0, 1)
+        check_number("min_instance_area", self.min_instance_area, 0, whole=True)
+        check_number("center_threshold", self.center_threshold, 0, 1)
+        check_number("max_centers", self.max_centers, 0, whole=True)
+        if self.output_resolution not in ("native", "network"):
+            raise ConfigError(f"output_resolution must be native or network, got {self.output_resolution!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -183,7 +196,7 @@ class PostProcessor:
         self._network = network_size
         self._allocate = allocate
         self._find_lanes = LaneFinder(labels)
-        self._tables: dict[tuple[Geometry, tuple[int, int], tuple[int, int]], _Tables] = {}
+        self._tables: dict[tuple[Geometry, tuple[int, int], tuple[int, ...]], _Tables] = {}
         ids = np.arange(256)
         known = ids < len(labels)
         self._thing_lut = np.where(labels.is_thing, 255, 0).astype(np.uint8)
@@ -195,7 +208,11 @@ class PostProcessor:
         self._channel_of[self._thing_ids] = np.arange(self._thing_ids.size)
 
     def __call__(self, frame: Frame, raw: RawOutputs, index: int, geometry: Geometry) -> PanopticResult:
-        """Fuse image ``index`` of a batch and bring it back to the camera's pixels."""
+        """Fuse image ``index`` of a batch and bring it back to the camera's pixels.
+
+        Raises:
+            EngineError: the maps are not of this network size, or not of these classes.
+        """
         options, tables = self.options, self._tables_for(geometry, raw)
         native = options.output_resolution == "native"
         semantic = raw.semantic[index]
@@ -300,13 +317,23 @@ class PostProcessor:
     def _tables_for(self, geometry: Geometry, raw: RawOutputs) -> _Tables:
         map_h, map_w = raw.semantic.shape[1:]
         cell_h, cell_w = raw.centers.shape[2:]
-        key = (geometry, (map_w, map_h), (cell_w, cell_h))
+        key = (geometry, (map_w, map_h), raw.centers.shape[1:])
         tables = self._tables.get(key)
         if tables is None:
+            self._check(raw)
             if len(self._tables) >= 16:  # cameras have few sizes; a folder of photographs has many
                 self._tables.clear()
-            tables = self._tables[key] = _Tables(geometry, self._network, *key[1:])
+            tables = self._tables[key] = _Tables(geometry, self._network, (map_w, map_h), (cell_w, cell_h))
         return tables
+
+    def _check(self, raw: RawOutputs) -> None:
+        """See that maps fit: an engine that ``open_engine`` did not open may answer anything."""
+        (width, height), (map_h, map_w), things = self._network, raw.semantic.shape[1:], self._thing_ids.size
+        stride = height // map_h if map_h else 0
+        if not stride or (map_w * stride, map_h * stride) != (width, height):
+            raise EngineError(f"semantic must be {width}x{height} or a whole fraction of it, got {map_w}x{map_h}")
+        if raw.centers.shape[1] != things or not raw.centers[0, 0].size:
+            raise EngineError(f"centers must be (N, {things}, h, w), a map per thing class, got {raw.centers.shape}")
 
 
 @dataclass(frozen=True)

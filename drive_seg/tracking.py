@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.frame import PanopticResult
+from drive_seg.ranges import check_number
 
 CONFIRMED_HITS = 3
 """Frames in which a track must have been seen before it survives being lost."""
@@ -54,9 +55,15 @@ class TrackingOptions:
     Attributes:
         max_age_s: a confirmed track that was not seen for longer is forgotten; a longer gap between two frames
             forgets all.
+
+    Raises:
+        ConfigError: it is no number of seconds.
     """
 
     max_age_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_number("max_age_s", self.max_age_s, 0)
 
 
 @dataclass(frozen=True)

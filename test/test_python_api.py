@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from drive_seg import CameraImage, Frame, Pipeline
-from drive_seg.engines import FunctionEngine
-from drive_seg.errors import EngineError, MalformedImage
+from drive_seg import CameraImage, Frame, FusionOptions, Pipeline, TrackingOptions, open_pipeline
+from drive_seg.engines import EngineOptions, FunctionEngine
+from drive_seg.errors import ConfigError, EngineError, MalformedImage
 from drive_seg.frame import CompressedImage, RawOutputs
 from drive_seg.labels import DRIVING
 
@@ -140,3 +140,67 @@ def test_a_forked_process_is_told_to_open_its_own_pipeline():
     assert done.returncode == 0, done.stderr
     refused, parent = done.stdout.splitlines()
     assert "open one in each process" in refused and parent == "the parent goes on"
+
+
+def maps(height: int = 32, width: int = 64, things: int = 3, cells: tuple[int, int] = (8, 16)) -> RawOutputs:
+    grey = np.full((1, height, width), 5, np.uint8)
+    return RawOutputs(grey, grey, np.zeros((1, things, *cells), np.float32), np.zeros((1, 2, *cells), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "must return RawOutputs, got NoneType"),
+        (maps(16, 64), "64x32 or a whole fraction of it, got 64x16"),
+        (maps(64, 128), "64x32 or a whole fraction of it, got 128x64"),
+        (maps(things=2), r"\(N, 3, h, w\), a map per thing class, got \(1, 2, 8, 16\)"),
+        (maps(cells=(0, 0)), r"got \(1, 3, 0, 0\)"),
+    ],
+)
+def test_maps_from_elsewhere_that_do_not_fit_are_named(answer: Any, message: str):
+    with open_function(lambda batch: answer) as pipeline:
+        for _ in range(2 * pipeline.slots):
+            with pytest.raises(EngineError, match=message):
+                pipeline(IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FusionOptions(output_resolution="nativ"), "native or network, got 'nativ'"),
+        (lambda: FusionOptions(score_threshold=30), "score_threshold must be a finite number, 0..1; got 30"),
+        (lambda: FusionOptions(center_threshold=float("nan")), "center_threshold must be .* got nan"),
+        (lambda: FusionOptions(min_instance_area=1.5), "a whole number, 0 or more; got 1.5"),
+        (lambda: FusionOptions(max_centers=-1), "max_centers must be .* got -1"),
+        (lambda: TrackingOptions(float("inf")), "max_age_s must be a finite number, 0 or more; got inf"),
+        (lambda: TrackingOptions("2"), "max_age_s .* got '2'"),
+        (lambda: EngineOptions(slots=0), "slots must be a whole number, 1 or more; got 0"),
+        (lambda: EngineOptions(threads=2.5), "threads .* got 2.5"),
+        (lambda: EngineOptions(cache_dir="cache"), "cache_dir must be of pathlib.Path, got 'cache'"),
+        (lambda: FunctionEngine(classes_by_brightness, slots=0), "slots must be .* got 0"),
+        (lambda: open_pipeline(max_batch=0), "max_batch must be .* got 0"),
+        (lambda: open_pipeline(camera=(1280.0, 720.0)), "camera width must be a whole number, 1 or more; got 1280.0"),
+        (lambda: open_pipeline(camera=(1280, 0)), "camera height .* got 0"),
+        (lambda: open_pipeline(camera=IMAGE.shape), r"camera must be \(width, height\) in pixels, got \(48, 64, 3\)"),
+        (lambda: open_pipeline(engine_options={"slots": 2}), "engine_options must be of .*EngineOptions"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_where_they_are_given(make: Callable[[], Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_options_of_another_kind_are_refused_and_those_that_were_there_stay():
+    with open_function() as pipeline:
+        for name, value in (("options", {"lanes": True}), ("options", None), ("tracking", True)):
+            with pytest.raises(ConfigError, match=f"{name} must be of drive_seg"):
+                setattr(pipeline, name, value)
+            with pytest.raises(ConfigError, match=f"{name} must be of drive_seg"):
+                Pipeline(FunctionEngine(classes_by_brightness, SIZE), DRIVING, **{name: value})
+        assert (pipeline.options, pipeline.tracking) == (FusionOptions(), None)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert FusionOptions(score_threshold=np.float32(0.5), min_instance_area=np.int64(3)).min_instance_area == 3
+    with open_pipeline(camera=tuple(np.array([96, 72]))) as pipeline:
+        assert pipeline.network_size == (640, 480)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.frame import RawOutputs
+from drive_seg.ranges import check_kind, check_number
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class EngineOptions:
         gpu_id: CUDA device.
         cache_dir: where compiled engines are kept; None = no cache.
         build: whether an engine that has to be compiled for minutes (TensorRT) and is not in the cache is compiled.
+
+    Raises:
+        ConfigError: a number is negative or not whole, or ``cache_dir`` no path.
     """
 
     precision: str = "auto"
@@ -40,6 +44,12 @@ class EngineOptions:
     gpu_id: int = 0
     cache_dir: Path | None = None
     build: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_batch", 1), ("slots", 1), ("threads", 0), ("streams", 0), ("gpu_id", 0)):
+            check_number(name, getattr(self, name), least, whole=True)
+        if self.cache_dir is not None:
+            check_kind("cache_dir", self.cache_dir, Path)
 
 
 @dataclass(frozen=True)
