@@ -6,6 +6,7 @@ import shlex
 import sys
 import unicodedata
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 _EXTRAS = {
     "offline": ("rosbags>=0.11.7,<0.12", "matplotlib", "jinja2"),
@@ -89,4 +90,8 @@ class MissingDependency(DriveSegError, ImportError):
             f"{needed_for} needs the package '{package}', which is not installed; install it with: {install}"
         )
         self.package = package
+        self.needed_for = needed_for
         self.install = install
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.package, self.needed_for, self.install)  # else pickle gives it the message alone

@@ -1,4 +1,8 @@
-"""What travels between the stages: Frame -> RawOutputs -> PanopticResult. Frozen, checked at construction."""
+"""What travels between the stages: Frame -> RawOutputs -> PanopticResult. Frozen, checked at construction.
+
+Those that hold arrays are equal to themselves alone, as arrays have no one answer to ``==``; so they can be looked for
+in lists and be keys of a dict.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ def _check_bytes(data: object) -> None:
         raise MalformedImage(f"data must be a uint8 array, got {got}; numpy.frombuffer(data, numpy.uint8) views bytes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CameraImage:
     """Pixels as the camera sent them: a ``sensor_msgs/Image`` without ROS.
 
@@ -112,7 +116,7 @@ class CameraImage:
         return cls(encoding, width, height, width * 3, data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompressedImage:
     """A JPEG or PNG as it came (``sensor_msgs/CompressedImage`` without ROS); decoded by the pipeline.
 
@@ -166,7 +170,7 @@ class Frame:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RawOutputs:
     """What an engine returns for a batch of N network inputs of H x W; views into the engine's buffers.
 
@@ -310,7 +314,7 @@ class StageTimes:
     gpu_d2h: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PanopticResult:
     """The answer for one frame.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -17,9 +19,10 @@ from numpy.typing import NDArray
 
 from drive_seg import CameraImage, Frame, FusionOptions, Pipeline, TrackingOptions, open_pipeline
 from drive_seg.engines import EngineOptions, FunctionEngine
-from drive_seg.errors import ConfigError, EngineError, MalformedImage
+from drive_seg.errors import ConfigError, DriveSegError, EngineError, MalformedImage, MissingDependency
 from drive_seg.frame import CompressedImage, RawOutputs
 from drive_seg.labels import DRIVING
+from drive_seg.sim import Simulator
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 SIZE = (64, 32)
@@ -204,3 +207,31 @@ def test_numbers_of_numpy_are_numbers():
     assert FusionOptions(score_threshold=np.float32(0.5), min_instance_area=np.int64(3)).min_instance_area == 3
     with open_pipeline(camera=tuple(np.array([96, 72]))) as pipeline:
         assert pipeline.network_size == (640, 480)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_errors_and_results_travel_between_processes(again: Callable[[Any], Any]):
+    """A worker's error that cannot be unpickled ends in a pool that waits for ever."""
+    missing = again(MissingDependency("rosbags", "reading a bag", "pip install rosbags"))
+    assert isinstance(missing, DriveSegError) and missing.install == "pip install rosbags"
+    assert str(missing) == "reading a bag needs the package 'rosbags', which is not installed; install it with: " + (
+        "pip install rosbags"
+    )
+    with open_function() as pipeline:
+        result = pipeline(plain(2))
+    other = again(result)
+    assert (other.mask == result.mask).all() and other.instances == result.instances and other.times == result.times
+
+
+def test_what_holds_arrays_can_be_compared_and_looked_up():
+    with open_function() as pipeline:
+        frames = [plain(value) for value in (1, 1, 2)]
+        results = [pipeline(frame) for frame in frames]
+    for things in (
+        frames,
+        results,
+        [frame.image for frame in frames],
+        [Simulator(0, 64, 64).frame(0) for _ in range(2)],
+    ):
+        assert things[1] in things and things.index(things[1]) == 1 and things[0] != things[1]
+        assert len(set(things)) == len(things) and {things[1]: "found"}[things[1]] == "found"

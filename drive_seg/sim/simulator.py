@@ -32,7 +32,7 @@ _SIGHT = 135.0
 _MIN_SIDE, _MAX_SIDE = 32, 8192
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SimFrame:
     """One frame: picture and truth.
 
