@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from drive_seg.engines import EngineOptions, FunctionEngine
 from drive_seg.errors import ConfigError, DriveSegError, EngineError, MalformedImage, MissingDependency
 from drive_seg.frame import CompressedImage, RawOutputs
 from drive_seg.labels import DRIVING
+from drive_seg.offline.evaluate import evaluate_source
+from drive_seg.offline.simulated import TruthfulSim
+from drive_seg.offline.sources import open_source
 from drive_seg.sim import Simulator
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -235,3 +240,18 @@ def test_what_holds_arrays_can_be_compared_and_looked_up():
     ):
         assert things[1] in things and things.index(things[1]) == 1 and things[0] != things[1]
         assert len(set(things)) == len(things) and {things[1]: "found"}[things[1]] == "found"
+
+
+def test_an_evaluation_leaves_the_pipeline_as_it_was():
+    options, tracking = FusionOptions(score_threshold=0.1, lanes=True), TrackingOptions(1.0)
+    truth = TruthfulSim(2, size=(96, 64))
+    truth.tracks = truth.lanes = False
+    with Pipeline(FunctionEngine(classes_by_brightness, SIZE), DRIVING, options, tracking=tracking) as pipeline:
+        assert evaluate_source(truth, truth, pipeline, "function").evaluation.metrics["frames"] == 2
+        assert (pipeline.options, pipeline.tracking) == (options, tracking)
+
+
+def test_a_source_may_be_a_path(tmp_path: Path):
+    cv2.imwrite(str(tmp_path / "one.png"), IMAGE)
+    (frame,) = open_source(tmp_path)
+    assert isinstance(frame, Frame)

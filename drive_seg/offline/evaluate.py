@@ -316,16 +316,20 @@ def score_source(
 ) -> Outcome:
     """Run the pipeline over a source and have every frame judged.
 
-    What the truth cannot score (lane boundaries, tracks) the pipeline is not asked for.
+    What the truth cannot score (lane boundaries, tracks) the pipeline is not asked for meanwhile.
     """
+    before = pipeline.options, pipeline.tracking
     pipeline.options = replace(pipeline.options, lanes=judge.knows_lanes)
     if not judge.knows_tracks:
         pipeline.tracking = None
-    with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
-        sink = _ScoringSink(judge, (options.out or Path(scratch)) / SUMMARY_FILE)
-        threads = cores_to_spare() or not (isinstance(source, BagSource) and source.quick)
-        source = source if threads else share(source, judge.truth)
-        return run(source, sink, pipeline, model_name, options.limit, progress, warn, threads)
+    try:
+        with tempfile.TemporaryDirectory(prefix="drive_seg_") as scratch:
+            sink = _ScoringSink(judge, (options.out or Path(scratch)) / SUMMARY_FILE)
+            threads = cores_to_spare() or not (isinstance(source, BagSource) and source.quick)
+            source = source if threads else share(source, judge.truth)
+            return run(source, sink, pipeline, model_name, options.limit, progress, warn, threads)
+    finally:
+        pipeline.options, pipeline.tracking = before
 
 
 def prediction_of(result: PanopticResult) -> Prediction:

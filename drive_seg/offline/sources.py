@@ -105,7 +105,7 @@ def is_live(spec: str) -> bool:
     return spec.isdecimal() or re.match(r"/dev/video\d+$|[a-z]+://", spec) is not None
 
 
-def open_source(spec: str, topic: str | None = None, seed: int = 0, weather: str | None = None) -> Source:
+def open_source(spec: str | Path | int, topic: str | None = None, seed: int = 0, weather: str | None = None) -> Source:
     """Open what ``spec`` names.
 
     Args:
@@ -117,6 +117,7 @@ def open_source(spec: str, topic: str | None = None, seed: int = 0, weather: str
         SourceError: it does not exist, or is nothing that can be read; the message says what was expected.
         MissingDependency: a bag without the package rosbags.
     """
+    spec = str(spec)
     if spec == "sim":
         from drive_seg.offline.simulated import SimSource
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 from drive_seg.errors import SourceError
@@ -56,7 +57,7 @@ class TruthSource(Protocol):
         ...
 
 
-def open_truth(spec: str, labels: LabelSet, kind: str = "auto", topic: str | None = None) -> TruthSource:
+def open_truth(spec: str | Path, labels: LabelSet, kind: str = "auto", topic: str | None = None) -> TruthSource:
     """Open ground truth.
 
     Args:
