@@ -255,3 +255,18 @@ def test_a_source_may_be_a_path(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "one.png"), IMAGE)
     (frame,) = open_source(tmp_path)
     assert isinstance(frame, Frame)
+
+
+def test_the_simulator_takes_whole_numbers_of_any_kind_and_nothing_else():
+    drive = Simulator(np.int64(3), np.int32(64), 64)
+    assert (drive.frame(np.uint8(200)).image == Simulator(3, 64, 64).frame(200).image).all()
+    for make, message in (
+        (lambda: Simulator(1.5), "seed: expected a whole number, got 1.5"),
+        (lambda: Simulator(0, 640.0), "width: expected a whole number, got 640.0"),
+        (lambda: Simulator(0, fps="30"), "fps: expected a rate .* got 30"),
+        (lambda: Simulator(0, 64, 64).frame(1.5), "index: expected a whole number, got 1.5"),
+        (lambda: Simulator(0, 64, 64).frame(-1), "index: expected 0 or more"),
+        (lambda: Simulator(0, weather="snow"), "weather: expected one of clear"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()

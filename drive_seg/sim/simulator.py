@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from drive_seg.errors import ConfigError
 from drive_seg.frame import Box, Instance, Lane
 from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, mask_of
 
@@ -92,6 +94,9 @@ class Simulator:
     """A drive drawn from a seed. Frames may be asked for in any order; equal arguments give equal bytes.
 
     `weather` is one of clear, overcast, dusk, night, rain, fog; None draws it from the seed.
+
+    Raises:
+        ConfigError: the seed or a side is no whole number, a side or the rate out of range, or the weather unknown.
     """
 
     def __init__(
@@ -102,13 +107,14 @@ class Simulator:
         fps: float = 30.0,
         weather: str | None = None,
     ) -> None:
+        seed, width, height = _whole("seed", seed), _whole("width", width), _whole("height", height)
         for name, side in (("width", width), ("height", height)):
             if not _MIN_SIDE <= side <= _MAX_SIDE:
-                raise ValueError(f"{name}: expected {_MIN_SIDE}..{_MAX_SIDE} pixels, got {side}")
-        if not 0 < fps <= 1000:
-            raise ValueError(f"fps: expected a rate above 0 and up to 1000 Hz, got {fps}")
+                raise ConfigError(f"{name}: expected {_MIN_SIDE}..{_MAX_SIDE} pixels, got {side}")
+        if not isinstance(fps, float | int | np.number) or not 0 < fps <= 1000:
+            raise ConfigError(f"fps: expected a rate above 0 and up to 1000 Hz, got {fps}")
         if weather is not None and weather not in WEATHERS:
-            raise ValueError(f"weather: expected one of {', '.join(WEATHERS)} or None, got {weather!r}")
+            raise ConfigError(f"weather: expected one of {', '.join(WEATHERS)} or None, got {weather!r}")
         rng = chance(seed, 1)
         drawn = WEATHERS[int(np.searchsorted(np.cumsum([0.38, 0.24, 0.1, 0.1, 0.1, 0.08]), rng.random() * 0.999))]
         self.seed, self.width, self.height, self.fps = seed, width, height, float(fps)
@@ -146,9 +152,14 @@ class Simulator:
         return intrinsics(self.width, self.height, self._focal)
 
     def frame(self, index: int) -> SimFrame:
-        """Frame number `index` (0 or more) of the drive."""
+        """Frame number `index` (0 or more) of the drive.
+
+        Raises:
+            ConfigError: there is none of this number.
+        """
+        index = _whole("index", index)
         if index < 0:
-            raise ValueError(f"index: expected 0 or more, got {index}")
+            raise ConfigError(f"index: expected 0 or more, got {index}")
         time = index / self.fps
         stretch = self._road.stretch(self._traffic.ego.travelled(time))
         camera = self._camera(time)
@@ -206,6 +217,14 @@ class Simulator:
                 if actor is not None:
                     actors.append(actor)
         return actors
+
+
+def _whole(name: str, value: int) -> int:
+    """As Python's own integer: those of NumPy overflow where random numbers are drawn."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name}: expected a whole number, got {value!r:.80}") from None
 
 
 def _patches(cells: list[Cell], here: float) -> list[Patch]:
