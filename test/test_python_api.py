@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +26,7 @@ from drive_seg.engines import EngineOptions, FunctionEngine
 from drive_seg.errors import ConfigError, DriveSegError, EngineError, MalformedImage, MissingDependency
 from drive_seg.frame import CompressedImage, RawOutputs
 from drive_seg.labels import DRIVING
-from drive_seg.offline.evaluate import evaluate_source
+from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
 from drive_seg.offline.simulated import TruthfulSim
 from drive_seg.offline.sources import open_source
 from drive_seg.sim import Simulator
@@ -186,6 +188,9 @@ def test_maps_from_elsewhere_that_do_not_fit_are_named(answer: Any, message: str
         (lambda: EngineOptions(threads=2.5), "threads .* got 2.5"),
         (lambda: EngineOptions(cache_dir="cache"), "cache_dir must be of pathlib.Path, got 'cache'"),
         (lambda: FunctionEngine(classes_by_brightness, slots=0), "slots must be .* got 0"),
+        (lambda: EvaluationOptions(tolerance=-1), "tolerance .* got -1"),
+        (lambda: EvaluationOptions(limit=0), "limit must be a whole number, 1 or more; got 0"),
+        (lambda: EvaluationOptions(out="report"), "out must be of pathlib.Path, got 'report'"),
         (lambda: open_pipeline(max_batch=0), "max_batch must be .* got 0"),
         (lambda: open_pipeline(camera=(1280.0, 720.0)), "camera width must be a whole number, 1 or more; got 1280.0"),
         (lambda: open_pipeline(camera=(1280, 0)), "camera height .* got 0"),
@@ -249,6 +254,21 @@ def test_an_evaluation_leaves_the_pipeline_as_it_was():
     with Pipeline(FunctionEngine(classes_by_brightness, SIZE), DRIVING, options, tracking=tracking) as pipeline:
         assert evaluate_source(truth, truth, pipeline, "function").evaluation.metrics["frames"] == 2
         assert (pipeline.options, pipeline.tracking) == (options, tracking)
+
+
+def test_an_evaluation_can_be_written_to_any_folder_and_lets_go_of_its_files(tmp_path: Path):
+    """Without ``out`` the frames are in a temporary file: ``write`` took that for the report's own."""
+    with open_function() as pipeline, warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        for out in (None, tmp_path / "first"):
+            truth = TruthfulSim(2, size=(96, 64))
+            judged = evaluate_source(truth, truth, pipeline, "function", EvaluationOptions(out=out))
+            for folder in (tmp_path / "first", tmp_path / f"copy of {out is None}"):
+                judged.evaluation.write(folder)
+                lines = (folder / "frames.jsonl").read_text().splitlines()
+                assert len(lines) == len(judged.evaluation.frames) == 2
+            del judged
+            gc.collect()
 
 
 def test_a_source_may_be_a_path(tmp_path: Path):

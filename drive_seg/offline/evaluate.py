@@ -36,6 +36,7 @@ from drive_seg.offline.sources import Source, origin_of
 from drive_seg.offline.summary import SUMMARY_FILE, percentiles_dict, versions
 from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
+from drive_seg.ranges import check_kind, check_number
 from drive_seg.telemetry import Percentiles
 
 
@@ -78,6 +79,9 @@ class EvaluationOptions:
         out: folder for ``frames.jsonl``; None keeps the frames in a temporary file.
         command: for the record.
         limit: at most so many frames.
+
+    Raises:
+        ConfigError: a value is of another kind or out of range.
     """
 
     label_map: str | None = None
@@ -85,6 +89,13 @@ class EvaluationOptions:
     out: Path | None = None
     command: str = ""
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("tolerance", self.tolerance, 0, whole=True)
+        if self.limit is not None:
+            check_number("limit", self.limit, 1, whole=True)
+        if self.out is not None:
+            check_kind("out", self.out, Path)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ class FrameScore:
 
 
 class FrameLog(Sequence[FrameScore]):
-    """The frames of an evaluation in order, kept in a file: a frame costs eight bytes of memory.
+    """The frames of an evaluation in order, kept in a file: a frame costs eight bytes of memory. The file is closed
+    with the last who holds the log, or before by ``close``.
 
     Args:
         file: opened for reading and writing text, as ``frames.jsonl`` or a temporary one.
@@ -129,6 +131,7 @@ class FrameLog(Sequence[FrameScore]):
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
+        weakref.finalize(self, file.close)
         # A temporary file has a number in the place of a name.
         self._name = file.name if isinstance(file.name, str) else f"a temporary file in {tempfile.gettempdir()}"
         self._starts = array("q")
@@ -172,6 +175,11 @@ class FrameLog(Sequence[FrameScore]):
     def __iter__(self) -> Iterator[FrameScore]:
         for number in range(len(self)):
             yield self[number]
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether its file is the one of a report in ``folder``."""
+        name = self._file.name
+        return isinstance(name, str) and Path(name).resolve() == (folder / FRAMES_FILE).resolve()
 
     def flush(self) -> None:
         """See that other readers of the file find every frame; raises DriveSegError where that fails."""
@@ -222,7 +230,7 @@ class Evaluation:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / METRICS_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            if not isinstance(self.frames, FrameLog):
+            if not (isinstance(self.frames, FrameLog) and self.frames.is_in(folder)):
                 lines = [json.dumps(frame.to_dict()) + "\n" for frame in self.frames]
                 (folder / FRAMES_FILE).write_text("".join(lines), encoding="utf-8")
         except OSError as error:
