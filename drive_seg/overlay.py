@@ -59,11 +59,12 @@ def draw_overlay(
         result: maps of any resolution; boxes in native pixels.
         labels: the classes with their colours.
         times: stages for the strip at the bottom; no strip when None.
-        out: uint8 (H, W, 3), written and returned; may be ``rgb`` itself. Allocated when None.
+        out: uint8 (H, W, 3), written and returned; may be ``rgb`` itself, or a part of a larger image. Allocated when
+            None.
         fps: measured frames per second, for the strip.
 
     Raises:
-        ValueError: ``rgb`` or ``out`` does not fit the result, or ``out`` is read-only.
+        ValueError: ``rgb`` or ``out`` does not fit the result, or ``out`` is read-only, or its rows are not contiguous.
     """
     width, height = result.native_size
     if out is None:
@@ -73,6 +74,8 @@ def draw_overlay(
             raise ValueError(f"{name} must be uint8 {height, width, 3}, got {image.dtype} {image.shape}")
     if not out.flags.writeable:
         raise ValueError("out must be writable; the RGB of an rgb8 camera image is a view of its message")
+    if out.strides[1:] != (3, 1) or out.strides[0] < 0:  # OpenCV draws into nothing else
+        raise ValueError("out must have contiguous rows from top to bottom, got a view of another order")
     scale = _scale((width, height))
     codes, palette = _codes(result, labels)
     _tint(rgb, codes, palette, labels, outline_thickness((width, height)), out)

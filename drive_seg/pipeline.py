@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from drive_seg.decode import decode
 from drive_seg.engines import Engine, EngineOptions, Slot, open_engine
-from drive_seg.errors import EngineError
+from drive_seg.errors import EngineError, MalformedImage
 from drive_seg.frame import CameraImage, Frame, GpuTimes, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet
 from drive_seg.letterbox import Geometry
@@ -187,7 +187,8 @@ class Pipeline:
         """Preprocess a batch into a free slot and start the engine on it.
 
         Raises:
-            MalformedImage: a compressed image cannot be decoded; decode it first to know which.
+            MalformedImage: not a sequence of Frames; or a compressed image cannot be decoded: decode it first to know
+                which.
             EngineError: more frames than ``max_batch``, every slot is in flight, the pipeline is closed, or the backend
                 refused.
         """
@@ -195,6 +196,11 @@ class Pipeline:
             return self._submit(frames)
 
     def _submit(self, frames: Sequence[Frame]) -> Pending:
+        if not isinstance(frames, Sequence) or not all(isinstance(frame, Frame) for frame in frames):
+            raise MalformedImage(
+                f"expected a sequence of Frames, got {frames!r:.80}; "
+                "[Frame(CameraImage.from_rgb(image))] is one of a uint8 (height, width, 3) array"
+            )
         if not 0 < len(frames) <= self.max_batch:
             raise EngineError(f"a batch must have 1..{self.max_batch} frames, got {len(frames)}")
         if not self._turns.free:
@@ -217,6 +223,10 @@ class Pipeline:
 
     def __call__(self, image: NDArray[np.uint8] | Frame) -> PanopticResult:
         """One frame, synchronously: ``submit`` and ``wait``.
+
+        The maps of the result are the caller's own, unless ``allocate`` gave them. The image is read before this
+        returns and never written. The result keeps it as ``result.frame``: who keeps many results without their images
+        takes out what is wanted.
 
         Args:
             image: uint8 (H, W, 3) RGB, or a Frame.

@@ -29,6 +29,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
 from drive_seg.offline.simulated import TruthfulSim
 from drive_seg.offline.sources import open_source
+from drive_seg.overlay import draw_overlay
 from drive_seg.sim import Simulator
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -290,3 +291,38 @@ def test_the_simulator_takes_whole_numbers_of_any_kind_and_nothing_else():
     ):
         with pytest.raises(ConfigError, match=message):
             make()
+
+
+@pytest.mark.parametrize("frames", [plain(0), [IMAGE], None, IMAGE, (plain(0) for _ in range(1))])
+def test_a_batch_that_is_no_sequence_of_frames_is_refused(frames: Any):
+    with open_function() as pipeline:
+        for _ in range(2 * pipeline.slots):
+            with pytest.raises(MalformedImage, match="expected a sequence of Frames, got"):
+                pipeline.submit(frames)
+
+
+def test_an_overlay_goes_into_a_part_of_a_larger_image_and_not_into_a_mirrored_one():
+    with open_function() as pipeline:
+        result = pipeline(IMAGE)
+    expected = draw_overlay(IMAGE, result, DRIVING)
+    wall = np.zeros((100, 200, 3), np.uint8)
+    draw_overlay(IMAGE, result, DRIVING, out=wall[20:68, 30:94])
+    assert (wall[20:68, 30:94] == expected).all() and wall.sum() == expected.sum()
+    for out in (np.zeros_like(IMAGE)[:, ::-1], np.zeros_like(IMAGE)[::-1], np.asfortranarray(IMAGE)):
+        with pytest.raises(ValueError, match="contiguous rows"):
+            draw_overlay(IMAGE, result, DRIVING, out=out)
+
+
+def test_a_result_stays_as_it_was_whatever_comes_after():
+    with Pipeline(FunctionEngine(classes_by_brightness, SIZE), DRIVING, FusionOptions(confidence=True)) as pipeline:
+        image = np.full((SIZE[1], SIZE[0], 3), 2, np.uint8)
+        kept = [pipeline(image)]
+        image[:] = 1
+        kept += [pipeline(image)]
+        kept[1].mask[:], kept[1].panoptic[:], kept[1].confidence[:] = 77, 77, 77
+        pending = pipeline.submit([Frame(CameraImage.from_rgb(image))])
+        image[:] = 0
+        assert (pending.wait()[0].mask == 1).all()
+        kept += [pipeline(image) for _ in range(20)]
+    assert (kept[0].mask == 2).all() and (kept[0].panoptic == 2).all() and (kept[0].confidence == 255).all()
+    assert all((result.mask == 0).all() and (result.confidence == 255).all() for result in kept[2:])
