@@ -326,3 +326,14 @@ def test_a_result_stays_as_it_was_whatever_comes_after():
         kept += [pipeline(image) for _ in range(20)]
     assert (kept[0].mask == 2).all() and (kept[0].panoptic == 2).all() and (kept[0].confidence == 255).all()
     assert all((result.mask == 0).all() and (result.confidence == 255).all() for result in kept[2:])
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_batch_that_nobody_waited_for_is_in_nobodys_way(backend: str):
+    """As Ctrl-C leaves it: the next call was told 'Infer Request is busy'."""
+    pytest.importorskip(backend)
+    with open_pipeline(backend=backend) as pipeline:
+        expected = pipeline(IMAGE)
+        for slot in pipeline.engine.slots:
+            slot.submit(1)
+        assert (pipeline(IMAGE).panoptic == expected.panoptic).all()

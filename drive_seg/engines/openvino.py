@@ -35,10 +35,15 @@ class OpenVinoSlot:
         self._batches = [ov.Tensor(fed[:count], shared_memory=True) for count in range(1, max_batch + 1)]
         self._input_name, self._outputs = model.input_name, model.output_names
         self._started = False
+        self._busy = False
 
     def submit(self, count: int) -> None:
         """Start the request."""
         self._tensors.write(count)
+        if self._busy:  # Ctrl-C ended the wait for a batch before the batch
+            with suppress(RuntimeError):  # that one's error
+                self._request.wait()
+        self._busy = True
         try:
             self._request.set_tensor(self._input_name, self._batches[count - 1])
             self._request.start_async()
@@ -53,6 +58,7 @@ class OpenVinoSlot:
         self._started = False
         try:
             self._request.wait()
+            self._busy = False
             return self._tensors.read(*(self._request.get_tensor(name).data for name in self._outputs))
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {one_line(error)}") from error
