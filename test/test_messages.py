@@ -254,6 +254,26 @@ def test_a_message_becomes_a_frame_or_is_counted_and_reported() -> None:
     assert name == "front" and isinstance(error, MalformedImage)
 
 
+@pytest.mark.parametrize("topic", ["/a", "/a/compressed"])
+def test_what_is_done_with_a_message_that_has_come_is_not_its_transport(
+    monkeypatch: pytest.MonkeyPatch, topic: str
+) -> None:
+    """It is in the time from reception to published, and would be in end_to_end twice."""
+    listener, offered = Listener(), []
+
+    def slow(message: Any) -> None:
+        listener.elapsed_ns += 50_000_000
+
+    for view in ("camera_image", "compressed_image"):
+        monkeypatch.setattr(f"drive_seg.ros.cameras.{view}", slow)
+    config = load(lambda parameter: topic if parameter.name == "front.image_topic" else parameter.default)
+    worker = SimpleNamespace(offer=offered.append)
+    CameraInput(listener, config.cameras[0], config, worker, pytest.fail)  # type: ignore[arg-type]
+    kind = CompressedImage if topic.endswith("compressed") else Image
+    listener.handlers[topic](kind(header=Header(stamp=Time(sec=SECONDS))))
+    assert offered[0].transport_ms == 3.0
+
+
 @pytest.mark.parametrize(
     ("topic", "remapped", "jpeg"),
     [("/a/compressed", "/a/compressed", True), ("/a", "/b/compressed", True), ("/a", "/a", False)],

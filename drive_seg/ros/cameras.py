@@ -150,27 +150,35 @@ class CameraInput:
         self._subscriptions = []
 
     def _on_image(self, message: Image) -> None:
-        received = time.monotonic_ns()
-        self.arrivals.add(stamp_ns(message.header))
+        moment = self._arrived(message.header)
         try:
             image = camera_image(message)
         except MalformedImage as error:
             self._refuse(error)
             return
-        self._worker.offer(self._frame(image, message.header, received))
+        self._worker.offer(self._frame(image, message.header, moment))
 
     def _on_compressed(self, message: CompressedImage) -> None:
-        received = time.monotonic_ns()
-        self.arrivals.add(stamp_ns(message.header))
-        self._worker.offer(self._frame(compressed_image(message), message.header, received))
+        moment = self._arrived(message.header)
+        self._worker.offer(self._frame(compressed_image(message), message.header, moment))
 
     def _on_info(self, message: CameraInfo) -> None:
         self.info = message
 
-    def _frame(self, image: core.CameraImage | core.CompressedImage, header: Header, received: int) -> core.Frame:
+    def _arrived(self, header: Header) -> tuple[int, float | None]:
+        """When a message came (monotonic ns), and its age then: what is done with it from here on counts as waiting."""
+        received = time.monotonic_ns()
         stamp = stamp_ns(header)
-        moves_by = stamp or received  # without a stamp the only time that is known of it, and what its tracks move by
-        return core.Frame(image, self._camera, moves_by, received, transport_ms(self._clock, stamp), token=header)
+        age = transport_ms(self._clock, stamp)
+        self.arrivals.add(stamp)
+        return received, age
+
+    def _frame(
+        self, image: core.CameraImage | core.CompressedImage, header: Header, moment: tuple[int, float | None]
+    ) -> core.Frame:
+        received, age = moment
+        moves_by = stamp_ns(header) or received  # the only time that is known of it, and what its tracks move by
+        return core.Frame(image, self._camera, moves_by, received, age, token=header)
 
     def _refuse(self, error: MalformedImage) -> None:
         ledger = self._worker.ledgers[self._camera]
