@@ -296,14 +296,15 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - see _lose
             self._lose(frame, error)
             return
+        published = watch.lap()
+        now = time.monotonic_ns()  # after the lap, so that no part is longer than the whole
         self._ledgers[frame.camera].publish()
-        now = time.monotonic_ns()
         own = (now - frame.received_ns) / 1e6
         times = dataclasses.replace(
             result.times,
             transport=frame.transport_ms,
             queue=frame.queue_ms,
-            publish=watch.lap(),
+            publish=published,
             processing=(now - picked_up) / 1e6,
             end_to_end=None if frame.transport_ms is None else frame.transport_ms + own,
         )

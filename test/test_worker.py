@@ -19,6 +19,7 @@ from drive_seg.errors import DriveSegError, EngineError, ModelError
 from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.pipeline import Pipeline, decode
+from drive_seg.telemetry import Stopwatch
 from drive_seg.worker import Worker
 
 SIZE = (64, 32)
@@ -353,6 +354,24 @@ def test_every_stage_s_time_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         assert times.end_to_end <= 7 + 30 + wall
     harness.worker.stop()
     assert busy[0] > 0, "a frame that is decoded is in work"
+
+
+def test_whoever_is_held_up_between_two_looks_at_the_clock_finds_no_part_longer_than_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class HeldUp(Stopwatch):
+        def lap(self) -> float:
+            time.sleep(0.02)
+            return super().lap()
+
+    monkeypatch.setattr("drive_seg.worker.Stopwatch", HeldUp)
+    harness = Harness()
+    harness.worker.offer(frame(1))
+    harness.wait(finished=1)
+    harness.worker.stop()
+    times = harness.finished[0].times
+    parts = (times.decode, times.preprocess, times.inference, times.postprocess, times.publish)
+    assert times.publish >= 20 and sum(parts) <= times.processing
 
 
 def test_a_worker_without_frames_leaves_the_processor_alone() -> None:
