@@ -48,6 +48,7 @@ class Pending:
         stages: Stages[Any, Any],
         track: Tracking | None,
         turns: Turns,
+        started: Stopwatch,
     ) -> None:
         self._slot = slot
         self._prepared = prepared
@@ -56,7 +57,7 @@ class Pending:
         self._track = track
         self._turns = turns
         self._waited = False
-        self._submitted = Stopwatch()
+        self._started = started
         self._inference = 0.0
         self._outputs: Any = None
         self._error: Exception | None = None
@@ -71,7 +72,7 @@ class Pending:
                 self._outputs = self._stages.collect(self._slot)
             except Exception as error:  # noqa: BLE001 - wait() raises it
                 self._error = error
-            self._inference = self._submitted.lap()
+            self._inference = self._started.lap()
 
     def wait(self) -> list[PanopticResult]:
         """Block until the batch is done; one result per frame, in order.
@@ -208,11 +209,12 @@ class Pipeline:
         slot = self._turns.free.pop()
         try:
             prepared = [self._prepare(frame, slot, index) for index, frame in enumerate(frames)]
+            started = Stopwatch()  # before it is: engines begin, and some do all that is theirs to prepare, in there
             self._stages.start(slot, len(prepared))
         except BaseException:
             self._turns.free.append(slot)
             raise
-        return Pending(slot, prepared, self._stages, self._track, self._turns)
+        return Pending(slot, prepared, self._stages, self._track, self._turns, started)
 
     def _prepare(self, frame: Frame, slot: Slot, index: int) -> Prepared:
         watch = Stopwatch()

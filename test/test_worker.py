@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tiny_model import road_everywhere
 
 from drive_seg.engines import FunctionEngine
+from drive_seg.engines.function import FunctionSlot
 from drive_seg.errors import DriveSegError, EngineError, ModelError
 from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING
@@ -372,6 +373,14 @@ def test_whoever_is_held_up_between_two_looks_at_the_clock_finds_no_part_longer_
     times = harness.finished[0].times
     parts = (times.decode, times.preprocess, times.inference, times.postprocess, times.publish)
     assert times.publish >= 20 and sum(parts) <= times.processing
+
+
+def test_what_an_engine_does_before_it_lets_go_is_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of another make are given other pixels then, and an engine's threads may take this one's processor."""
+    submit = FunctionSlot.submit
+    monkeypatch.setattr(FunctionSlot, "submit", lambda slot, count: (time.sleep(0.03), submit(slot, count)))
+    with Pipeline(FunctionEngine(road_everywhere, SIZE), DRIVING) as pipeline:
+        assert pipeline(frame(1)).times.inference >= 30
 
 
 def test_a_worker_without_frames_leaves_the_processor_alone() -> None:
