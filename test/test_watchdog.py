@@ -47,6 +47,8 @@ def test_rates_are_those_of_the_frames_in_the_window(seed: int) -> None:
         for seconds in (None, 2.0):
             times = [at for at, _ in seen if at >= now - (seconds or 5.0)]
             span = times[-1] - times[0] if times else 0
+            if span:  # a silence that is longer than their usual step is time in which none came
+                span += max(0.0, now - times[-1] - span / (len(times) - 1))
             assert arrivals.rate(seconds) == (pytest.approx((len(times) - 1) / span) if span else 0.0)
         since: list[int] = []
         fresh = [value for at, value in seen if at >= now - 5.0]
@@ -55,6 +57,18 @@ def test_rates_are_those_of_the_frames_in_the_window(seed: int) -> None:
             since = [*since, value] if since and 0 <= value - since[-1] <= longest else [value]
         length = since[-1] - since[0] if since else 0
         assert arrivals.stamp_rate() == (pytest.approx((len(since) - 1) / length * 1e9) if length else 0.0)
+
+
+def test_the_rate_of_a_camera_that_has_stopped_falls() -> None:
+    now = 0.0
+    arrivals = Arrivals(clock=lambda: now)
+    for number in range(201):
+        now = number / 20
+        arrivals.add(number)
+    assert arrivals.rate() == pytest.approx(20.0)
+    for at, rate in ((10.05, 20.0), (12.0, 16.0), (15.0, 10.0), (19.0, 2.0)):
+        now = at
+        assert arrivals.rate() == pytest.approx(rate, abs=0.3), "what came in the last ten seconds"
 
 
 def test_a_camera_that_does_not_return_after_simulated_time_began_anew_is_missed() -> None:

@@ -64,9 +64,15 @@ class Arrivals:
         return len(self._seen) == 1
 
     def rate(self, seconds: float | None = None) -> float:
-        """Frames per second over the last ``seconds`` (default: the whole window); 0 below two frames."""
+        """Frames per second over the last ``seconds`` (default: the whole window); 0 below two frames.
+
+        A silence after the last of them counts as soon as it is longer than their usual step.
+        """
         times = [seen for seen, _ in self._fresh(seconds)]
-        return _rate(len(times), times[-1] - times[0]) if times else 0.0
+        if len(times) < 2:
+            return 0.0
+        span = times[-1] - times[0]
+        return _rate(len(times), max(span, self._now() - times[0] - span / (len(times) - 1)))
 
     def stamp_rate(self) -> float:
         """Frames per second by their stamps since these last jumped; 0 where stamps stand still."""
