@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,15 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+
+from drive_seg.config import load
+from drive_seg.engines import EngineInfo
+from drive_seg.frame import StageTimes
 from drive_seg.ros.cameras import Arrivals, transport_ms
-from drive_seg.ros.diagnostics import ERROR, OK, WARN, Verdict, watch, worst
+from drive_seg.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Verdict, watch, worst
+from drive_seg.telemetry import FrameLedger, LatencyLog
 
 
 @dataclass
@@ -170,6 +179,40 @@ def test_a_camera_is_judged_by_its_rate_and_its_silence(
 ) -> None:
     verdict = watch("camera", rate, idle_s, expected, 0.2)
     assert verdict.level == level and says in verdict.message
+
+
+@pytest.mark.parametrize(("seconds", "delay"), [(math.inf, "30.500"), (0.0, "n/a")])
+def test_the_delay_of_a_frame_that_has_left_the_window_is_no_current_one(seconds: float, delay: str) -> None:
+    sent: list[DiagnosticArray] = []
+    node = SimpleNamespace(
+        create_publisher=lambda *_: SimpleNamespace(publish=sent.append),
+        create_timer=lambda *_, **__: None,
+        get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(to_msg=Time)),
+        get_name=lambda: "drive_seg",
+        get_namespace=lambda: "/",
+        get_fully_qualified_name=lambda: "/drive_seg",
+        get_node_names_and_namespaces=list,
+    )
+    times = StageTimes(processing=20.0, end_to_end=30.5)
+    latencies = LatencyLog(seconds)
+    latencies.add(times)
+    session = SimpleNamespace(
+        pipeline=SimpleNamespace(
+            engine=SimpleNamespace(info=EngineInfo("function", "fp32", "CPU", "1")), network_size=(64, 32), max_batch=1
+        ),
+        upgrade=None,
+        worker=SimpleNamespace(busy_s=0.0, ledgers={"front": FrameLedger()}),
+        cameras=[SimpleNamespace(name="front", image_topic="/a")],
+        inputs={},
+        latencies={"front": latencies},
+        newest={"front": times},
+    )
+    config = load(lambda parameter: parameter.default)
+    state = SimpleNamespace(session=session, config=config, trouble="", opening_since=None)
+    Diagnostics(node, state).publish()  # type: ignore[arg-type]
+    camera = {item.key: item.value for item in sent[0].status[-1].values}
+    assert camera["current_delay_from_realtime_ms"] == delay
+    assert camera.get("end_to_end_ms.p50", "n/a") == delay, "both are of the same frames"
 
 
 def test_one_frame_makes_no_rate() -> None:

@@ -195,7 +195,8 @@ class Diagnostics:
         config = self._node.config
         counts = session.worker.ledgers[camera].counts()
         source = session.inputs.get(camera)
-        newest = session.newest.get(camera)
+        latencies = session.latencies[camera].percentiles()
+        newest = session.newest.get(camera) if latencies else None  # older than the window, it is no current one
         values: dict[str, object] = {
             "frame_rate_node": source.arrivals.rate() if source else 0.0,
             "frame_rate_msg": source.arrivals.stamp_rate() if source else 0.0,
@@ -209,7 +210,7 @@ class Diagnostics:
             "in_flight": counts.in_flight,
         }
         values.update({f"dropped.{reason}": count for reason, count in sorted(counts.dropped.items())})
-        for stage, found in session.latencies[camera].percentiles().items():
+        for stage, found in latencies.items():
             for statistic in ("p50", "p95", "p99", "max"):
                 values[f"{stage}_ms.{statistic}"] = getattr(found, statistic)
         verdict = self._judge(camera, source, counts, config)
