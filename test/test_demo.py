@@ -587,6 +587,7 @@ def test_what_others_publish_on_its_topics_does_not_end_the_demo(monkeypatch: py
             watcher.spin(0.1)
         assert watcher.state is not None and watcher.state.trouble == "" and watcher.instance_counts["vehicle"] == 1
         assert watcher.percentiles()["inference"].max == 5.0
+        assert watcher.percentiles(600.0) == watcher.percentiles() and not watcher.percentiles(0.0)
     finally:
         watcher.close()
         node.destroy_node()

@@ -15,7 +15,7 @@ from drive_seg.demo.watch import IMAGE_TOPIC, PREFIX, Watcher
 
 _LIVE_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 2.0
-_RECENT_FRAMES = 150
+_RECENT_S = 5.0
 
 
 class Display(Protocol):
@@ -58,7 +58,7 @@ class PlainDisplay:
             return
         self._shown = time.monotonic()
         parts = [f"{elapsed:5.1f} / {seconds:g} s", f"mask {watcher.arrivals['mask'].rate():.1f} Hz"]
-        whole = watcher.percentiles(_RECENT_FRAMES).get("end_to_end")
+        whole = watcher.percentiles(_RECENT_S).get("end_to_end")
         if whole is not None:
             parts.append(f"end to end p50 {whole.p50:.1f} p99 {whole.p99:.1f} ms")
         if watcher.state is not None:
@@ -125,6 +125,6 @@ def _rates(watcher: Watcher) -> Table:
 
 def _latencies(watcher: Watcher) -> Table:
     table = Table("stage, ms", "p50", "p95", "p99", "max")
-    for stage, value in watcher.percentiles(_RECENT_FRAMES).items():
+    for stage, value in watcher.percentiles(_RECENT_S).items():
         table.add_row(stage, *(f"{x:.2f}" for x in (value.p50, value.p95, value.p99, value.max)))
     return table

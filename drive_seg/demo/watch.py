@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -164,10 +165,10 @@ class Watcher:
         """Stop serving."""
         self._executor.shutdown()
 
-    def percentiles(self, recent: int | None = None) -> dict[str, Percentiles]:
-        """By stage, over everything or the last ``recent`` frames; stages that were never measured are absent."""
-        rows = [times for _, times in self.times]
-        rows = rows if recent is None else rows[-recent:]
+    def percentiles(self, seconds: float = math.inf) -> dict[str, Percentiles]:
+        """By stage, over everything or the last ``seconds``; stages that were not measured in them are absent."""
+        since = time.monotonic() - seconds
+        rows = [times for moment, times in self.times if moment > since]
         found = {}
         for stage in STAGES:
             values = [value for times in rows if (value := getattr(times, stage)) is not None]
