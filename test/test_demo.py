@@ -81,6 +81,13 @@ def demo(model: Path, tmp_path: Path) -> Iterator[Demo]:
         assert wait_for(lambda: not made.left_behind(), 20.0), f"still running: {made.left_behind()}"
 
 
+def waits_for_signal(process: int, number: int) -> bool:
+    """Whether it was sent one that it has not been given yet."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    (pending,) = [line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd:")]
+    return bool(int(pending, 16) >> (number - 1) & 1)
+
+
 def wait_for(done: Callable[[], bool], seconds: float) -> bool:
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
@@ -202,6 +209,26 @@ def test_ctrl_c_ends_it_in_order_with_its_results(demo: Demo, tmp_path: Path) ->
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, f"{stdout}\n{stderr}"
     check_results(demo.out, (WIDTH, HEIGHT))
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="finds the node's process in /proc")
+def test_a_node_that_freezes_makes_no_good_figures(demo: Demo, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 30)
+    process = demo.start("--source", tmp_path / "in.mp4", "--loop", "--rate", 10, "--seconds", 6)
+    assert process.stdout is not None
+    assert any("first mask" in line for line in process.stdout)
+    time.sleep(1.5)
+    (node,) = [pid for pid in demo.left_behind() if b"drive_seg.ros.node" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(node, signal.SIGSTOP)
+    try:
+        # Until the demo, which can wait no longer, tells it to end; a node that has to be killed leaves memory behind.
+        assert wait_for(lambda: waits_for_signal(node, signal.SIGINT), 60)
+    finally:
+        os.kill(node, signal.SIGCONT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0 and "the node has said nothing for 5 s" in stderr, stderr
+    assert "does not keep up" in stdout and "did not reach the node" in stdout, stdout
+    assert json.loads((demo.out / "summary.json").read_text())["fps"] < 8, "not that of the time before it froze"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with their parent")

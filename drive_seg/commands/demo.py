@@ -119,9 +119,13 @@ def _verdict(result: DemoResult) -> str:
     counts = result.summary.counts
     whole = result.summary.latency.get("end_to_end") or result.summary.latency.get("processing")
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.dropped.items()) if count)
+    sent = counts.received if result.sent is None else result.sent
+    unseen = max(0, sent - counts.received)
     lost = f"{counts.total_dropped} dropped ({reasons})" if reasons else "none dropped"
+    lost = f"{unseen} of the camera's {sent} did not reach the node, {lost}" if unseen else lost
     latency = f", end to end p50 {whole.p50:.1f} ms, p99 {whole.p99:.1f} ms" if whole else ""
-    kept_up = counts.total_dropped + counts.failed <= 0.01 * counts.received
+    # The first few may be sent before the two know of each other.
+    kept_up = counts.total_dropped + counts.failed <= 0.01 * counts.received and unseen <= 2 + 0.01 * sent
     judgement = "keeps up" if kept_up else "does not keep up"
     return (
         f"{result.summary.backend} {result.summary.precision} {judgement}: {counts.published} of {counts.received} "

@@ -73,7 +73,8 @@ class DemoResult:
         first_mask_s: from the start of the node's process to its first mask.
         sent: images the camera says it sent, None where it did not say.
         rows: (``time.monotonic()``, times) of every frame.
-        complaints: what the camera called an error, such as a recording that is cut short; that others published, too.
+        complaints: what the camera called an error, such as a recording that is cut short; that others published, too;
+            that the node fell silent.
         video_frames: frames in the overlay video.
     """
 
@@ -186,6 +187,7 @@ class _Show:
         self._children: list[Child] = []
         self._node_started = 0.0
         self._mixed = ""
+        self._silent = False
 
     def start_camera(self) -> Child:
         """The camera process; returns when its topic is there."""
@@ -282,6 +284,7 @@ class _Show:
         """What the node reports once the last frame is through: two reports a second apart that agree."""
         end = time.monotonic() + _SETTLE_S
         before: NodeState | None = None
+        old = self._watcher.state
         while time.monotonic() < end:
             self._watcher.spin(0.1)
             state = self._watcher.state
@@ -291,12 +294,14 @@ class _Show:
                 before = state
         if before is None:
             raise DriveSegError("the node never published /diagnostics")
+        self._silent = before is old
         return before
 
     def result(self, state: NodeState, camera: Child) -> DemoResult:
         """Everything but the video."""
         rows = list(self._watcher.times)
-        span = rows[-1][0] - rows[0][0] if len(rows) > 1 else 0.0
+        # The time in which the camera went on and nothing more was published counts, too.
+        span = max(rows[-1][0], self._watcher.arrivals["image"].last) - rows[0][0] if len(rows) > 1 else 0.0
         backend = state.engine.get("backend", "unknown")
         software = {**versions(), backend: state.engine.get("version", "unknown"), "ros": ros_distro()}
         summary = Summary(
@@ -313,4 +318,9 @@ class _Show:
         complaints = [f"camera: {line.rpartition(']: ')[2]}" for line in camera.lines if "[ERROR]" in line]
         if self._mixed:
             complaints.append(f"the figures are not of this demo alone: {self._mixed}")
+        if self._silent:
+            complaints.append(
+                f"the node has said nothing for {_SETTLE_S:g} s: the counts are those of its last report, and frames "
+                "that it has not published are in no latency"
+            )
         return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows, tuple(complaints))

@@ -89,16 +89,18 @@ class NodeState:
 
 
 class Arrivals:
-    """Messages of one topic: how many, and how many per second lately."""
+    """Messages of one topic: how many, when the last of them (``time.monotonic()``), and how many per second lately."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.last = float("-inf")
         self._recent: deque[float] = deque(maxlen=600)
         self._first = 0.0
 
     def add(self) -> None:
         """One came now."""
-        self._recent.append(time.monotonic())
+        self.last = time.monotonic()
+        self._recent.append(self.last)
         if self.count == 0:
             self._first = self._recent[0]
         self.count += 1
