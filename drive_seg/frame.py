@@ -294,8 +294,9 @@ class StageTimes:
     """Milliseconds of one frame's walk; None where a stage did not happen or clocks do not compare.
 
     ``transport`` and ``end_to_end`` compare the header's stamp with the node's clock, all others are monotonic.
-    ``processing`` is pick-up to published: decode + preprocess + inference + postprocess + publish. ``gpu_*`` are what
-    the GPU spent on the frame's batch; they are parts of ``inference``, which the host measures.
+    ``processing`` is pick-up to published: decode + preprocess + inference + postprocess + publish, and in a live batch
+    what its other frames take in between. ``inference`` and ``gpu_*`` are the whole batch's; the latter are what the
+    GPU spent on it, parts of the former, which the host measures.
     """
 
     transport: float | None = None
