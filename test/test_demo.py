@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -668,6 +669,24 @@ def test_a_video_plays_at_its_pace_though_the_clock_was_set_meanwhile(tmp_path: 
         kept.finish()
         assert render_video(kept, DRIVING, tmp_path / "overlay.mp4", lambda done: None) == 20
     assert cv2.VideoCapture(str(tmp_path / "overlay.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize("hertz", [1, 30, 1000])
+def test_the_rate_of_a_topic_is_that_of_the_last_two_seconds(hertz: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from drive_seg.demo.watch import Arrivals
+
+    now = 100.0
+    monkeypatch.setattr("drive_seg.demo.watch.time", SimpleNamespace(monotonic=lambda: now))
+    arrivals = Arrivals()
+    assert arrivals.rate() == 0
+    for number in range(5 * hertz + 1):
+        now = 100 + number / hertz
+        arrivals.add()
+    assert arrivals.rate() == pytest.approx(hertz, abs=0.5)
+    now += 1.0
+    assert arrivals.rate() == pytest.approx(hertz / 2, abs=0.5)
+    now += 1.0
+    assert arrivals.rate() == 0 and arrivals.count == 5 * hertz + 1
 
 
 def test_at_most_so_many_frames_are_kept() -> None:

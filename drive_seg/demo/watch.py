@@ -31,6 +31,8 @@ NODE = "drive_seg"
 PREFIX = "/segmentation"
 _WAITING = 30
 """Frames whose parts may be incomplete at a time; of older ones some part was lost on the way to us."""
+_RECENT = 4096
+"""More than come in the seconds of a rate at the 1000 Hz that a camera may be given."""
 _LONGEST_MS = 86_400_000.0
 _LARGEST_TRACK = (1 << 63) - 1
 
@@ -94,7 +96,7 @@ class Arrivals:
     def __init__(self) -> None:
         self.count = 0
         self.last = float("-inf")
-        self._recent: deque[float] = deque(maxlen=600)
+        self._recent: deque[float] = deque(maxlen=_RECENT)
         self._first = 0.0
 
     def add(self) -> None:
