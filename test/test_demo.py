@@ -671,6 +671,28 @@ def test_a_video_plays_at_its_pace_though_the_clock_was_set_meanwhile(tmp_path: 
     assert cv2.VideoCapture(str(tmp_path / "overlay.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(10, abs=0.1)
 
 
+@pytest.mark.parametrize(("came", "complaints"), [(100, 0), (99, 0), (60, 1)])
+def test_frames_whose_times_were_lost_count_and_are_said(came: int, complaints: int) -> None:
+    """Whoever watches may be held up; the node goes on."""
+    from drive_seg.demo.session import _Show
+    from drive_seg.demo.watch import NodeState
+    from drive_seg.frame import StageTimes
+
+    times = [(10 * number / (came - 1), StageTimes(end_to_end=5.0)) for number in range(came)]
+    arrivals = {"image": SimpleNamespace(last=9.9), "latency": SimpleNamespace(count=came)}
+    show = SimpleNamespace(
+        _watcher=SimpleNamespace(times=times, arrivals=arrivals, percentiles=dict),
+        _model=SimpleNamespace(name="tiny"),
+        _mixed="",
+        _silent=False,
+        _first_mask_s=1.0,
+        _stop=SimpleNamespace(requested=False),
+    )
+    state = NodeState({}, {"received": "100", "published": "100"})
+    result = _Show.result(show, state, SimpleNamespace(lines=[]))  # type: ignore[arg-type]
+    assert result.summary.fps == pytest.approx(9.9) and len(result.complaints) == complaints
+
+
 @pytest.mark.parametrize("hertz", [1, 30, 1000])
 def test_the_rate_of_a_topic_is_that_of_the_last_two_seconds(hertz: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from drive_seg.demo.watch import Arrivals

@@ -74,7 +74,7 @@ class DemoResult:
         sent: images the camera says it sent, None where it did not say.
         rows: (``time.monotonic()``, times) of every frame.
         complaints: what the camera called an error, such as a recording that is cut short; that others published, too;
-            that the node fell silent.
+            that times were lost; that the node fell silent.
         video_frames: frames in the overlay video.
     """
 
@@ -302,11 +302,13 @@ class _Show:
         rows = list(self._watcher.times)
         # The time in which the camera went on and nothing more was published counts, too.
         span = max(rows[-1][0], self._watcher.arrivals["image"].last) - rows[0][0] if len(rows) > 1 else 0.0
+        counts = state.counts()
+        missed = max(0, counts.published - self._watcher.arrivals["latency"].count)
         backend = state.engine.get("backend", "unknown")
         software = {**versions(), backend: state.engine.get("version", "unknown"), "ros": ros_distro()}
         summary = Summary(
-            counts=state.counts(),
-            fps=(len(rows) - 1) / span if span > 0 else 0.0,
+            counts=counts,
+            fps=(len(rows) + missed - 1) / span if span > 0 else 0.0,
             latency=self._watcher.percentiles(),
             backend=backend,
             precision=state.engine.get("precision", "unknown"),
@@ -318,6 +320,8 @@ class _Show:
         complaints = [f"camera: {line.rpartition(']: ')[2]}" for line in camera.lines if "[ERROR]" in line]
         if self._mixed:
             complaints.append(f"the figures are not of this demo alone: {self._mixed}")
+        if missed > 2 + 0.01 * counts.published:  # the first few may be published before the two know of each other
+            complaints.append(f"the times of {missed} of {counts.published} frames were lost on their way to the demo")
         if self._silent:
             complaints.append(
                 f"the node has said nothing for {_SETTLE_S:g} s: the counts are those of its last report, and frames "
