@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -351,6 +352,14 @@ def test_what_fails_half_way_leaves_no_subscription_behind(peer: Peer) -> None:
 def test_an_interrupt_ends_the_node_in_order(peer: Peer) -> None:
     peer.send_until_served(paint(64, 48))
     peer.process.send_signal(signal.SIGINT)
+    assert peer.process.wait(timeout=TIMEOUT_S) == 0
+
+
+def test_an_interrupt_that_is_repeated_until_the_process_is_gone_ends_it_in_order_too(peer: Peer) -> None:
+    end = time.monotonic() + 1.5  # patience ends after two seconds
+    while peer.process.poll() is None and time.monotonic() < end:
+        peer.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
     assert peer.process.wait(timeout=TIMEOUT_S) == 0
 
 

@@ -43,6 +43,12 @@ class StopSignals:
         """Whether to stop."""
         return self._since is not None
 
+    def close(self) -> None:
+        """The end has come: an interrupt that a launcher repeats is not for Python, which takes it for its death while
+        it unloads libraries.
+        """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._since is None:
@@ -116,3 +122,4 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
         return 0
     finally:
         try_shutdown()
+        stop.close()
