@@ -205,6 +205,8 @@ def test_parameters_and_lifecycle(peer: Peer, model: Path, tmp_path: Path) -> No
         assert not answer.successful
         assert reason in answer.reason
     assert peer.set_parameter("score_threshold", 0.5).successful
+    for name, value in (("backend", "onnxruntime"), ("cameras", ["front"]), ("front.image_topic", "/camera/image_raw")):
+        assert peer.set_parameter(name, value).successful, f"{name} is that already"  # `ros2 param load` of a dump
     # Who is refused is told steps that an active node takes, in this order.
     steps = re.findall(r"deactivate|cleanup|\bconfigure`|activate`$", peer.set_parameter("model", "x").reason)
     assert steps == ["deactivate", "cleanup", "configure`", "activate`"]

@@ -81,11 +81,12 @@ class NodeParameters:
 
     def _accept(self, given: dict[str, Any]) -> None:
         changes = {name: value for name, value in given.items() if not name.startswith(_FOREIGN)}
-        for name in changes:
+        for name, value in changes.items():
             parameter = self._known.get(name)
             if parameter is None:
                 raise ConfigError(f"there is no parameter '{name}'")
-            if self._configured() and not parameter.live:
+            same = self._node.get_parameter_or(name).value == value  # `ros2 param load` sets all that a file has
+            if self._configured() and not parameter.live and not same:
                 raise ConfigError(  # an active node refuses cleanup
                     f"{name} takes effect on configure: `ros2 lifecycle set {self._node.get_fully_qualified_name()} "
                     "deactivate` and `cleanup` first, then set it, `configure` and `activate`"
