@@ -40,7 +40,7 @@ setup(
     author="drive_seg maintainers",
     maintainer="drive_seg maintainers",
     maintainer_email="maintainers@users.noreply.github.com",
-    license="Apache-2.0",
+    license="Apache-2.0 AND LicenseRef-Research-Non-Commercial",  # the latter: weights of models/default.yaml
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={NAME: ["py.typed", "engines/kernels/*.cu*", "offline/templates/*.j2"]},

@@ -76,6 +76,13 @@ class TestManifests:
         assert package.findtext("license") == "Apache-2.0"
         assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
 
+    def test_weights_under_another_licence_have_theirs_in_the_manifest(self) -> None:
+        """REP 149 wants a tag for each; who installs from a mirror of binaries reads nothing else."""
+        licences = {yaml.safe_load(path.read_text())["license"] for path in (ROOT / "models").glob("*.yaml")}
+        tags = [element.text for element in manifest().iter("license")]
+        assert len(tags) == len(licences | {"Apache-2.0"}), licences
+        assert f'license="{" AND ".join(map(str, tags))}"' in (ROOT / "setup.py").read_text()
+
     def test_one_version_everywhere(self) -> None:
         version = manifest().findtext("version")
         setup = re.search(r'^ *version="(.+)"', (ROOT / "setup.py").read_text(), re.MULTILINE)
