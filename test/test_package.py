@@ -137,6 +137,11 @@ class TestManifests:
         monkeypatch.setattr("drive_seg.errors.version", lambda package: numpy)
         assert shlex.split(pip_install("onnxruntime"))[4:] == ["onnxruntime", *pin]
 
+    def test_the_replay_plays_what_it_is_said_to_play(self) -> None:
+        """SQLite and compressed bags are opened by plugins that ros2bag does not ask for; rosbag2 does."""
+        declared = {element.text for element in manifest() if element.tag.endswith("depend")}
+        assert declared >= {"rosbag2", "rosbag2_storage_mcap"}
+
     def test_the_resource_index_marker_is_named_after_the_package(self) -> None:
         assert [path.name for path in (ROOT / "resource").iterdir()] == ["drive_seg"]
 
