@@ -12,7 +12,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.substitutions import FindPackagePrefix, FindPackageShare
 
 # Launch argument -> (type of the sim_camera parameter of that name, default, what it means).
 CAMERA_ARGUMENTS = {
@@ -28,19 +28,30 @@ CAMERA_ARGUMENTS = {
 AHEAD = {"prerender": 90, "hold": 180}
 
 
-def make_camera(context):
-    """Of a video no image is drawn."""
-    given = {
+def camera_parameters():
+    return {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, (kind, _, _) in CAMERA_ARGUMENTS.items()
     }
+
+
+def check(context):
+    """Before anything runs: launch ends at an error, and what it has started by then goes on without it."""
+    for value in camera_parameters().values():
+        value.evaluate(context)
+    if IfCondition(LaunchConfiguration("rviz")).evaluate(context):
+        FindPackagePrefix("rviz2").perform(context)
+
+
+def make_camera(context):
+    """Of a video no image is drawn."""
     ahead = {} if LaunchConfiguration("source").perform(context) else AHEAD
     return [
         Node(
             package="drive_seg",
             executable="sim_camera",
             name="sim_camera",
-            parameters=[given, ahead],
+            parameters=[camera_parameters(), ahead],
             output="screen",
         )
     ]
@@ -65,8 +76,9 @@ def generate_launch_description():
                 for name, (_, default, description) in CAMERA_ARGUMENTS.items()
             ),
             DeclareLaunchArgument("rviz", default_value="false", description="Show the result in RViz"),
+            OpaqueFunction(function=check),
+            segmentation,  # first: it looks for params_file
             OpaqueFunction(function=make_camera),
-            segmentation,
             rviz,
         ]
     )

@@ -375,6 +375,11 @@ class Recorded:
     def perform(self, context: dict[str, str]) -> str:
         return context[self.args[0]]
 
+    def evaluate(self, context: dict[str, str]) -> Any:
+        """Of a condition or a ParameterValue."""
+        text = self.args[0].perform(context)
+        return self.kwargs["value_type"](text) if self.kwargs else text == "true"
+
 
 @pytest.fixture
 def launch_modules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +404,7 @@ def launch_modules(monkeypatch: pytest.MonkeyPatch) -> None:
         "launch_ros": [],
         "launch_ros.actions": ["LifecycleNode", "Node"],
         "launch_ros.parameter_descriptions": ["ParameterValue"],
-        "launch_ros.substitutions": ["FindPackageShare"],
+        "launch_ros.substitutions": ["FindPackagePrefix", "FindPackageShare"],
     }
     for name, classes in provided.items():
         module = types.ModuleType(name)
@@ -503,13 +508,26 @@ class TestLaunchFiles:
         assert set(described) == {"source", "width", "height", "rate", "seed", "weather", "rviz"}
         assert all(described.values())
         kinds = [type(action).__name__ for action in actions if type(action).__name__ != "DeclareLaunchArgument"]
-        assert kinds == ["OpaqueFunction", "IncludeLaunchDescription", "Node"]
-        make_camera = actions[-3].kwargs["function"]
+        assert kinds == ["OpaqueFunction", "IncludeLaunchDescription", "OpaqueFunction", "Node"]
+        make_camera = actions[-2].kwargs["function"]
         (simulator,), (video,) = make_camera({"source": ""}), make_camera({"source": "/a b/drive.mp4"})
         assert simulator.kwargs["executable"] == video.kwargs["executable"] == "sim_camera"
         given, ahead = simulator.kwargs["parameters"]
         assert given.keys() == set(described) - {"rviz"} and 0 < ahead["prerender"] < ahead["hold"]
         assert video.kwargs["parameters"][1] == {}  # its first images would be played again and again
+
+    def test_demo_finds_mistakes_before_anything_runs(self) -> None:
+        """launch ends at an error; the processes that it has started by then go on without it."""
+        actions = describe("demo.launch.py")
+        declared = [action for action in actions if type(action).__name__ == "DeclareLaunchArgument"]
+        defaults = {action.args[0]: action.kwargs["default_value"] for action in declared}
+        check = actions[len(declared)].kwargs["function"]  # the node comes next: it looks for params_file
+        check(defaults)
+        check({**defaults, "rviz": "true", "rviz2": "/opt/ros/jazzy"})
+        with pytest.raises(KeyError, match="rviz2"):
+            check({**defaults, "rviz": "true"})
+        with pytest.raises(ValueError, match="fast"):
+            check({**defaults, "rate": "fast"})
 
     def test_replay_plays_the_bag_and_ends_with_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         actions = describe("replay.launch.py")
