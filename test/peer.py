@@ -214,7 +214,7 @@ class Peer:
         self.node.destroy_client(client)
         return future.result()
 
-    def set_parameter(self, name: str, value: Any) -> Any:
+    def set_parameter(self, name: str, value: Any, node: str = "drive_seg") -> Any:
         """The node's answer."""
         kinds = {
             bool: ("bool_value", ParameterType.PARAMETER_BOOL),
@@ -225,9 +225,8 @@ class Peer:
         }
         field, number = kinds[type(value)]
         parameter = ParameterMsg(name=name, value=ParameterValue(type=number, **{field: value}))
-        return self.call(
-            SetParameters, "/drive_seg/set_parameters", SetParameters.Request(parameters=[parameter])
-        ).results[0]
+        request = SetParameters.Request(parameters=[parameter])
+        return self.call(SetParameters, f"/{node}/set_parameters", request).results[0]
 
     def change_state(self, *transitions: str) -> None:
         """Go through these lifecycle transitions: ``deactivate``, ``cleanup``, ..."""

@@ -259,6 +259,13 @@ def simulator(**parameters: object) -> list[str]:
     return ["-m", "drive_seg.ros.sim_camera", "--ros-args", *words]
 
 
+def test_what_a_camera_was_started_with_stays_and_is_not_said_to_change() -> None:
+    with closing(Peer(*simulator(prerender=2))) as peer:
+        for name, value in (("rate", 5.0), ("weather", "rain"), ("frames", 3)):
+            answer = peer.set_parameter(name, value, "sim_camera")
+            assert not answer.successful and "read-only" in answer.reason
+
+
 def test_a_drive_goes_on_behind_what_was_rendered_ahead() -> None:
     first, held = 2, 3
     drive = Simulator(0, 64, 48, 20.0, "clear")

@@ -58,7 +58,7 @@ class NodeParameters:
         for parameter in parameters:
             self._known[parameter.name] = parameter
             if not self._node.has_parameter(parameter.name):  # one that was refused is to be refused again
-                declare(self._node, parameter)
+                declare(self._node, parameter, at_start_only=parameter.name in _AT_START_ONLY)
 
     def _load(self, changes: dict[str, Any]) -> Config:
         def lookup(parameter: Parameter) -> Any:
@@ -103,23 +103,25 @@ class NodeParameters:
         self.config = config
 
 
-def declare(node: Node, parameter: Parameter) -> Any:
+def declare(node: Node, parameter: Parameter, at_start_only: bool) -> Any:
     """Declare one parameter; returns the value it was given at start-up or its default.
+
+    Args:
+        at_start_only: nobody may change it later.
 
     Raises:
         ConfigError: that value is refused.
     """
     try:
-        value = node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter)).value
+        value = node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter, at_start_only)).value
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:
         raise ConfigError(f"parameter {parameter.name} is refused: {error}") from error
     return parameter.check(value)
 
 
-def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+def _descriptor(parameter: Parameter, at_start_only: bool) -> ParameterDescriptor:
     """What ``ros2 param describe`` and rqt_reconfigure show."""
-    descriptor = ParameterDescriptor(description=parameter.description)
-    descriptor.read_only = parameter.name in _AT_START_ONLY
+    descriptor = ParameterDescriptor(description=parameter.description, read_only=at_start_only)
     constraints = []
     if parameter.choices:
         constraints.append(f"one of: {', '.join(parameter.choices)}")

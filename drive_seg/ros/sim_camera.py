@@ -92,7 +92,7 @@ class SimCamera(Node):
 
     def __init__(self, name: str = "sim_camera", **options: Any) -> None:
         super().__init__(name, **options)
-        given = {parameter.name: declare(self, parameter) for parameter in PARAMETERS}
+        given = {parameter.name: declare(self, parameter, at_start_only=True) for parameter in PARAMETERS}
         if 0.0 < given["rate"] < SLOWEST_HZ:
             raise ConfigError(f"rate must be 0 or >= {SLOWEST_HZ:g}, got {given['rate']:g}")
         self._given = given
