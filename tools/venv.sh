@@ -28,12 +28,12 @@ choose_python() {
     fi
     PYTHON=${PYTHON:-python3}
     command -v "$PYTHON" >/dev/null || fail "there is no '$PYTHON' here: sudo apt install $PYTHON $PYTHON-venv"
-    PYTHON=$("$PYTHON" -c 'import sys; print(sys.executable)')
     VERSION=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     case $VERSION in
         3.10 | 3.11 | 3.12 | 3.13) ;;
         *) fail "$PYTHON is Python $VERSION; 3.10 to 3.13 are supported: make venv PYTHON=python3.12" ;;
     esac
+    PYTHON=$("$PYTHON" -c 'import sys; print(sys.executable)')
 }
 
 # system: the ROS 2 that this shell has sourced; wheels: from PyPI.
@@ -128,7 +128,9 @@ PY
 
 choose_python
 choose_ros
-wanted=$(printf 'python %s\nversion %s\nros %s\ninputs %s' "$PYTHON" "$VERSION" "$ROS" "$(inputs_hash)")
+# The folder: what pip installs in a virtual environment names it, so that in a copy it would run the original's code.
+wanted=$(printf 'python %s\nversion %s\nros %s\nfolder %s\ninputs %s' \
+    "$PYTHON" "$VERSION" "$ROS" "$(pwd -P)" "$(inputs_hash)")
 if [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(cat "$STAMP")" = "$wanted" ]; then
     exit 0
 fi

@@ -1,0 +1,100 @@
+"""``tools/venv.sh`` in shells and folders as they are found, with a Python that only writes down what it was asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "tools" / "venv.sh"
+PYTHON = """#!/bin/bash
+echo "$* user=${PIP_USER-} elsewhere=${PIP_TARGET-}${PYTHONPATH-}${PYTHONHOME-}" >> "$ASKED"
+case "$*" in
+    *sys.executable*) echo "$0" ;;
+    *version_info*) echo "$SAYS" ;;
+    *"${BREAKS:-nothing}"*) echo "ERROR: broken"; exit 1 ;;
+    "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+    *"pip install"*)
+        printf '%s\\n' '  Get a.whl (9.5 MB)' 'Get b (2 kB)' 'WARNING: Retrying (Retry(total=4'
+        while [ -e "$ASKED.wait" ]; do sleep 0.02; done
+        ;;
+esac
+"""
+UNAME = """#!/bin/sh
+echo "Linux ${MACHINE:-x86_64}"
+"""
+MADE = "-m venv --clear"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A tree with nothing but what the script reads, beside a Python and a uname."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
+    root = tmp_path / "the root"
+    (root / "tools" / "vision_msgs").mkdir(parents=True)
+    for name in ("setup.py", "setup.cfg", "tools/vision_msgs/setup.py"):
+        (root / name).write_text("")
+    shutil.copy(SCRIPT, root / "tools")
+    (tmp_path / "bin").mkdir()
+    for name, text in (("python", PYTHON), ("uname", UNAME)):
+        program = tmp_path / "bin" / name
+        program.write_text(text)
+        program.chmod(0o755)
+    return root
+
+
+def start(root: Path, new_session: bool = False, **variables: str) -> subprocess.Popen[str]:
+    """Start the script of this tree; no ROS is sourced."""
+    programs = root.parent / "bin"
+    foreign = ("PIP_", "PYTHON", "ROS_", "_ROS_", "AMENT_")
+    given = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    own = {"PYTHON": f"{programs}/python", "ASKED": str(root.parent / "asked"), "SAYS": "3.12"}
+    path = f"{programs}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        [str(root / "tools" / "venv.sh")],
+        env={**given, **own, "PATH": path, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=new_session,
+    )
+
+
+def asked(root: Path) -> str:
+    """What the Python was asked so far."""
+    path = root.parent / "asked"
+    return path.read_text() if path.exists() else ""
+
+
+def run(root: Path, code: int = 0, **variables: str) -> str:
+    """Run it; what it said."""
+    process = start(root, **variables)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    return said
+
+
+def test_what_is_up_to_date_is_left_alone(root: Path) -> None:
+    run(root)
+    assert run(root) == ""
+    assert asked(root).count(MADE) == 1
+
+
+def test_a_copied_folder_gets_an_environment_of_its_own(root: Path) -> None:
+    # The old one's programs name the old folder: they would run its code, or not start where it is gone.
+    run(root)
+    copy = root.parent / "copy"
+    shutil.copytree(root, copy)
+    run(copy)
+    assert asked(root).count(MADE) == 2
+
+
+def test_a_folder_by_way_of_a_link_is_the_same_folder(root: Path) -> None:
+    run(root)
+    link = root.parent / "link"
+    link.symlink_to(root)
+    assert run(link) == ""
