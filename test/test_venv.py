@@ -98,3 +98,10 @@ def test_a_folder_by_way_of_a_link_is_the_same_folder(root: Path) -> None:
     link = root.parent / "link"
     link.symlink_to(root)
     assert run(link) == ""
+
+
+def test_half_of_another_environment_is_not_taken_for_the_old_one(root: Path) -> None:
+    run(root)
+    run(root, code=1, SAYS="3.13", BREAKS="-m venv")
+    run(root)
+    assert asked(root).count(MADE) == 3

@@ -142,6 +142,7 @@ if [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(identity <"$STAMP")" = "
     rm "$STAMP"
 else
     check_system
+    rm -f "$STAMP" # first: whatever ends this now, what it leaves is not taken for complete
     step "1/4 making $VENV with Python $VERSION ($PYTHON), ROS 2 from ${ROS/wheels/PyPI wheels (Jazzy)}"
     make_venv
 fi
