@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,26 @@ def test_a_folder_by_way_of_a_link_is_the_same_folder(root: Path) -> None:
     link = root.parent / "link"
     link.symlink_to(root)
     assert run(link) == ""
+
+
+def test_two_at_once_wait_for_each_other(root: Path) -> None:
+    if shutil.which("flock") is None:
+        pytest.skip("no flock")
+    wait = root.parent / "asked.wait"
+    wait.touch()
+    first = start(root)
+    while "pip install" not in asked(root):
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = start(root)
+    assert second.stdout is not None
+    line = second.stdout.readline()
+    wait.unlink()
+    assert "another one is at work" in line
+    for process in (first, second):
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    assert asked(root).count(MADE) == 1
 
 
 def test_half_of_another_environment_is_not_taken_for_the_old_one(root: Path) -> None:

@@ -21,6 +21,17 @@ if [ -n "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
     unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
 fi
 
+# Two at once would delete each other's files. Held until the last process ends that was started here, pip's included.
+wait_for_another() {
+    command -v flock >/dev/null || return 0
+    local state=0
+    exec 9<.
+    flock -n 9 || state=$?
+    [ "$state" -eq 1 ] || return 0 # free, or on a file system that has no locks
+    step "another one is at work on $VENV: waiting for it to end"
+    flock 9
+}
+
 choose_python() {
     if [ -z "${PYTHON:-}" ] && [ -f "$STAMP" ]; then
         PYTHON=$(sed -n 's/^python //p' "$STAMP")
@@ -126,6 +137,7 @@ rclpy.try_shutdown()
 PY
 }
 
+wait_for_another
 choose_python
 choose_ros
 # The folder: what pip installs in a virtual environment names it, so that in a copy it would run the original's code.
