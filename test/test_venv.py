@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,16 @@ def test_half_of_another_environment_is_not_taken_for_the_old_one(root: Path) ->
     run(root, code=1, SAYS="3.13", BREAKS="-m venv")
     run(root)
     assert asked(root).count(MADE) == 3
+
+
+def test_an_active_environment_is_not_made_out_of_itself(root: Path) -> None:
+    venv.create(root / ".venv", symlinks=True, with_pip=False)
+    own = root / ".venv" / "bin" / "python3"
+    refuses = root.parent / "refuses"
+    refuses.mkdir()
+    (refuses / "rclpy.py").write_text("raise ImportError\n")
+    # A ROS that does not fit is refused, and the message names the Python that was chosen.
+    ros = {"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": "/opt/ros/jazzy", "PYTHONPATH": str(refuses)}
+    said = run(root, code=1, PYTHON=str(own), **ros)
+    assert str(root) not in said
+    assert os.path.realpath(sys.executable) in said

@@ -44,7 +44,9 @@ choose_python() {
         3.10 | 3.11 | 3.12 | 3.13) ;;
         *) fail "$PYTHON is Python $VERSION; 3.10 to 3.13 are supported: make venv PYTHON=python3.12" ;;
     esac
-    PYTHON=$("$PYTHON" -c 'import sys; print(sys.executable)')
+    # The Python below a virtual environment that is active, which may be the very one that is made anew.
+    PYTHON=$("$PYTHON" -c 'import os, sys
+print(sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable))')
 }
 
 # system: the ROS 2 that this shell has sourced; wheels: from PyPI.
