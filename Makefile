@@ -15,6 +15,9 @@ ifdef _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
 endif
 
+# The library of another Python, with which the one in .venv does not start.
+unexport PYTHONHOME
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo check test gpu model clean
 

@@ -123,6 +123,12 @@ def test_two_at_once_wait_for_each_other(root: Path) -> None:
     assert asked(root).count(MADE) == 1
 
 
+def test_what_a_shell_sets_for_pip_and_python_does_not_lead_elsewhere(root: Path) -> None:
+    run(root, PIP_USER="1", PIP_TARGET="/there", PYTHONPATH="/elsewhere", PYTHONHOME="/there")
+    installs = [line for line in asked(root).splitlines() if "pip install" in line]
+    assert installs and all(line.endswith("user=0 elsewhere=") for line in installs), installs
+
+
 def test_half_of_another_environment_is_not_taken_for_the_old_one(root: Path) -> None:
     run(root)
     run(root, code=1, SAYS="3.13", BREAKS="-m venv")

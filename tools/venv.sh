@@ -21,6 +21,11 @@ if [ -n "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
     unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
 fi
 
+# What a shell may hold that sends pip's packages elsewhere, or Python to another one's library. In a virtual environment pip
+# refuses --user, which a pip.conf can ask for as well.
+export PIP_USER=0
+unset PIP_TARGET PIP_PREFIX PIP_ROOT PYTHONHOME
+
 # Two at once would delete each other's files. Held until the last process ends that was started here, pip's included.
 wait_for_another() {
     command -v flock >/dev/null || return 0
@@ -61,6 +66,8 @@ choose_ros() {
         fail "ROS 2 wheels exist for x86-64 Linux only, and this is $(uname -sm)." \
             "Install ROS 2 (Humble or newer), then: source /opt/ros/DISTRO/setup.bash && make venv"
     fi
+    # What lies there would count as installed, and be missing in every other shell. A ROS installation is found through it.
+    [ "$ROS" != wheels ] || unset PYTHONPATH
 }
 
 inputs_hash() {
