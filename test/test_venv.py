@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +88,13 @@ def test_what_is_up_to_date_is_left_alone(root: Path) -> None:
     assert asked(root).count(MADE) == 1
 
 
+def test_of_what_pip_says_large_downloads_are_shown_and_that_it_waits(root: Path) -> None:
+    said = run(root)
+    assert "\n      Get a.whl (9.5 MB)\n      no answer; pip tries again\n" in said
+    assert "Get b" not in said
+    assert "Get b" in (root / ".venv" / "install.log").read_text()
+
+
 def test_a_copied_folder_gets_an_environment_of_its_own(root: Path) -> None:
     # The old one's programs name the old folder: they would run its code, or not start where it is gone.
     run(root)
@@ -147,3 +155,55 @@ def test_an_active_environment_is_not_made_out_of_itself(root: Path) -> None:
     said = run(root, code=1, PYTHON=str(own), **ros)
     assert str(root) not in said
     assert os.path.realpath(sys.executable) in said
+
+
+@pytest.mark.parametrize("part", ["-m venv", "pip install"])
+def test_what_fails_ends_with_what_to_do(root: Path, part: str) -> None:
+    said = run(root, code=1, BREAKS=part)
+    assert "ERROR: broken" in said
+    assert "disk" in said.splitlines()[-1]
+
+
+def test_an_interruption_is_called_one(root: Path) -> None:
+    wait = root.parent / "asked.wait"
+    wait.touch()
+    process = start(root, new_session=True)
+    while "pip install" not in asked(root):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("venv: interrupted"), said
+    assert "network" not in said
+    wait.unlink()
+    run(root)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("folder", [".", ".venv"])
+def test_a_folder_of_somebody_else_is_said_to_be_so(root: Path, folder: str) -> None:
+    run(root)
+    (root / "setup.py").write_text("newer")
+    (root / folder).chmod(0o555)
+    said = run(root, code=1)
+    (root / folder).chmod(0o755)
+    assert len(said.splitlines()) == 1
+    assert "sudo chown" in said
+
+
+def test_other_machines_are_told_to_install_ros(root: Path) -> None:
+    assert "source /opt/ros/DISTRO/setup.bash && make venv" in run(root, code=1, MACHINE="aarch64")
+    assert MADE not in asked(root)
+
+
+def test_a_python_that_is_not_there_is_named(root: Path) -> None:
+    assert "sudo apt install python3.99 python3.99-venv" in run(root, code=1, PYTHON="python3.99")
+    said = run(root, code=1, PYTHON="/opt/python3.12")
+    assert "/opt/python3.12" in said
+    assert "apt" not in said
+
+
+def test_a_python_that_is_too_old_is_asked_for_no_more_than_its_version(root: Path) -> None:
+    assert "is Python 2.7; 3.10 to 3.13 are supported" in run(root, code=1, SAYS="2.7")
+    assert len(asked(root).splitlines()) == 1

@@ -43,7 +43,12 @@ choose_python() {
         [ -x "$PYTHON" ] || PYTHON=
     fi
     PYTHON=${PYTHON:-python3}
-    command -v "$PYTHON" >/dev/null || fail "there is no '$PYTHON' here: sudo apt install $PYTHON $PYTHON-venv"
+    if ! command -v "$PYTHON" >/dev/null; then
+        case $PYTHON in
+            */*) fail "there is no Python at $PYTHON" ;;
+            *) fail "there is no '$PYTHON' here: sudo apt install $PYTHON $PYTHON-venv" ;;
+        esac
+    fi
     VERSION=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     case $VERSION in
         3.10 | 3.11 | 3.12 | 3.13) ;;
@@ -75,6 +80,11 @@ inputs_hash() {
         | cksum | tr ' ' '-'
 }
 
+check_folder() {
+    [ -w . ] && { [ ! -e "$VENV" ] || [ -w "$VENV" ]; } \
+        || fail "$(id -un) cannot write to $PWD/$VENV: sudo chown -R $(id -un) '$PWD', or take a checkout of your own"
+}
+
 check_system() {
     local missing=() headers
     "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || missing+=("python$VERSION-venv")
@@ -89,14 +99,17 @@ check_system() {
 make_venv() {
     local options=()
     [ "$ROS" = wheels ] || options+=(--system-site-packages)
-    "$PYTHON" -m venv --clear "${options[@]}" "$VENV"
+    "$PYTHON" -m venv --clear "${options[@]}" "$VENV" \
+        || fail "$VENV cannot be made, see above; is there room on the disk? ($(df -h . | awk 'END { print $4 }') free)"
 }
 
-# pip with its output in the log; of that only the large downloads are shown.
+# pip with its output in the log; of that only the large downloads are shown, and that it waits: for minutes with no network.
 pip_install() {
     "$VENV/bin/python" -m pip install --no-build-isolation --disable-pip-version-check --progress-bar off "$@" 2>&1 \
-        | tee -a "$LOG" | sed -nuE 's/^ *(.* \([0-9.]+ [MG]B\))$/      \1/p' \
-        || { tail -n 25 "$LOG" >&2; fail "pip failed; the whole of what it said is in $LOG"; }
+        | tee -a "$LOG" \
+        | sed -nuE -e 's/^ *(.* \([0-9.]+ [MG]B\))$/      \1/p' -e 's/^WARNING: Retrying .*/      no answer; pip tries again/p' \
+        || { tail -n 25 "$LOG" >&2; fail "pip failed, and all that it said is in $LOG." \
+            "Mostly the network is away or the disk is full: make venv again when that is repaired."; }
 }
 
 install() {
@@ -149,6 +162,7 @@ PY
 wait_for_another
 choose_python
 choose_ros
+trap 'fail "interrupted: make venv begins anew"' INT
 # The folder: what pip installs in a virtual environment names it, so that in a copy it would run the original's code.
 wanted=$(printf 'python %s\nversion %s\nros %s\nfolder %s\ninputs %s' \
     "$PYTHON" "$VERSION" "$ROS" "$(pwd -P)" "$(inputs_hash)")
@@ -156,6 +170,7 @@ if [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(cat "$STAMP")" = "$wante
     exit 0
 fi
 
+check_folder
 start=$(date +%s)
 identity() { sed '/^inputs/d'; }
 if [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(identity <"$STAMP")" = "$(identity <<<"$wanted")" ]; then
