@@ -93,5 +93,15 @@ class MissingDependency(DriveSegError, ImportError):
         self.needed_for = needed_for
         self.install = install
 
+    def __str__(self) -> str:
+        """The message; of a package that is there and does not load (a library, another version) the reason."""
+        cause = self.__cause__
+        if not isinstance(cause, ImportError) or isinstance(cause, ModuleNotFoundError):
+            return super().__str__()
+        return (
+            f"{self.needed_for} needs the package '{self.package}', which does not load: {one_line(cause)}; "
+            f"if it is damaged or of another version: {self.install}"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.package, self.needed_for, self.install)  # else pickle gives it the message alone

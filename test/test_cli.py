@@ -397,6 +397,17 @@ def test_the_modules_of_training_name_what_is_missing(arguments: tuple[str, str]
     assert f"'torch', which is not installed; install it with: {sys.executable} -m pip install" in done.stderr
 
 
+def test_a_package_that_does_not_load_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')\n")
+    arguments = ["run", "sim", "-o", str(tmp_path / "out"), "--frames", "1", "--backend", "openvino"]
+    start = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = {arguments!r}"
+    script = f"{start}; import drive_seg.cli; drive_seg.cli.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "which does not load: libtbb.so.12: cannot open shared object file; " in done.stderr
+    assert "not installed" not in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(("asked", "network"), [("auto", [128, 96]), ("model", [160, 96]), ("128x64", [128, 64])])
 def test_the_network_takes_the_shape_of_the_images_unless_it_is_told(
     tmp_path: Path, asked: str, network: list[int]
