@@ -32,7 +32,7 @@ help:
 	@echo 'make clean   remove .venv and everything built; results in out/ stay'
 
 venv:
-	@PYTHON='$(PYTHON)' tools/venv.sh
+	@PYTHON=$(call quoted,$(PYTHON)) tools/venv.sh
 
 demo: venv
 	@echo '==> drive_seg demo:' $(call quoted,$(SOURCE)) for $(call quoted,$(SECONDS)) s, results in $(call quoted,$(OUT))
@@ -54,7 +54,7 @@ test: check
 	@echo '==> lint, types and tests passed'
 
 gpu:
-	@$(if $(PYTHON),PYTHON='$(PYTHON)') tools/gpu_check.sh
+	@$(if $(PYTHON),PYTHON=$(call quoted,$(PYTHON))) tools/gpu_check.sh
 
 model: venv
 	@tools/train_model.sh $(call quoted,$(DATA))

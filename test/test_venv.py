@@ -207,3 +207,13 @@ def test_a_python_that_is_not_there_is_named(root: Path) -> None:
 def test_a_python_that_is_too_old_is_asked_for_no_more_than_its_version(root: Path) -> None:
     assert "is Python 2.7; 3.10 to 3.13 are supported" in run(root, code=1, SAYS="2.7")
     assert len(asked(root).splitlines()) == 1
+
+
+def test_make_hands_on_a_python_whatever_characters_its_path_has(root: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    shutil.copy(SCRIPT.parent.parent / "Makefile", root)
+    python = "/opt/it's here/python3"
+    given = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    done = subprocess.run(["make", "venv", f"PYTHON={python}"], env=given, cwd=root, capture_output=True, text=True)
+    assert f"venv: there is no Python at {python}\n" in done.stderr
