@@ -17,6 +17,8 @@ from command_line import Done, drive_seg, drive_seg_process, errors, last_object
 from recordings import FPS, HEIGHT, WIDTH, write_images, write_video
 
 from drive_seg.labels import mask_of
+from drive_seg.offline.bag_images import bag_messages, stamp_of
+from drive_seg.sim import Simulator
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -318,6 +320,13 @@ def test_sim_renders_what_run_reads(tmp_path: Path, model: Path) -> None:
     one, other = (sorted((tmp_path / name / "panoptic").iterdir()) for name in ("from_folder", "from_bag"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
     assert len(one) == 3
+    infos = [message for _, message in bag_messages(tmp_path / "drive.mcap", ["/camera/camera_info"])]
+    assert [stamp_of(info) for info in infos] == [round(number * 1e9 / 30) for number in range(3)]
+    assert {(info.width, info.height, info.header.frame_id) for info in infos} == {
+        (WIDTH, HEIGHT, "camera_optical_frame")
+    }
+    matrix = Simulator(5, WIDTH, HEIGHT).intrinsics
+    assert np.array_equal(infos[0].k.reshape(3, 3), matrix) and np.array_equal(infos[0].p.reshape(3, 4)[:, :3], matrix)
 
 
 def test_info_names_every_backend_and_what_auto_picks(model: Path) -> None:

@@ -30,9 +30,9 @@ def sim(
 ) -> None:
     """Render a drive with exact panoptic truth.
 
-    OUT ending in [bold].mcap[/bold] or [bold].bag2[/bold] is a ROS 2 bag with /camera/image_raw, and mask, panoptic,
-    instances, lanes and label_info under /camera/truth; anything else a folder with image/, mask/ (8-bit), panoptic/
-    (16-bit), instances.jsonl and lanes.jsonl. The ids of instances end in a number that lasts: 3001/17.
+    OUT ending in [bold].mcap[/bold] or [bold].bag2[/bold] is a ROS 2 bag with /camera/image_raw, /camera/camera_info,
+    and mask, panoptic, instances, lanes and label_info under /camera/truth; anything else a folder with image/, mask/
+    (8-bit), panoptic/ (16-bit), instances.jsonl and lanes.jsonl. Ids of instances end in a number that lasts: 3001/17.
     """
     from drive_seg.commands.terminal import progress_bar, report
     from drive_seg.offline.rendering import open_render_sink
@@ -40,7 +40,7 @@ def sim(
 
     chosen = None if weather is Weather.any else weather.value
     simulator = Simulator(seed=seed, width=width, height=height, fps=fps, weather=chosen)
-    sink = open_render_sink(out, overwrite)
+    sink = open_render_sink(out, overwrite, simulator.intrinsics)
     done = 0
     try:
         with progress_bar("rendering", frames) as progress:

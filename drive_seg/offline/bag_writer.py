@@ -27,6 +27,7 @@ from drive_seg.offline.sources import origin_of
 from drive_seg.offline.unpack import bound_rosbags
 from drive_seg.overlay import draw_overlay
 
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
 
@@ -150,6 +151,13 @@ class BagFile:
         height, width = pixels.shape[:2]
         data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
         return self.types[IMAGE](header, height, width, encoding, 0, data.size // height, data)
+
+    def camera_info(self, header: Any, size: tuple[int, ...], intrinsics: NDArray[np.float64]) -> Any:
+        """sensor_msgs/CameraInfo of a pinhole camera: ``size`` is (H, W) pixels, ``intrinsics`` K (3, 3)."""
+        everything = self.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        p = np.hstack([intrinsics, np.zeros((3, 1))]).reshape(-1)
+        k, r = intrinsics.reshape(-1), np.eye(3).reshape(-1)
+        return self.types[CAMERA_INFO](header, size[0], size[1], "plumb_bob", np.zeros(5), k, r, p, 0, 0, everything)
 
     def lanes(self, header: Any, lanes: Sequence[Lane]) -> Any:
         """sensor_msgs/PointCloud2 of lane boundaries, see ``drive_seg.lanes.table``; without a calibration."""

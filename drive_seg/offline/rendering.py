@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
-from drive_seg.offline.bag_writer import DETECTIONS, BagFile
+from drive_seg.offline.bag_writer import CAMERA_INFO, DETECTIONS, BagFile
 from drive_seg.offline.lane_files import LANES_FILE
 from drive_seg.offline.sinks import BAGS, NO_FOLDERS, FrameFolder, make_room
 from drive_seg.resources import at_home
@@ -30,8 +31,11 @@ class RenderSink(Protocol):
         ...
 
 
-def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
+def open_render_sink(path: Path, overwrite: bool = False, intrinsics: NDArray[np.float64] | None = None) -> RenderSink:
     """A bag for ``.mcap`` and ``.bag2``, else a folder.
+
+    Args:
+        intrinsics: K (3, 3) of the camera, for the bag's ``camera_info``; None writes none.
 
     Raises:
         ConfigError: ``path`` is taken, or its ending is that of another kind of file.
@@ -40,7 +44,7 @@ def open_render_sink(path: Path, overwrite: bool = False) -> RenderSink:
     path = at_home(path)
     if path.suffix in BAGS:
         make_room(path, overwrite, {"metadata.yaml"})
-        return _BagRender(path)
+        return _BagRender(path, intrinsics)
     if path.suffix.lower() in (".mp4", *BAGS, *NO_FOLDERS):
         raise ConfigError(f"output '{path}' must end in .mcap or .bag2, or be a folder; got {path.suffix}")
     make_room(path, overwrite, {"image", "mask", "panoptic", "instances.jsonl", LANES_FILE})
@@ -55,8 +59,9 @@ class _FolderRender(FrameFolder):
 
 
 class _BagRender:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, intrinsics: NDArray[np.float64] | None) -> None:
         self._bag = BagFile(path)
+        self._intrinsics = intrinsics
         self._label_info_written = False
 
     def write(self, number: int, frame: SimFrame) -> None:
@@ -68,6 +73,9 @@ class _BagRender:
             bag.write("/camera/truth/label_info", LABEL_INFO, labels, at, latched=True)
             self._label_info_written = True
         bag.write("/camera/image_raw", IMAGE, bag.image(header, "rgb8", frame.image), at)
+        if self._intrinsics is not None:
+            info = bag.camera_info(header, frame.image.shape[:2], self._intrinsics)
+            bag.write("/camera/camera_info", CAMERA_INFO, info, at)
         bag.write("/camera/truth/mask", IMAGE, bag.image(header, "mono8", frame.mask), at)
         bag.write("/camera/truth/panoptic", IMAGE, bag.image(header, "16UC1", frame.panoptic), at)
         bag.write("/camera/truth/lanes", CLOUD, bag.lanes(header, frame.lanes), at)
