@@ -16,6 +16,8 @@ from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, Rays, from_
 from drive_seg.ros.calibration import camera_matrix, image_size
 
 _PINHOLE = ("", "plumb_bob", "rational_polynomial")
+_COEFFICIENTS = (0, 4, 5, 8, 12, 14)
+"""How many of them OpenCV takes; ROS' own models have 5 and 8, calibrations with thin prisms and a tilted sensor more."""
 
 
 def lane_cloud(result: PanopticResult, info: CameraInfo | None, header: Header) -> PointCloud2:
@@ -57,7 +59,7 @@ def rays(info: CameraInfo, size: tuple[int, int]) -> Rays | None:
     lens = np.asarray(info.d, np.float64)
     model = info.distortion_model
     fisheye = model == "equidistant" and lens.size == 4
-    if not fisheye and not (model in _PINHOLE and lens.size in (0, 4, 5, 8)):
+    if not fisheye and not (model in _PINHOLE and lens.size in _COEFFICIENTS):
         return None
 
     def through(points: NDArray[np.float32]) -> NDArray[np.float64]:
