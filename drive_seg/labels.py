@@ -76,17 +76,19 @@ class LabelSet:
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
-        """uint8 (256, 3) RGB colour by class id; black where there is no class."""
+        """uint8 (256, 3) RGB colour by class id; black where there is none. Everyone's: change a copy."""
         table = np.zeros((256, 3), np.uint8)
         for label in self.labels:
             table[label.id] = label.color
+        table.setflags(write=False)
         return table
 
     @cached_property
     def is_thing(self) -> NDArray[np.bool_]:
-        """bool (256,): whether a mask value is a thing class."""
+        """bool (256,): whether a mask value is a thing class. Everyone's: change a copy."""
         table = np.zeros(256, np.bool_)
         table[[label.id for label in self.things]] = True
+        table.setflags(write=False)
         return table
 
     def by_name(self, name: str) -> Label:

@@ -81,6 +81,12 @@ def test_mask_of_panoptic(values: list[int]) -> None:
         assert mask_of(np.array(legal, np.uint16)).tolist() == expected
 
 
+@pytest.mark.parametrize("table", ["palette", "is_thing"])
+def test_what_all_share_of_the_labels_cannot_be_written(table: str) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(DRIVING, table)[3] = 0
+
+
 def test_label_sets_refuse_what_the_formats_cannot_hold() -> None:
     row = {"id": 0, "name": "a", "thing": False, "color": [1, 2, 3]}
     assert len(LabelSet.from_dicts([row])) == 1
