@@ -17,7 +17,7 @@ from drive_seg.ros.calibration import camera_matrix, image_size
 
 _PINHOLE = ("", "plumb_bob", "rational_polynomial")
 _COEFFICIENTS = (0, 4, 5, 8, 12, 14)
-"""How many of them OpenCV takes; ROS' own models have 5 and 8, calibrations with thin prisms and a tilted sensor more."""
+"""How many of them OpenCV takes; ROS' own models have 5 and 8, thin prisms and a tilted sensor more."""
 
 
 def lane_cloud(result: PanopticResult, info: CameraInfo | None, header: Header) -> PointCloud2:
