@@ -169,6 +169,26 @@ def test_an_engine_reports_to_nobody(backend: str, tmp_path: Path) -> None:
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == []
 
 
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("how", ["end()", "thread = Thread(target=end); thread.start(); thread.join()"])
+def test_a_signal_after_engines_were_closed_is_a_signal(backend: str, how: str) -> None:
+    """OpenVINO's CPU plugin lends the thread that loads it a stack for signals."""
+    program = f"""
+import signal
+from threading import Thread
+from drive_seg import open_pipeline
+pipelines = [open_pipeline(backend="{backend}", cache_dir=None) for _ in range(2)]
+def end():
+    while pipelines:
+        pipelines.pop(0).close()
+{how}
+signal.signal(signal.SIGINT, lambda number, frame: print("taken"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "taken\n"), done.stderr
+
+
 def test_auto_says_what_it_passed_over_and_why(model: Model) -> None:
     with open_engine(model) as engine:
         passed = BACKENDS[: BACKENDS.index(engine.info.backend)]

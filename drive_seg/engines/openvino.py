@@ -13,6 +13,7 @@ from drive_seg.engines.foreign import tensors_of
 from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.ports import Port, check_ports
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
+from drive_seg.engines.signal_stack import kept_signal_stack
 from drive_seg.engines.threads import cpu_share, giving_way
 from drive_seg.errors import EngineError, MissingDependency, one_line, pip_install
 from drive_seg.frame import RawOutputs
@@ -73,6 +74,10 @@ class OpenVinoEngine:
                 import openvino as ov
         except ImportError as error:
             raise MissingDependency("openvino", "backend openvino", pip_install("openvino")) from error
+        with kept_signal_stack():
+            self._open(ov, model, options)
+
+    def _open(self, ov: Any, model: Model, options: EngineOptions) -> None:
         core = ov.Core()
         # Asked for fp32, it computes in fp32; every other graph may be rounded further where that is faster.
         bf16 = options.precision != "fp32" and has_bf16(core)
