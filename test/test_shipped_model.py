@@ -96,6 +96,15 @@ def test_every_center_is_alone_in_its_window(session: ort.InferenceSession) -> N
     assert checked > 0
 
 
+def test_no_sum_outgrows_float16_in_a_large_image(model: Model) -> None:
+    """A backend may add up in the type of the tensors: features of 50 over 60x34 cells make 100 000."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'drive_seg[train]')")
+    for precision in model.precisions:
+        nodes = onnx.load(str(model.graph(precision))).graph.node
+        means = [onnx.helper.get_node_attr_value(node, "axes") for node in nodes if node.op_type == "ReduceMean"]
+        assert means == [[3], [2]], precision
+
+
 def test_graph_uses_only_operators_that_every_backend_has(model: Model) -> None:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'drive_seg[train]')")
     graph = onnx.load(str(model.graph(model.precisions[0])))

@@ -99,7 +99,9 @@ class _Context(nn.Module):
         mid = self.pool(near)
         far = self.pool(mid)
         merged = self.merge(torch.cat((near, mid, far, self.pool(far)), dim=1))
-        return functional.relu(merged + self.whole(x.mean(dim=(2, 3), keepdim=True)))
+        # First of each row: the sum over a large image (1920x1088) is more than float16 holds.
+        mean = x.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
+        return functional.relu(merged + self.whole(mean))
 
 
 class _Refine(nn.Module):
