@@ -25,7 +25,8 @@ from drive_seg.network import pack as pack_module
 from drive_seg.network import teach as teach_module
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.bonnet import with_bonnet
-from drive_seg.network.codes import PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
+from drive_seg.network.codes import NO_THING, PEDESTRIAN_OR_CYCLIST, ROAD_OR_MARKING, VOID
+from drive_seg.network.datasets import load_set
 from drive_seg.network.export import ModelCard, write_model
 from drive_seg.network.held_out import HeldOut, score
 from drive_seg.network.mixture import open_sets
@@ -60,6 +61,27 @@ def samples(count: int, height: int = 48, width: int = 64) -> InMemory:
             classes.append(3)
         made.append(Sample(image, codes, instances, np.array(classes, np.uint8)))
     return InMemory(made)
+
+
+def coco_street(root: Path, *objects: str) -> Sample:
+    """The one grey image of a COCO set in YOLO's form, 40x30, with a line for each of its objects."""
+    folder = root / "instances_real" / "coco128_seg"
+    for name in ("images", "labels_yolo_seg"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / "images" / "street.png"), np.full((30, 40, 3), 128, np.uint8))
+    (folder / "labels_yolo_seg" / "street.txt").write_text("\n".join(objects) + "\n")
+    return load_set("coco", root)[0]
+
+
+def corners(*points: tuple[float, float]) -> str:
+    return " ".join(f"{x / 40:.6f} {y / 30:.6f}" for x, y in points)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(0, 4), (2, 3), (5, 3), (6, 3), (7, 3), (1, VOID), (9, NO_THING)])
+def test_coco_s_trains_are_vehicles_as_everywhere_else(kind: int, code: int, tmp_path: Path) -> None:
+    sample = coco_street(tmp_path, f"{kind} {corners((10, 10), (20, 10), (20, 20), (10, 20))}")
+    assert sample.codes[15, 15] == code and sample.codes[2, 2] == NO_THING
+    assert sample.classes[sample.instances[15, 15]] == (code if code in (3, 4) else 0)
 
 
 class SaysMarking(Teacher):

@@ -120,9 +120,9 @@ def _load_pennfudan(folder: Path) -> list[Sample]:
     return _read_all(folder / "images", read, set())
 
 
-_COCO = {0: 4, 2: 3, 5: 3, 7: 3}
+_COCO = {0: 4, 2: 3, 5: 3, 6: 3, 7: 3}
 _COCO_RIDDEN = (1, 3)
-"""Person; car, bus, truck. Bicycles and motorcycles belong to a cyclist or stand alone: nobody says which."""
+"""Person; car, bus, train, truck. Bicycles and motorcycles belong to a cyclist or stand alone: nobody says which."""
 
 
 def _load_coco(folder: Path) -> list[Sample]:
