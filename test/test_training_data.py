@@ -84,6 +84,14 @@ def test_coco_s_trains_are_vehicles_as_everywhere_else(kind: int, code: int, tmp
     assert sample.classes[sample.instances[15, 15]] == (code if code in (3, 4) else 0)
 
 
+def test_coco_s_outlines_lie_in_a_mirrored_picture_where_they_lay(tmp_path: Path) -> None:
+    outline = [(10.2, 5.3), (20.4, 5.3), (24.3, 25.4), (10.2, 25.4)]
+    mirrored = [(40 - x, 30 - y) for x, y in outline]
+    here, there = (coco_street(tmp_path, f"2 {corners(*points)}") for points in (outline, mirrored))
+    assert np.array_equal(there.codes, here.codes[::-1, ::-1])
+    assert np.array_equal(there.instances, here.instances[::-1, ::-1])
+
+
 class SaysMarking(Teacher):
     """Sees markings in the left half, is torn in the middle, sees road on the right."""
 

@@ -138,7 +138,7 @@ def _load_coco(folder: Path) -> list[Sample]:
         objects = [(int(line.split()[0]), np.array(line.split()[1:], float).reshape(-1, 2)) for line in lines if line]
         ridden = any(kind in _COCO_RIDDEN for kind, _ in objects)
         for kind, corners in objects:
-            outline = np.rint(corners * size).astype(np.int32)
+            outline = np.rint(corners * size - 0.5).astype(np.int32)  # the first pixel's middle is half a pixel in
             if kind in _COCO:
                 person = _COCO[kind] == 4
                 classes.append(_COCO[kind])
