@@ -362,6 +362,23 @@ def test_a_view_keeps_image_and_labels_together() -> None:
     assert seen >= 10
 
 
+@pytest.mark.parametrize("shrunk", [1, 2])
+def test_a_view_as_large_as_the_picture_is_the_picture_or_its_mirror_image(shrunk: int) -> None:
+    width, height = 640 // shrunk, 96 // shrunk
+    labels = np.random.default_rng(1).integers(1, 200, (height, width)).repeat(shrunk, 0).repeat(shrunk, 1)
+    sample = Sample(np.zeros((96, 640, 3), np.uint8), labels.astype(np.uint8), labels.astype(np.uint16), np.arange(200))
+    how = Augmentation(width=width, height=height, zoom=(1 / shrunk, 1 / shrunk), stretch=0.0, tilt=0.0)
+    expected = labels[::shrunk, ::shrunk]
+    flips = set()
+    for seed in range(20):
+        shown = view(sample, how, np.random.default_rng(seed))
+        flipped = not np.array_equal(shown.codes, expected)
+        assert np.array_equal(shown.codes, expected[:, ::-1] if flipped else expected)
+        assert np.array_equal(shown.instances, shown.codes)
+        flips.add(flipped)
+    assert flips == {False, True}
+
+
 def write_folder(folder: Path, names: list[str]) -> None:
     sample = scene()
     for kind in ("images", "labels", "labels_orig"):

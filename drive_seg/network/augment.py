@@ -66,8 +66,9 @@ def _placement(width: int, height: int, how: Augmentation, rng: np.random.Genera
     slack = np.array([width * scale_x - how.width, height * scale_y - how.height])
     # Upwards the picture is house fronts and sky: lower views are drawn a little more often.
     where = np.array([rng.random(), 1.0 - rng.random() ** 0.75]) - 0.5
-    middle = np.array([how.width, how.height]) / 2 + where * np.abs(slack)
-    shift = middle - linear @ np.array([width / 2, height / 2])
+    # Pixels are addressed by their middles: that of the picture lies half a pixel before half its size.
+    middle = np.array([how.width - 1, how.height - 1]) / 2 + where * np.abs(slack)
+    shift = middle - linear @ np.array([width - 1, height - 1]) / 2
     return np.column_stack((linear, shift))
 
 
