@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.errors import ConfigError
 from drive_seg.network.bonnet import with_bonnet
 from drive_seg.network.codes import VOID
 from drive_seg.network.samples import Sample
 from drive_seg.network.weather import under_weather
 from drive_seg.preprocess import PADDING
+from drive_seg.ranges import check_number
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Augmentation:
     width, height: size of the view, multiples of 32. zoom: the image is scaled to 640 pixels of width times a
     factor of this range. stretch: its aspect ratio changes by up to this part. tilt: degrees. The rest are
     probabilities.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     width: int = 512
@@ -34,6 +39,16 @@ class Augmentation:
     grey: float = 0.05
     weather: float = 0.1
     bonnet: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            check_number(f"augmentation.{name}", getattr(self, name), 1, whole=True)
+        for name in ("stretch", "tilt"):
+            check_number(f"augmentation.{name}", getattr(self, name), 0)
+        for name in ("blur", "noise", "grey", "weather", "bonnet"):
+            check_number(f"augmentation.{name}", getattr(self, name), 0, 1)
+        if not 0 < self.zoom[0] <= self.zoom[1] < np.inf:
+            raise ConfigError(f"augmentation.zoom must be two factors above 0, the smaller first, got {self.zoom}")
 
 
 def view(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:

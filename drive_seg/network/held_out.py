@@ -23,7 +23,8 @@ from drive_seg.network.validate import (
     validate_folder,
     validate_simulator,
 )
-from drive_seg.network_size import fitted_size
+from drive_seg.network_size import STEP, fitted_size
+from drive_seg.ranges import check_number
 
 _SIZE = (1280, 720)
 
@@ -44,6 +45,10 @@ class HeldOut:
     network: tuple[int, int] = DEFAULT_SIZE
 
     def __post_init__(self) -> None:
+        for name in ("skip", "drives", "every"):
+            check_number(f"held_out.{name}", getattr(self, name), 0, whole=True)
+        if min(self.network) < 1 or any(side % STEP for side in self.network):
+            raise ConfigError(f"held_out.network must be multiples of {STEP}, got {self.network}")
         if self.every and not (self.folder or self.drives):
             raise ConfigError(f"held_out.every is {self.every} without anything to validate on: set folder or drives")
 

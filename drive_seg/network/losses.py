@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drive_seg.network.panoptic import RawMaps
+from drive_seg.network.panoptic import SUBPIXELS, RawMaps
 from drive_seg.network.targets import possible_classes
+from drive_seg.ranges import check_number
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class LossConfig:
     object with fewer visible pixels, and those around it, count more, by the root of the ratio and up to four times; 0
     counts all alike. ``offset_area``: the same for the offsets of objects below this area, up to 16 times: their error
     counts by the object's size. 0 takes ``small``.
-    ``lovasz``: of the Lovász loss, which is part of the semantic one."""
+    ``lovasz``: of the Lovász loss, which is part of the semantic one.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
 
     semantic: float = 1.0
     centers: float = 0.2
@@ -38,6 +43,14 @@ class LossConfig:
     small: float = 0.0
     offset_area: float = 0.0
     lovasz: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("semantic", "centers", "offsets", "small", "offset_area", "lovasz"):
+            check_number(f"loss.{name}", getattr(self, name), 0)
+        for weight in self.classes:
+            check_number("loss.classes", weight, 0)
+        check_number("loss.subpixels", self.subpixels, 1, SUBPIXELS, whole=True)
+        check_number("loss.hard", self.hard, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from drive_seg.network.folders import FolderConfig
 from drive_seg.network.held_out import HeldOut
 from drive_seg.network.losses import LossConfig
 from drive_seg.network.panoptic import NetworkConfig
+from drive_seg.ranges import check_number
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,19 @@ class TrainConfig:
         for name in ("steps", "batch", "warmup", "threads", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("rate", "weight_decay", "encoder_rate"):
+            check_number(name, getattr(self, name), 0)
+        for name in ("average", "pasted"):
+            check_number(name, getattr(self, name), 0, 1)
+        for name in ("seed", "workers", "frozen"):
+            check_number(name, getattr(self, name), 0, whole=True)
         if self.augmentation.width % 32 or self.augmentation.height % 32:
             got = f"{self.augmentation.width}x{self.augmentation.height}"
             raise ConfigError(f"augmentation width and height must be multiples of 32, got {got}")
         if not self.sets or min(self.sets.values()) <= 0:
             raise ConfigError(f"sets must name at least one data set with a share above 0, got {dict(self.sets)}")
+        for name, share in self.sets.items():
+            check_number(f"sets.{name}", share, 0)
         strangers = sorted({*self.paste_from, *self.paste_into} - set(self.sets))
         if strangers:
             raise ConfigError(f"paste_from and paste_into must be among sets, {', '.join(strangers)} is not")
