@@ -727,6 +727,8 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
         ("held_out: {network: [640, 384, 3]}", "held_out: network must have 2 values"),
         ("held_out: {network: [640, 100]}", r"held_out.network must be multiples of 32, got \(640, 100\)"),
         ("held_out: {drives: -1}", "held_out.drives must be a whole number, 0 or more; got -1"),
+        ("network: {things: [3, 4]}", r"network must have 6 classes with things \(3, 4, 5\), .* got 6 with \(3, 4\)"),
+        ("{network: {classes: 7}, loss: {classes: [1, 1, 1, 1, 1, 1, 1]}}", "network must have 6 classes .* got 7"),
         ("rate: .nan", "rate must be a finite number, 0 or more; got nan"),
         ("average: 1.5", r"average must be a finite number, 0..1; got 1.5"),
         ("seed: -1", "seed must be a whole number, 0 or more; got -1"),

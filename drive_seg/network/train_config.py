@@ -11,6 +11,7 @@ from typing import Any
 
 from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
+from drive_seg.labels import DRIVING
 from drive_seg.network.augment import Augmentation
 from drive_seg.network.folders import FolderConfig
 from drive_seg.network.held_out import HeldOut
@@ -95,6 +96,12 @@ class TrainConfig:
         strangers = sorted({*self.paste_from, *self.paste_into} - set(self.sets))
         if strangers:
             raise ConfigError(f"paste_from and paste_into must be among sets, {', '.join(strangers)} is not")
+        things = tuple(label.id for label in DRIVING.things)
+        if self.network.classes != len(DRIVING) or self.network.things != things:
+            raise ConfigError(
+                f"network must have {len(DRIVING)} classes with things {things}, or it cannot be exported; "
+                f"got {self.network.classes} with {self.network.things}"
+            )
         if len(self.loss.classes) != self.network.classes:
             raise ConfigError(
                 f"loss.classes needs a weight per class, {self.network.classes}, got {len(self.loss.classes)}"
