@@ -74,6 +74,15 @@ def test_a_run_that_was_stopped_gives_the_weights_of_one_that_was_not(config: Tr
     assert curve == rows(config.out_dir / "whole" / "losses.csv") == [REPORT_EVERY, config.steps], "each step once"
 
 
+def test_a_run_that_runs_away_stops_and_leaves_what_was_learnt_before(config: TrainConfig) -> None:
+    train(config)
+    with pytest.raises(ConfigError, match=r"gradients of step \d+ are not finite: set a lower rate than 1e\+09"):
+        train(replace(config, steps=40, rate=1e9, save_every=100))
+    kept = torch.load(config.out_dir / "checkpoint.pt", weights_only=True)
+    assert all(value.isfinite().all() for kind in ("weights", "average") for value in kept[kind].values())
+    assert train(replace(config, steps=kept["step"] + 1)).is_file()
+
+
 def test_a_run_goes_on_with_the_decay_of_its_configuration(config: TrainConfig) -> None:
     train(replace(config, weight_decay=0.1))
     state = torch.load(train(replace(config, steps=3, weight_decay=0.02)), weights_only=True)

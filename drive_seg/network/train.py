@@ -59,7 +59,8 @@ def train(config: TrainConfig, progress: Callable[[Progress], None] | None = Non
     ``held_out``, scores go to ``scores.csv`` and the best weights to ``best.pt``, whose path is then returned.
 
     Raises:
-        ConfigError: a data set is missing or unknown, or the checkpoint is of another network or of other parts of it.
+        ConfigError: a data set is missing or unknown, the checkpoint is of another network or of other parts of it, or
+            what is learnt runs away, so that it would be lost.
         SourceError: there is nothing in ``held_out.folder``.
     """
     check(config.held_out, config.data_root)
@@ -199,7 +200,11 @@ class _Run:
         losses: Losses = self.loss(maps, BatchTargets(codes[:, chosen].long(), *rest))
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        if not nn.utils.clip_grad_norm_(self.net.parameters(), 5.0).isfinite():  # one such step spoils all weights
+            raise ConfigError(
+                f"the gradients of step {step + 1} are not finite: set a lower rate than {self.config.rate:g} or a "
+                "longer warmup; a run that is started again goes on from its last checkpoint"
+            )
         self.optimizer.step()
         self._blend(min(self.config.average, (1 + step) / (10 + step)))
         return losses
