@@ -443,7 +443,13 @@ def test_a_network_size_that_cannot_be_is_bad_usage(tmp_path: Path, size: str, s
 
 
 @pytest.mark.parametrize(
-    "arguments", [("benchmark", "--frames", 10**11), ("sim", "--seed", 2**63, "-o", "out"), ("demo", "--seed", 2**63)]
+    "arguments",
+    [
+        ("benchmark", "--frames", 10**11),
+        ("benchmark", "--threads", 1025),
+        ("sim", "--seed", 2**63, "-o", "out"),
+        ("demo", "--seed", 2**63),
+    ],
 )
 def test_a_number_beyond_what_can_be_held_is_bad_usage(arguments: tuple[object, ...]) -> None:
     assert f"{arguments[1]}'" in drive_seg(*arguments, code=2).stderr

@@ -48,7 +48,9 @@ def benchmark(
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
     size: NetworkSize = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the engine; 0 is all cores.")] = 0,
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, max=1024, help="CPU threads of the engine; 0 is all cores.")
+    ] = 0,
     full: Annotated[
         bool, typer.Option("--full", help="TensorRT at every size and precision, beside torch and the usual sample.")
     ] = False,
