@@ -196,6 +196,24 @@ def test_bad_usage_exits_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "{long}", "-o", "out"),
+        ("evaluate", "{long}", "-g", "truth"),
+        ("evaluate", "--compare", "{long}", "{long}"),
+        ("demo", "--source", "{long}"),
+        ("export", "{long}", "--name", "x"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_no_bug_of_ours(arguments: tuple[str, ...]) -> None:
+    """pathlib raises for it, where it only answers no for others; and so for a folder that may not be looked into."""
+    if arguments[0] in ("demo", "export"):
+        pytest.importorskip("rclpy" if arguments[0] == "demo" else "torch")
+    said = drive_seg(*(one.replace("{long}", "x" * 300) for one in arguments), code=1).stderr
+    assert said.startswith("drive_seg: error: cannot ") and "File name too long" in said and said.count("\n") == 1
+
+
 def test_nothing_is_overwritten_unasked(tmp_path: Path, model: Path) -> None:
     write_images(tmp_path / "in", ["a.png"])
     run(tmp_path / "in", tmp_path / "out", model)
