@@ -196,6 +196,16 @@ def test_bad_usage_exits_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("run", "", "-o", "out"), ("benchmark", "--source", "")])
+def test_an_empty_name_is_not_the_current_folder(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    write_images(tmp_path, ["a.png"])
+    monkeypatch.chdir(tmp_path)
+    said = drive_seg(*arguments, "--model", model, "--backend", "onnxruntime", "--frames", 1, code=1).stderr
+    assert "source '' does not exist" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

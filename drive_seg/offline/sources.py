@@ -127,7 +127,7 @@ def open_source(spec: str | Path | int, topic: str | None = None, seed: int = 0,
 
         return open_capture(spec)
     path = at_home(spec)
-    if not path.exists():
+    if not spec or not path.exists():  # of an empty name pathlib makes the current folder
         raise SourceError(f"source '{spec}' does not exist; expected {EXPECTED}")
     return _open_path(path, topic)
 
