@@ -196,6 +196,50 @@ def test_bad_usage_exits_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("run", "{in}", "-o", "{out}", "--seed", 4), "--seed"),
+        (("run", "{in}", "-o", "{out}", "--topic", "/x"), "--topic"),
+        (("run", "{in}", "-o", "{out}", "--overlay"), "--overlay"),
+        (("run", "{in}", "-o", "{out}", "--no-track", "--track-max-age", 3), "--track-max-age"),
+        (("evaluate", "sim", "-g", "{in}", "-o", "{out}"), "--ground-truth"),
+        (("evaluate", "{in}", "-g", "{in}", "-o", "{out}", "--weather", "fog"), "--weather"),
+        (("evaluate", "{in}", "-g", "{in}", "-o", "{out}", "--truth-topic", "/x"), "--truth-topic"),
+        (("evaluate", "{in}", "-g", "{in}", "-o", "{out}", "--block", 30), "--block"),
+        (("evaluate", "{in}", "-g", "{in}", "-o", "{out}", "--chunk-seconds", 3), "--chunk-seconds"),
+        (("evaluate", "{in}", "-g", "{in}", "--worst", 3), "--worst"),
+        (("evaluate", "--compare", "a.json", "b.json", "-o", "{out}"), "--out"),
+        (("benchmark", "--source", "{in}", "--sizes", "640x384"), "--sizes"),
+        (("benchmark", "--full", "--threads", 1), "--threads"),
+        (("export", "x.pt", "--name", "x", "--calibration", "sim"), "--calibration"),
+        (("demo", "--loop", "-o", "{out}"), "--loop"),
+        (("demo", "--source", "{in}", "--seed", 4, "-o", "{out}"), "--seed"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path: Path, arguments: tuple[object, ...], option: str) -> None:
+    write_images(tmp_path / "in", ["a.png"])
+    places = {"{in}": tmp_path / "in", "{out}": tmp_path / "out"}
+    said = drive_seg(*(places.get(str(one), one) for one in arguments), code=2).stderr
+    assert f"for {option}: no effect" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_says_what_is_the_case_anyway_is_taken(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["a.png"])
+    run(tmp_path / "in", tmp_path / "out", model, "--seed", 0, "--weather", "clear", "--topic", "")
+
+
+def test_predictions_made_before_are_not_made_anew_and_that_is_said(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["a.png"])
+    run(tmp_path / "in", tmp_path / "out", model)
+    arguments = ("evaluate", tmp_path / "out", "-g", tmp_path / "out", "--model", model)
+    said = drive_seg(*arguments, "--score-threshold", 0.9, "--no-track", "--frames", 300).stderr
+    assert "warning: no effect of --score-threshold, --no-track:" in said
+    assert "1/1 " in said  # not 1/300
+    assert "warning" not in drive_seg(*arguments).stderr
+
+
 @pytest.mark.parametrize("arguments", [("run", "", "-o", "out"), ("benchmark", "--source", "")])
 def test_an_empty_name_is_not_the_current_folder(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]

@@ -19,6 +19,7 @@ from drive_seg.commands.options import (
     Precision,
     PrecisionName,
     network_size,
+    refuse_idle,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ DIFFERENT_IMAGES = 32
 
 
 def benchmark(
+    context: typer.Context,
     source: Annotated[
         str, typer.Option("--source", help="sim (1280x720), a video, images or a bag; its first 32 frames are used.")
     ] = "sim",
@@ -67,8 +69,10 @@ def benchmark(
 ) -> None:
     """Measure the pipeline stage by stage, beside the bare network in the same run."""
     if full:
+        refuse_idle(context, "--full has --precisions and --sizes", "precision", "size", "threads")
         _full(source, frames, model, backend, sizes, precisions, torch_python, out, as_json)
         return
+    refuse_idle(context, "it is of --full", "sizes", "precisions", "torch_python", "out")
     from drive_seg.benchmark import ReusedBuffers
     from drive_seg.benchmark import benchmark as measure
     from drive_seg.commands.terminal import latency_table, progress_bar, report

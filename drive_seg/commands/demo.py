@@ -19,6 +19,7 @@ from drive_seg.commands.options import (
     SimWeather,
     Topic,
     Weather,
+    refuse_idle,
 )
 from drive_seg.config import SLOWEST_HZ
 from drive_seg.errors import DriveSegError, MissingDependency
@@ -38,6 +39,7 @@ INSTALL = "make venv, then .venv/bin/drive_seg demo; or source /opt/ros/DISTRO/s
 
 
 def demo(
+    context: typer.Context,
     source: Annotated[
         str, typer.Option("--source", help="sim, a video, a folder of images, a bag, a device (0) or a URL.")
     ] = "sim",
@@ -68,6 +70,7 @@ def demo(
 
     if 0.0 < rate < SLOWEST_HZ:
         raise typer.BadParameter(f"--rate must be 0 or >= {SLOWEST_HZ:g}, got {rate:g}")
+    _refuse_idle(context, source)
     card = open_model(model)
     try:
         from drive_seg.demo.display import open_display
@@ -76,7 +79,7 @@ def demo(
         if isinstance(error, MissingDependency):
             raise
         raise MissingDependency(error.name or "rclpy", "the demo", INSTALL) from error
-    _check_source(source, topic)
+    _check_source(context, source, topic)
     options = DemoOptions(
         source=source,
         seconds=seconds,
@@ -107,12 +110,24 @@ def demo(
         raise DriveSegError("no frame was segmented")
 
 
-def _check_source(source: str, topic: str) -> None:
+def _refuse_idle(context: typer.Context, source: str) -> None:
+    from drive_seg.offline.sources import is_live
+
+    if source == "sim":
+        refuse_idle(context, "the simulator drives without end, and is no bag", "loop", "topic")
+    else:
+        refuse_idle(context, "the source is not sim", "seed", "weather")
+    if is_live(source):
+        refuse_idle(context, "a device or a stream has a pace of its own and no end", "loop", "topic", "rate")
+
+
+def _check_source(context: typer.Context, source: str, topic: str) -> None:
     """Open and forget it here, where an error is one clear line; not devices, which open once."""
+    from drive_seg.offline.bags import BagSource
     from drive_seg.offline.sources import is_live, open_source
 
-    if source != "sim" and not is_live(source):
-        open_source(source, topic or None)
+    if source != "sim" and not is_live(source) and not isinstance(open_source(source, topic or None), BagSource):
+        refuse_idle(context, "the source is no bag", "topic")
 
 
 def _verdict(result: DemoResult) -> str:

@@ -32,7 +32,9 @@ from drive_seg.commands.options import (
     Track,
     TrackMaxAge,
     Weather,
+    given,
     network_size,
+    refuse_idle,
 )
 from drive_seg.errors import ConfigError, DriveSegError
 
@@ -66,6 +68,13 @@ RESULTS = {"metrics.json", "frames.jsonl", "summary.json", "report.html"}
 """What is in a folder of results, and replaced."""
 
 
+OF_A_RUN = (
+    *("backend", "precision", "size", "score_threshold", "min_instance_area"),
+    *("track", "track_max_age", "latency"),
+)
+"""Parameters that predictions made before leave nothing to do."""
+
+
 class Format(str, Enum):
     """Choices of ``--format``."""
 
@@ -89,6 +98,7 @@ class Spreading(str, Enum):
 
 
 def evaluate(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -179,12 +189,15 @@ def evaluate(
     if compare is not None and not source:
         from drive_seg.commands.compare import compare as compare_two
 
+        others = set(context.params) - {"compare", "fail_if", "seed", "block", "as_json", "debug"}
+        refuse_idle(context, "--compare runs and writes nothing", *others)
         compare_two(*compare, fail_if or (), seed, block, as_json)
         return
     if engine is not Spreading.ray and (address or workers):
         raise typer.BadParameter("--address and --workers are of --engine ray")
     if compare is not None or fail_if or not source:
         raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
+    _refuse_idle(context, source, ground_truth or source, engine, track, out)
     from drive_seg.model import open_model
     from drive_seg.offline.evaluate import EvaluationOptions
     from drive_seg.offline.report import require_report_packages
@@ -214,6 +227,7 @@ def evaluate(
         options=EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None),
         latency=latency,
         pictures=worst if out is not None else 0,
+        of_a_run=given(context, *OF_A_RUN),
         ready=partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None,
     )
     if engine is Spreading.ray or Path(source).suffix == ".txt":
@@ -224,12 +238,37 @@ def evaluate(
     _finish(outcome, gallery, out, as_json)
 
 
+def _refuse_idle(
+    context: typer.Context, source: str, truth: str, engine: Spreading, track: bool, out: Path | None
+) -> None:
+    """Refuse what the other options leave without effect."""
+    from drive_seg.offline.bags import is_bag
+    from drive_seg.resources import at_home
+
+    refuse_idle(context, "it is of --compare", "block")
+    if source == "sim":
+        own = ("ground_truth", "kind", "truth_topic", "topic")
+        refuse_idle(context, "the simulator has its own images and truth", *own)
+    else:
+        refuse_idle(context, "the source is not sim", "seed", "weather")
+    for name, place in (("topic", at_home(source)), ("truth_topic", at_home(truth))):
+        if place.suffix != ".txt" and place.exists() and not is_bag(place):
+            refuse_idle(context, f"{place} is no bag", name)
+    if engine is not Spreading.ray:
+        refuse_idle(context, "it is of --engine ray", "chunk_seconds")
+    if not track:
+        refuse_idle(context, "with --no-track there are no identities", "track_max_age")
+    if out is None:
+        refuse_idle(context, "without --out there is no report", "worst")
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What the options come to.
 
     Attributes:
         model: name or path of the sidecar ``card``, also for a worker elsewhere.
+        of_a_run: options that were given and are of the pipeline.
         pictures: how many of the worst frames to keep.
         ready: makes room for the results. What is to be replaced stays until the source and its truth are open: a slip
             of the pen costs nobody a report.
@@ -249,6 +288,7 @@ class _Asked:
     tracking: TrackingOptions | None
     options: EvaluationOptions
     latency: bool
+    of_a_run: list[str]
     pictures: int
     ready: Callable[[], None]
 
@@ -326,11 +366,14 @@ def _opened(asked: _Asked) -> tuple[PredictionSource | None, TruthSource]:
 
 
 def _score(predictions: PredictionSource, truth: TruthSource, asked: _Asked, gallery: WorstFrames) -> Judged:
-    from drive_seg.commands.terminal import progress_bar
+    from drive_seg.commands.terminal import progress_bar, warn
     from drive_seg.offline.evaluate import evaluate_predictions
 
+    if asked.of_a_run:
+        warn(f"no effect of {', '.join(asked.of_a_run)}: {asked.source} holds predictions made before")
     asked.ready()
-    with progress_bar(f"scoring {Path(asked.source).name}", asked.options.limit or predictions.count) as progress:
+    total = min((n for n in (asked.options.limit, predictions.count) if n is not None), default=None)
+    with progress_bar(f"scoring {Path(asked.source).name}", total) as progress:
         return evaluate_predictions(
             predictions, truth, asked.card.labels, asked.options, asked.environment(), progress, gallery.see
         )

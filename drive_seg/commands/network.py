@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from drive_seg.commands.options import AsJson, Debug
+from drive_seg.commands.options import AsJson, Debug, refuse_idle
 from drive_seg.errors import MalformedImage, MissingDependency, pip_install
 
 TRAIN_EXAMPLES = """[bold]Examples[/bold]
@@ -64,6 +64,7 @@ def train(
 
 
 def export(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="What drive_seg train wrote.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="Name of the model.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ONNX file and its sidecar.")] = Path("models"),
@@ -109,6 +110,8 @@ def export(
     unknown = sorted(set(precision or ()) - set(PRECISIONS))
     if unknown:
         raise typer.BadParameter(f"--precision must be one of {', '.join(PRECISIONS)}, got {', '.join(unknown)}")
+    if "int8" not in (precision or ()):
+        refuse_idle(context, "no int8 is written; ask for it with --precision int8", "calibration")
     from drive_seg.commands.terminal import report
 
     logits = [_logits("--adjust", adjust), _logits("--adjust-centers", adjust_centers)]

@@ -96,6 +96,30 @@ NetworkSize = Annotated[
 ]
 
 
+def given(context: typer.Context, *names: str) -> list[str]:
+    """As they are typed, the options of these parameters that the user gave another value than theirs."""
+    found = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        # By its name: typer brings a click of its own, or takes the one that is installed.
+        typed = getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        value = context.params.get(name)
+        if name in names and typed and value != parameter.default:
+            found.append((parameter.secondary_opts if value is False else parameter.opts)[0])
+    return found
+
+
+def refuse_idle(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse the options of these parameters, which would have no effect.
+
+    Raises:
+        typer.BadParameter: one was given; the message has ``why``.
+    """
+    idle = given(context, *names)
+    if idle:
+        raise typer.BadParameter(f"no effect: {why}", param_hint=" and ".join(idle))
+
+
 def network_size(
     model: Model, size: str, camera: tuple[int, int] | None = None, option: str = "--network-size"
 ) -> Model:

@@ -30,6 +30,7 @@ from drive_seg.commands.options import (
     TrackMaxAge,
     Weather,
     network_size,
+    refuse_idle,
 )
 from drive_seg.errors import DriveSegError
 
@@ -47,6 +48,7 @@ drive_seg run sim --frames 300 -o out/sim.bag2"""
 
 
 def run(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(help="sim, a video, a folder of images, an image, a bag, a device (0) or a URL.")
     ],
@@ -86,13 +88,21 @@ def run(
     from drive_seg.offline.bags import BagCopy, BagSource
     from drive_seg.offline.opening import open_offline
     from drive_seg.offline.runner import run as run_all
-    from drive_seg.offline.sinks import open_sink
+    from drive_seg.offline.sinks import BAGS, open_sink
     from drive_seg.offline.sources import camera_size, open_source
     from drive_seg.postprocess import FusionOptions
     from drive_seg.tracking import TrackingOptions
 
+    if source != "sim":
+        refuse_idle(context, "the source is not sim", "seed", "weather")
+    if out.suffix not in BAGS:
+        refuse_idle(context, "OUT is no bag (.mcap, .bag2)", "overlay")
+    if not track:
+        refuse_idle(context, "with --no-track there are no identities", "track_max_age")
     opened = open_source(source, topic or None, seed, None if weather is Weather.any else weather.value)
-    if copy_inputs and not (isinstance(opened, BagSource) and out.suffix in (".mcap", ".bag2")):
+    if not isinstance(opened, BagSource):
+        refuse_idle(context, "the source is no bag", "topic")
+    if copy_inputs and not (isinstance(opened, BagSource) and out.suffix in BAGS):
         raise typer.BadParameter("it takes a bag as source and a bag (.mcap, .bag2) as OUT", param_hint="--copy-inputs")
     if overwrite and _would_remove(source, out):
         raise typer.BadParameter(f"the source would be removed with what is at '{out}'", param_hint="--out")
