@@ -25,8 +25,8 @@ Color = tuple[int, int, int]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _STAGE_COLORS: dict[str, Color] = {
-    "transport": (150, 150, 150),
-    "queue": (105, 105, 105),
+    "transport": (190, 190, 190),
+    "queue": (135, 135, 135),
     "decode": (86, 180, 233),
     "preprocess": (0, 158, 115),
     "inference": (230, 159, 0),
@@ -52,7 +52,8 @@ def draw_overlay(
 ) -> NDArray[np.uint8]:
     """Draw a result over its image. ``background`` and unlabelled pixels keep the camera's colours.
 
-    Lane boundaries are lines: those of the own lane green, the others cyan, the fainter the less sure they are.
+    Lane boundaries are lines with dark edges: those of the own lane green, the others cyan, the fainter the less sure
+    they are.
 
     Args:
         rgb: uint8 (H, W, 3) RGB, the native image that ``result`` belongs to.
@@ -160,13 +161,15 @@ def _tint(
 
 
 def _draw_lanes(image: NDArray[np.uint8], lanes: Sequence[Lane], scale: float) -> None:
-    thickness = max(1, round(3 * scale))
+    thickness, edge = max(1, round(3 * scale)), max(1, round(scale))
     for lane in lanes:
         red, green, blue = _OWN_LANE if abs(lane.order) == 1 else _OTHER_LANE
         strength = 0.4 + 0.6 * lane.confidence
         color = (red * strength, green * strength, blue * strength)
         points = np.rint(lane.points * (1 << _SHIFT)).astype(np.int32)
-        cv2.polylines(image, [points], False, color, thickness, cv2.LINE_AA, _SHIFT)
+        # Without an edge, who cannot tell red from green does not see green on the yellow of a marking.
+        for ink, width in ((_BLACK, thickness + 2 * edge), (color, thickness)):
+            cv2.polylines(image, [points], False, ink, width, cv2.LINE_AA, _SHIFT)
 
 
 def _name_instances(image: NDArray[np.uint8], instances: tuple[Instance, ...], labels: LabelSet, scale: float) -> None:
@@ -202,7 +205,7 @@ def _label_places(box: Box, width: int, tall: int, image_width: int) -> Iterator
 def _draw_strip(strip: NDArray[np.uint8], times: StageTimes, fps: float | None, scale: float) -> None:
     """Stages as bars to scale along the top edge, their milliseconds below; the whole and the rate at the right."""
     height, width = strip.shape[:2]
-    cv2.convertScaleAbs(strip, dst=strip, alpha=0.2)
+    cv2.convertScaleAbs(strip, dst=strip, alpha=0.12)  # every stage's colour can be read on it, whatever lies below
     stages = [(name, getattr(times, name)) for name in _STAGE_COLORS]
     shown = [(name, ms) for name, ms in stages if ms is not None]
     total = sum(ms for _, ms in shown)
@@ -215,9 +218,8 @@ def _draw_strip(strip: NDArray[np.uint8], times: StageTimes, fps: float | None, 
 
     size, thickness = _font(0.42, scale)
     gap = round(12 * scale)
-    whole = ("end to end", times.end_to_end), ("processing", times.processing), ("sum", total)
-    name, ms = next((name, ms) for name, ms in whole if ms is not None)
-    summary = f"{name} {ms:.1f} ms"
+    whole = ("end to end", times.end_to_end), ("processing", times.processing), ("sum", total if shown else None)
+    summary = next((f"{name} {ms:.1f} ms" for name, ms in whole if ms is not None), "latency n/a")
     if fps is not None:
         summary += f"   {fps:.1f} fps"
     (text_width, text_height), _ = cv2.getTextSize(summary, _FONT, size, thickness)

@@ -73,7 +73,29 @@ def test_lane_boundaries_are_lines_of_their_own_colour(rgb: NDArray[np.uint8], f
     assert own[1] > max(own[0], own[2]) and other[2] > other[0]
     assert drawn[640, 1223].sum() < other.sum(), "a boundary that is less sure is fainter"
     changed = np.flatnonzero((drawn != plain).any(axis=2)[640])
-    assert 4 <= changed.size <= 4 * 7 and np.abs(changed[:, None] - [373, 773, 1073, 1223]).min(axis=1).max() <= 4
+    assert 4 <= changed.size <= 4 * 9 and np.abs(changed[:, None] - [373, 773, 1073, 1223]).min(axis=1).max() <= 4
+
+
+def brightness(color: NDArray[np.uint8]) -> float:
+    """What the eye sees of an sRGB colour, 0..1, whatever colours it can tell apart (WCAG's relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color / 255]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    dark, light = sorted((brightness(one), brightness(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("order", [-1, 2])
+def test_lane_boundaries_stand_out_from_paint_by_brightness_alone(order: int):
+    painted = np.full((HEIGHT, WIDTH), 2, np.uint16)
+    lane = Lane(order, np.array([[400, 715], [300, 440]], np.float32))
+    shown = PanopticResult(FRAME, mask_of(painted), painted, (), (WIDTH, HEIGHT), lanes=(lane,))
+    row = draw_overlay(np.full((HEIGHT, WIDTH, 3), 200, np.uint8), shown, DRIVING)[640]
+    for edge in (row[366:373], row[374:381]):
+        darkest = min(edge, key=brightness)
+        assert contrast(darkest, row[373]) > 3 and contrast(darkest, row[300]) > 3
 
 
 def test_every_instance_has_its_own_shade_inside_and_a_solid_outline(rgb: NDArray[np.uint8]):
@@ -327,6 +349,22 @@ def test_the_strip_tells_the_longest_whole_that_is_known():
     np.testing.assert_array_equal(every, strip(StageTimes(inference=9.0, end_to_end=13.0)))
     middle = strip(StageTimes(inference=9.0, processing=11.0))
     assert (every != middle).any() and (middle != strip(StageTimes(inference=9.0))).any()
+
+
+def test_names_of_stages_can_be_read_over_a_white_image():
+    white = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    times = StageTimes(*[3.0] * 7)
+    strip = draw_overlay(white, scene(), DRIVING, times)[HEIGHT - 26 :]
+    bars, paper = np.unique(strip[0, : WIDTH // 2], axis=0), strip[-1, 0]
+    assert len(bars) >= 5
+    assert min(contrast(color, paper) for color in bars) >= 4.5
+
+
+def test_without_any_time_the_strip_does_not_say_zero():
+    none, zero = (
+        drawn_on_black(scene(), times)[:, WIDTH // 2 :] for times in (StageTimes(), StageTimes(inference=0.0))
+    )
+    assert (none != zero).any()
 
 
 def test_stages_that_have_no_room_are_left_out_and_the_sum_stays_readable():
