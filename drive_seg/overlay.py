@@ -23,8 +23,7 @@ FRAME_BUDGET_MS = 1000 / 30
 
 Color = tuple[int, int, int]
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_STAGE_COLORS: dict[str, Color] = {
+STAGE_COLORS: dict[str, Color] = {
     "transport": (190, 190, 190),
     "queue": (135, 135, 135),
     "decode": (86, 180, 233),
@@ -33,6 +32,9 @@ _STAGE_COLORS: dict[str, Color] = {
     "postprocess": (204, 121, 167),
     "publish": (240, 228, 66),
 }
+"""Of the stages in their order: of the strip, and of plots beside it."""
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OWN_LANE: Color = (60, 255, 90)
 _OTHER_LANE: Color = (70, 220, 255)
 _SHIFT = 4
@@ -206,14 +208,14 @@ def _draw_strip(strip: NDArray[np.uint8], times: StageTimes, fps: float | None, 
     """Stages as bars to scale along the top edge, their milliseconds below; the whole and the rate at the right."""
     height, width = strip.shape[:2]
     cv2.convertScaleAbs(strip, dst=strip, alpha=0.12)  # every stage's colour can be read on it, whatever lies below
-    stages = [(name, getattr(times, name)) for name in _STAGE_COLORS]
+    stages = [(name, getattr(times, name)) for name in STAGE_COLORS]
     shown = [(name, ms) for name, ms in stages if ms is not None]
     total = sum(ms for _, ms in shown)
     bar = max(2, height // 5)
     per_ms = width / max(total, FRAME_BUDGET_MS)
     begin = 0.0
     for name, ms in shown:
-        strip[:bar, round(begin * per_ms) : round((begin + ms) * per_ms)] = _STAGE_COLORS[name]
+        strip[:bar, round(begin * per_ms) : round((begin + ms) * per_ms)] = STAGE_COLORS[name]
         begin += ms
 
     size, thickness = _font(0.42, scale)
@@ -232,7 +234,7 @@ def _draw_strip(strip: NDArray[np.uint8], times: StageTimes, fps: float | None, 
         (text_width, _), _ = cv2.getTextSize(text, _FONT, size, thickness)
         if x + text_width > end - gap:
             break
-        cv2.putText(strip, text, (x, baseline), _FONT, size, _STAGE_COLORS[name], thickness, cv2.LINE_AA)
+        cv2.putText(strip, text, (x, baseline), _FONT, size, STAGE_COLORS[name], thickness, cv2.LINE_AA)
         x += text_width + gap
 
 

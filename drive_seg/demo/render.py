@@ -16,12 +16,16 @@ from drive_seg.errors import MissingDependency, pip_install
 from drive_seg.frame import Frame, PanopticResult, StageTimes
 from drive_seg.labels import LabelSet, mask_of
 from drive_seg.offline.video import VideoWriter
-from drive_seg.overlay import draw_overlay
+from drive_seg.overlay import STAGE_COLORS, draw_overlay
 from drive_seg.telemetry import Percentiles
 
-_STACK = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish")
+_PERCENTILE_COLORS = {"p50": "#1b3a5c", "p95": "#5b8cc0", "p99": "#b5cfe8"}
 _JUMP = 20.0
 """A gap between two frames that is so many times the usual one is no part of their pace."""
+_BREAK = 5.0
+"""Frames that are so many times the usual gap apart are not joined: nothing is known of the time between them."""
+_TALLEST = 4.0
+"""Frames that took so many times what the slowest twentieth took are cut off, or one would make a flat line of all."""
 
 
 def require_matplotlib() -> None:
@@ -66,6 +70,8 @@ def _pace(stamps: Sequence[int]) -> float:
 def plot_latency(rows: Sequence[tuple[float, StageTimes]], path: Path) -> None:
     """Two panels: every frame's stages stacked over time with end_to_end, and percentiles by stage.
 
+    Where no frame came for a while, nothing is drawn. Frames far beyond the others are cut off, as the title says.
+
     Args:
         rows: (seconds on any clock, times) in order.
     """
@@ -75,36 +81,60 @@ def plot_latency(rows: Sequence[tuple[float, StageTimes]], path: Path) -> None:
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
     over_time, by_stage = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3, 2]})
+    _draw_frames(over_time, rows)
+    _draw_percentiles(by_stage, rows)
+    for axes in (over_time, by_stage):
+        handles, names = axes.get_legend_handles_labels()
+        order = slice(None, None, -1 if axes is over_time else 1)  # of a stack, as it is stacked
+        axes.legend(handles[order], names[order], loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_frames(axes: Any, rows: Sequence[tuple[float, StageTimes]]) -> None:
     seconds = np.array([moment for moment, _ in rows])
     seconds = seconds - (seconds[0] if seconds.size else 0.0)
-    stacked = [stage for stage in _STACK if _column(rows, stage).any()]
-    over_time.stackplot(seconds, [_column(rows, stage) for stage in stacked], labels=stacked, alpha=0.85)
-    whole = _column(rows, "end_to_end", missing=np.nan)
+    gaps = np.diff(seconds)
+    breaks = np.flatnonzero(gaps > _BREAK * np.median(gaps)) + 1 if gaps.size else np.empty(0, np.intp)
+    moments = np.insert(seconds, breaks, np.nan)
+
+    def joined(stage: str, missing: float) -> NDArray[np.float64]:
+        return np.insert(_column(rows, stage, missing), breaks, np.nan)
+
+    stacked = [stage for stage in STAGE_COLORS if _column(rows, stage).any()]
+    colors = ["#{:02x}{:02x}{:02x}".format(*STAGE_COLORS[stage]) for stage in stacked]
+    if stacked:
+        axes.stackplot(moments, [joined(stage, 0.0) for stage in stacked], labels=stacked, colors=colors)
+    whole = joined("end_to_end", np.nan)
     if np.isfinite(whole).any():
-        over_time.plot(seconds, whole, color="black", linewidth=0.8, label="end_to_end")
-    over_time.axhline(1000 / 30, color="red", linestyle="--", linewidth=0.8, label="one frame at 30 Hz")
-    over_time.set(xlabel="seconds", ylabel="ms", title="latency of every frame, camera stamp to published")
-    over_time.margins(x=0)
-    over_time.legend(loc="upper right", ncol=3, fontsize="small")
-    _draw_percentiles(by_stage, rows)
-    figure.savefig(path, dpi=110)
+        axes.plot(moments, whole, color="black", linewidth=0.8, label="end_to_end")
+    axes.axhline(1000 / 30, color="black", linestyle="--", linewidth=1.0, label="one frame at 30 Hz")
+    tallest = np.fmax(np.sum([_column(rows, stage) for stage in stacked], axis=0), _column(rows, "end_to_end"))
+    title = "latency of every frame, camera stamp to published"
+    top = _TALLEST * float(np.percentile(tallest, 95)) if tallest.size else 0.0
+    beyond = tallest[tallest > top]
+    if beyond.size and top > 0:
+        axes.set_ylim(top=top)
+        title += f"\n{beyond.size} of {tallest.size} frames cut off, the longest took {beyond.max():.0f} ms"
+    axes.set(xlabel="seconds", ylabel="ms", title=title)
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0)
 
 
 def _draw_percentiles(axes: Any, rows: Sequence[tuple[float, StageTimes]]) -> None:
     names, found = [], []
-    for stage in (*_STACK, "processing", "end_to_end"):
+    for stage in (*STAGE_COLORS, "processing", "end_to_end"):
         values = _column(rows, stage, missing=np.nan)
         percentiles = Percentiles.of(values[np.isfinite(values)])
         if percentiles is not None:
             names.append(stage)
             found.append(percentiles)
-    for shift, statistic in enumerate(("p50", "p95", "p99")):
+    for shift, (statistic, color) in enumerate(_PERCENTILE_COLORS.items()):
         heights = [getattr(percentiles, statistic) for percentiles in found]
-        bars = axes.bar(np.arange(len(names)) + (shift - 1) * 0.27, heights, 0.25, label=statistic)
+        bars = axes.bar(np.arange(len(names)) + (shift - 1) * 0.27, heights, 0.25, label=statistic, color=color)
         axes.bar_label(bars, fmt="%.1f", fontsize="x-small")
     axes.set_xticks(np.arange(len(names)), names)
     axes.set(ylabel="ms", title="percentiles by stage")
-    axes.legend(fontsize="small")
+    axes.margins(y=0.1)
 
 
 def _column(rows: Sequence[tuple[float, StageTimes]], stage: str, missing: float = 0.0) -> NDArray[np.float64]:
