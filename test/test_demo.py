@@ -23,6 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import HEIGHT, WIDTH, write_bag, write_ros1_bag, write_video
 
+from drive_seg.frame import StageTimes
+from drive_seg.telemetry import FrameCounts, Percentiles
+
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
@@ -719,3 +722,75 @@ def test_at_most_so_many_frames_are_kept() -> None:
     assert [number for number, stamp in enumerate(stamps) if keep(stamp)] == list(range(0, 90, 3))
     earlier = [stamp - 3600 * 10**9 for stamp in stamps]  # the clock was set back
     assert [number for number, stamp in enumerate(earlier) if keep(stamp)] == list(range(0, 90, 3))
+
+
+def stage_times(scale: float = 1.0) -> StageTimes:
+    values = [scale * ms for ms in (2.0, 1.0, 0.5, 0.5, 12.0, 4.0, 1.0)]
+    return StageTimes(*values, processing=sum(values[2:]), end_to_end=sum(values))
+
+
+def plotted(path: Path, rows: list[tuple[float, StageTimes]]) -> np.ndarray:
+    """Where the upper panel of a plot has the colour of the inference, bool (H, W)."""
+    from drive_seg.demo.render import plot_latency
+
+    plot_latency(rows, path)
+    plot = cv2.imread(str(path))
+    return (np.abs(plot[: plot.shape[0] // 2, :, ::-1].astype(int) - (230, 159, 0)).max(axis=2) < 8)[30:]
+
+
+def test_the_plot_leaves_a_gap_where_no_frame_came(tmp_path: Path) -> None:
+    moments = [k / 30 for k in (*range(150), *range(300, 450))]  # five seconds each
+    panel = plotted(tmp_path / "gap.png", [(moment, stage_times()) for moment in moments])
+    seen = np.flatnonzero(panel[:, :1000].sum(axis=0) > 20)
+    third = (seen[-1] - seen[0]) // 3
+    assert not panel[:, seen[0] + third + 8 : seen[-1] - third - 8].any()
+    assert seen.size > 0.6 * (seen[-1] - seen[0])
+
+
+def test_the_plot_shows_all_frames_beside_one_that_took_minutes(tmp_path: Path) -> None:
+    rows = [(k / 30, stage_times(10_000 if k == 77 else 1)) for k in range(300)]
+    panel = plotted(tmp_path / "outlier.png", rows)
+    assert np.median(panel[:, 100:900].sum(axis=0)) > 20, "rows of the picture"
+
+
+def test_the_legend_of_the_plot_hides_no_frame(tmp_path: Path) -> None:
+    panel = plotted(tmp_path / "tall.png", [(k / 30, stage_times(20)) for k in range(300)])
+    heights = panel.sum(axis=0)
+    whole = np.flatnonzero(heights > 0.9 * heights.max())
+    assert (np.diff(whole) == 1).all() and whole.size > 800
+
+
+def test_the_live_tables_fit_a_terminal_of_24_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from drive_seg.demo.display import LiveDisplay
+
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish", "processing")
+    milliseconds = {name: Percentiles.of(np.array([1.0, 23.0, 456.0, 7890.0])) for name in (*names, "end_to_end")}
+    topics = ("image", "mask", "panoptic", "instances", "lanes", "latency")
+    counts = FrameCounts(1234, 1200, {"superseded": 20, "stale": 14}, 0)
+    watcher = SimpleNamespace(
+        arrivals={name: SimpleNamespace(count=9 if name == "mask" else 1234, rate=lambda: 29.97) for name in topics},
+        percentiles=lambda seconds: milliseconds,
+        state=SimpleNamespace(counts=lambda: counts),
+        instance_counts={"vehicle": 8, "pedestrian": 5, "cyclist": 1},
+    )
+    with LiveDisplay() as display:
+        display.update(watcher, 3.0, 20.0)  # type: ignore[arg-type]
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) < 24 and lines[-1].split()[0] == "end_to_end"
+    counted = [line for line in lines if line.strip().startswith(("/camera", "/segmentation"))]
+    assert len({len(line) for line in counted}) == 1 and len({line.index("30.0") for line in counted}) == 1
+    assert len({line.split()[1] for line in counted}) == 2
+    assert len({len(line.partition("  30.0")[0].rstrip()) for line in counted}) == 1, "digits stand under digits"
+
+
+def test_a_terminal_that_cannot_redraw_is_given_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    from drive_seg.demo.display import LiveDisplay, PlainDisplay, open_display
+
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, kind in (("dumb", PlainDisplay), ("xterm", LiveDisplay)):
+        monkeypatch.setenv("TERM", name)
+        assert isinstance(open_display(plain=False), kind)

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Protocol, TextIO
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -35,8 +36,8 @@ class Display(Protocol):
 
 
 def open_display(plain: bool) -> Display:
-    """A live table, or with ``plain`` (or where stdout is no terminal) lines."""
-    if plain or not sys.stdout.isatty():
+    """A live table, or with ``plain`` (or where stdout is no terminal, or one that cannot redraw) lines."""
+    if plain or not sys.stdout.isatty() or Console().is_dumb_terminal:
         return PlainDisplay(sys.stderr if plain else sys.stdout)
     return LiveDisplay()
 
@@ -93,7 +94,7 @@ class LiveDisplay:
             return
         self._shown = time.monotonic()
         head = Text(f"{elapsed:.0f} of {seconds:g} s   {_fate(watcher)}   {_instances(watcher)}")
-        self._live.update(Group(head, _rates(watcher), _latencies(watcher)), refresh=True)
+        self._live.update(Group(head, _rates(watcher), "", _latencies(watcher)), refresh=True)
 
     def __enter__(self) -> LiveDisplay:
         self._live.start()
@@ -116,7 +117,7 @@ def _instances(watcher: Watcher) -> str:
 
 
 def _rates(watcher: Watcher) -> Table:
-    table = Table("topic", "messages", "Hz")
+    table = _table("topic", "messages", "Hz")
     for name, arrivals in watcher.arrivals.items():
         topic = IMAGE_TOPIC if name == "image" else f"{PREFIX}/{name}"
         table.add_row(topic, str(arrivals.count), f"{arrivals.rate():.1f}")
@@ -124,7 +125,15 @@ def _rates(watcher: Watcher) -> Table:
 
 
 def _latencies(watcher: Watcher) -> Table:
-    table = Table("stage, ms", "p50", "p95", "p99", "max")
+    table = _table("stage, ms", "p50", "p95", "p99", "max")
     for stage, value in watcher.percentiles(_RECENT_S).items():
         table.add_row(stage, *(f"{x:.2f}" for x in (value.p50, value.p95, value.p99, value.max)))
+    return table
+
+
+def _table(first: str, *numbers: str) -> Table:
+    """Names, and numbers under each other; so low that both tables fit a terminal of 24 lines."""
+    table = Table(first, box=SIMPLE_HEAD, show_edge=False)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
     return table
