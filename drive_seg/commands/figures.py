@@ -53,7 +53,8 @@ def _overall(document: dict[str, Any]) -> str:
         parts.append(f"lane boundaries F1 {_percent(lines['f1'])} {within}")
     parts.append(f"flicker {_percent(temporal['flicker'])} of still pixels")
     if tracking["idf1"] is not None:
-        ids = f"{tracking['id_switches']} identity switches of {tracking['objects']} objects"
+        switches = tracking["id_switches"]
+        ids = f"{switches} identity switch{'' if switches == 1 else 'es'} of {tracking['objects']} objects"
         parts.append(f"tracking IDF1 {_percent(tracking['idf1'])}, MOTA {_percent(tracking['mota'])}, {ids}")
     if document["fps"] is not None:
         parts.append(f"{document['fps']:.1f} frames/s, scoring included")
