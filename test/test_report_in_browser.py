@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import chromium
 import cv2
@@ -15,6 +16,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 if chromium.FOUND is None:
     pytest.skip("no chromium on PATH", allow_module_level=True)
 
+from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.offline.report import write_report
 from drive_seg.offline.report_frames import WorstFrames
 
@@ -73,6 +75,31 @@ class TestInChromium:
             assert shot.std() > 5
             brightness.append(float(np.median(shot)))
         assert brightness[0] > 200 and brightness[1] < 60
+
+    def test_paper_shows_all_columns_dark_on_white(self, page: chromium.Page) -> None:
+        """On A4, printed from a browser that is set to dark."""
+        page.call("Emulation.setDeviceMetricsOverride", width=718, height=1000, deviceScaleFactor=1, mobile=False)
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        page.call("Emulation.setEmulatedMedia", media="print", features=dark)
+        try:
+            edges = page.value(
+                "[...document.querySelectorAll('th, td, svg')].map(it => it.getBoundingClientRect().right)"
+            )
+            inks = page.value(CONTRASTS)
+        finally:
+            page.call("Emulation.setEmulatedMedia", media="", features=[])
+        assert max(edges) <= 718
+        assert [text for text, ink, _ in inks if contrast(ink, [255, 255, 255]) < 4.5] == []
+
+
+def test_a_long_name_of_a_class_covers_no_figure(tmp_path: Path) -> None:
+    labels = LabelSet((*DRIVING.labels[:-1], Label(5, "<b>caravan_trailer_or_other</b>", True, (255, 140, 0))))
+    write_report(tmp_path / "report.html", make_evaluation(3, labels=labels))
+    with chromium.Page(tmp_path / "profile") as browser:
+        browser.show(1200, 900)
+        browser.open((tmp_path / "report.html").as_uri())
+        names = "[...document.querySelectorAll('tbody th')]"
+        assert browser.value(f"{names}.filter(it => it.scrollWidth > it.clientWidth + 1).map(it => it.innerText)") == []
 
 
 CONTRASTS = """

@@ -113,6 +113,8 @@ def score_plot(scores: Mapping[str, Sequence[float]]) -> str:
     Args:
         scores: 0..1 by name, NaN where undefined, all of one length.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(11.0, 2.6) as (figure, axes):
         for number, (name, values) in enumerate(scores.items()):
             frames, mean, worst = _stretches(np.asarray(values, np.float64) * 100)
@@ -122,6 +124,7 @@ def score_plot(scores: Mapping[str, Sequence[float]]) -> str:
                 axes.fill_between(frames, worst, mean, color=color, alpha=0.2, linewidth=0, label=f"{name}, worst")
         axes.set(ylim=(0, 101), ylabel="score, %", xlabel="frame")
         axes.margins(x=0.005)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(length=0)
         axes.tick_params(axis="y", labelcolor=_MUTED)
         axes.grid(visible=True, axis="y")
