@@ -406,6 +406,18 @@ class TestCommandLine:
         assert "semantic.miou" in text and "panoptic.vehicle.pq" in text and "worse" in text
         assert f"the same {FRAMES} frames, paired" in text and "1000 bootstrap draws" in text
 
+    def test_the_table_counts_switches_and_fits_80_columns(self, folders: Path, tmp_path: Path) -> None:
+        tracking = {"idf1": 0.5, "mota": 0.25, "id_switches": 3, "objects": 9}
+        slow = {"postprocess": {"p50": 1103.18, "p95": 1632.0, "p99": 1806.73, "max": 1806.73}}
+        pair = [
+            edited(folders / "good", tmp_path / name, tracking=tracking | {"id_switches": switches}, latency_ms=slow)
+            for name, switches in (("before", 3), ("after", 14))
+        ]
+        lines = compare(*pair, code=0).stdout.splitlines()
+        (row,) = (line.split() for line in lines if "tracking.id_switches" in line)
+        assert [float(value) for value in row[1:4]] == [3.0, 14.0, 11.0]
+        assert max(len(line.rstrip()) for line in lines[:-1]) <= 80, "the last line is a sentence"
+
     def test_json_is_the_last_line_and_whole(self, folders: Path) -> None:
         done = compare(folders / "good", folders / "other", "--json", "--seed", 5, code=0)
         found = last_object(done)

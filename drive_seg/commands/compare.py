@@ -48,7 +48,9 @@ def compare(
         as_json,
         {**found.as_dict(), "fail_if": list(fail_if), "regressions": lost},
         _table("overall", overall),
+        "",
         _table("per class", classes),
+        "",
         _method(found),
     )
     if lost:
@@ -56,11 +58,12 @@ def compare(
 
 
 def _table(title: str, rows: Iterable[Difference]) -> Table:
-    """Fractions in per cent; times and rates in their unit."""
+    """Fractions in per cent; counts, times and rates in their unit."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for column in ("before", "after", "change", "95 % interval"):
         table.add_column(column, justify="right")
@@ -69,7 +72,8 @@ def _table(title: str, rows: Iterable[Difference]) -> Table:
     for row in rows:
         if row.before is None and row.after is None:
             continue
-        scale = 1 if row.metric == "fps" or row.metric.startswith("latency_ms.") else 100
+        own_unit = row.metric in ("fps", "tracking.id_switches") or row.metric.startswith("latency_ms.")
+        scale = 1 if own_unit else 100
         values = (_number(row.before, scale), _number(row.after, scale), _number(row.change, scale, "+"))
         interval = " to ".join(_number(end, scale, "+") for end in row.interval) if row.interval else ""
         verdict = Text(row.verdict, styles.get(row.verdict, ""))
