@@ -327,6 +327,15 @@ class TestPictures:
         assert red[2:8, 2:48].all() and not red[14:, :].any() and not red[:, 54:].any()
         assert errors[30, 56].max() < errors[30, 20].max()
 
+    def test_wrong_pixels_stand_out_by_brightness_alone(self) -> None:
+        truth = np.zeros((40, 60), np.uint16)
+        found = truth.copy()
+        found[:10] = 1
+        drawn = picture_of(truth, found, np.full((40, 60, 3), 128, np.uint8))
+        errors = cv2.imdecode(np.frombuffer(drawn.errors, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        wrong, right = (np.dot((errors[y, 30] / 255) ** 2.2, (0.2126, 0.7152, 0.0722)) for y in (5, 30))
+        assert (wrong + 0.05) / (right + 0.05) > 3
+
     def test_large_images_are_made_small(self) -> None:
         truth = np.full((720, 1280), 1, np.uint16)
         drawn = picture_of(truth, truth)
@@ -342,6 +351,11 @@ class TestPlots:
         ):
             colours = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg))
             assert {colour for colour in colours if not colour.startswith("var(--")} <= {"none"}
+
+    def test_neighbouring_curves_differ_by_more_than_colour(self) -> None:
+        svg = distribution_plot({name: [1.0, 2.0, 3.0] for name in ("decode", "preprocess", "inference", "publish")})
+        curves = {style for style in re.findall(r'style="([^"]*)"', svg) if "var(--series-" in style}
+        assert len(curves) == len({re.sub(r"series-\d", "", style) for style in curves}) == 4
 
     def test_long_runs_make_no_long_pages(self) -> None:
         times = list(np.random.default_rng(0).lognormal(3, 0.3, 100_000))

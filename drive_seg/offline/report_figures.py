@@ -25,6 +25,9 @@ _INK, _MUTED, _GRID = "#010101", "#010102", "#010103"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "line"}
 _VARIABLES |= {f"#0101{16 + number:02x}": f"series-{number}" for number in range(SERIES)}
 
+_DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (8, 2, 2, 2)))
+"""Beside the colours: who does not see them apart sees these."""
+
 _POINTS = 160
 """Corners of a distribution's curve: more cannot be seen at this size, and a long run would make a large page."""
 
@@ -96,6 +99,7 @@ def distribution_plot(times_ms: Mapping[str, Sequence[float]]) -> str:
                 share * 100,
                 where="post",
                 color=_series(number % SERIES),
+                linestyle=_DASHES[number % len(_DASHES)],
                 linewidth=width,
                 label=_short(stage),
             )

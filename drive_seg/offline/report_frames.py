@@ -29,7 +29,9 @@ _TINT = 0.55
 _NO_IMAGE = 32
 """Grey that stands in for the camera's image where there is none."""
 
-_WRONG = (255, 45, 85)
+_WRONG = (255, 100, 40)
+"""An orange that is brighter than the dimmed image, for those who do not see red."""
+
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 82, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
 
 
@@ -41,7 +43,7 @@ class FramePicture:
         name: of the frame, as in ``frames.jsonl``.
         score: what it was chosen for, 0..1.
         measure: what the score is: ``PQ``, or ``mIoU`` where objects are not told apart.
-        truth, prediction, errors: JPEG files; ``errors`` shows the wrong pixels in red on the grey image.
+        truth, prediction, errors: JPEG files; ``errors`` shows the wrong pixels in orange on the grey image.
         wrong: share of the labelled pixels whose class is wrong, 0..1.
         size: (width, height) of the pictures.
     """
@@ -231,8 +233,8 @@ def _borders(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
 def _paint_errors(
     canvas: NDArray[np.uint8], wrong: NDArray[np.float32], unlabelled: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Wrong pixels red on the dimmed grey image, by the share of them under each pixel of the picture."""
-    grey = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * np.float32(0.6)
+    """Wrong pixels orange on the dimmed grey image, by the share of them under each pixel of the picture."""
+    grey = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * np.float32(0.45)
     grey[unlabelled] *= 0.4
     share = np.minimum(1.0, wrong * 1.25)[..., None] * np.float32(0.9)
     painted: NDArray[np.float32] = grey * (1 - share) + np.array(_WRONG, np.float32) * share
