@@ -747,6 +747,11 @@ def test_the_plot_leaves_a_gap_where_no_frame_came(tmp_path: Path) -> None:
     assert seen.size > 0.6 * (seen[-1] - seen[0])
 
 
+def test_the_plot_shows_frames_that_come_in_bursts(tmp_path: Path) -> None:
+    rows = [(burst / 4 + k / 10_000, stage_times()) for burst in range(40) for k in range(6)]
+    assert np.median(plotted(tmp_path / "bursts.png", rows)[:, 100:900].sum(axis=0)) > 20, "rows of the picture"
+
+
 def test_the_plot_shows_all_frames_beside_one_that_took_minutes(tmp_path: Path) -> None:
     rows = [(k / 30, stage_times(10_000 if k == 77 else 1)) for k in range(300)]
     panel = plotted(tmp_path / "outlier.png", rows)

@@ -23,7 +23,9 @@ _PERCENTILE_COLORS = {"p50": "#1b3a5c", "p95": "#5b8cc0", "p99": "#b5cfe8"}
 _JUMP = 20.0
 """A gap between two frames that is so many times the usual one is no part of their pace."""
 _BREAK = 5.0
-"""Frames that are so many times the usual gap apart are not joined: nothing is known of the time between them."""
+"""Frames that are so many times the mean gap apart are not joined: nothing is known of the time between them..."""
+_LEAST_BREAK_S = 0.5
+"""... where it is so long; they may arrive in bursts."""
 _TALLEST = 4.0
 """Frames that took so many times what the slowest twentieth took are cut off, or one would make a flat line of all."""
 
@@ -94,7 +96,7 @@ def _draw_frames(axes: Any, rows: Sequence[tuple[float, StageTimes]]) -> None:
     seconds = np.array([moment for moment, _ in rows])
     seconds = seconds - (seconds[0] if seconds.size else 0.0)
     gaps = np.diff(seconds)
-    breaks = np.flatnonzero(gaps > _BREAK * np.median(gaps)) + 1 if gaps.size else np.empty(0, np.intp)
+    breaks = np.flatnonzero(gaps > max(_LEAST_BREAK_S, _BREAK * gaps.mean())) + 1 if gaps.size else np.empty(0, np.intp)
     moments = np.insert(seconds, breaks, np.nan)
 
     def joined(stage: str, missing: float) -> NDArray[np.float64]:
