@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import drive_seg, drive_seg_process, errors
@@ -22,6 +23,8 @@ pytest.importorskip("rosbags", reason="rosbags is not installed")
 from tiny_model import write_tiny_model
 
 from drive_seg.errors import SourceError
+from drive_seg.offline.bag_images import bag_topics
+from drive_seg.offline.bag_writer import BagFile
 from drive_seg.offline.disk import LEAST_FREE
 from drive_seg.offline.sources import open_source
 
@@ -166,6 +169,26 @@ def test_a_run_that_is_told_to_end_closes_its_bag(
     assert 0 < frames["published"] < LONG
     assert masks_in(out) == (frames["published"], "")
     assert not list(tmp_path.glob(".drive_seg_*"))
+
+
+@pytest.mark.parametrize("name", ["out.mcap", "out.bag2"])
+def test_the_simulator_that_is_told_to_end_within_a_frame_finishes_it(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = BagFile.write
+    masks = iter(range(3))
+
+    def write_and_be_told(bag: BagFile, topic: str, *arguments: Any, **options: Any) -> None:
+        write(bag, topic, *arguments, **options)
+        if topic.endswith("mask") and next(masks) == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(BagFile, "write", write_and_be_told)
+    out = tmp_path / name
+    (line,) = errors(drive_seg("sim", "-o", out, "--width", 64, "--height", 64, code=1))
+    assert "interrupted; the 2 frames that were done" in line
+    counts = {topic: found.count for topic, found in bag_topics(out).items()}
+    assert set(counts.values()) == {1, 2} and counts.pop("/camera/truth/label_info") == 1, counts
 
 
 def storage_files(folder: Path) -> list[Path]:

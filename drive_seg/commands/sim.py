@@ -35,22 +35,24 @@ def sim(
     (8-bit), panoptic/ (16-bit), instances.jsonl and lanes.jsonl. Ids of instances end in a number that lasts: 3001/17.
     """
     from drive_seg.commands.terminal import progress_bar, report
+    from drive_seg.offline.interrupts import Interrupts
     from drive_seg.offline.rendering import open_render_sink
     from drive_seg.sim import Simulator
 
     chosen = None if weather is Weather.any else weather.value
     simulator = Simulator(seed=seed, width=width, height=height, fps=fps, weather=chosen)
-    sink = open_render_sink(out, overwrite, simulator.intrinsics)
     done = 0
-    try:
-        with progress_bar("rendering", frames) as progress:
-            for number in range(frames):
-                sink.write(number, simulator.frame(number))
-                done = number + 1
-                progress(done)
-    except KeyboardInterrupt as interrupt:
-        raise DriveSegError(f"interrupted; the {done} frames that were done are in {out}") from interrupt
-    finally:
-        sink.close()
+    with Interrupts() as interrupts:
+        sink = open_render_sink(out, overwrite, simulator.intrinsics)
+        try:
+            with progress_bar("rendering", frames) as progress:
+                while done < frames and not interrupts.requested:
+                    sink.write(done, simulator.frame(done))
+                    done += 1
+                    progress(done)
+        finally:
+            sink.close()
+    if done < frames:
+        raise DriveSegError(f"interrupted; the {done} frames that were done are in {out}")
     payload = {"out": str(out), "frames": frames, "seed": seed, "weather": simulator.weather, "size": [width, height]}
     report(as_json, payload, f"{frames} frames of {width}x{height} in {out}")
