@@ -501,6 +501,29 @@ def test_a_full_disk_ends_the_run_and_everything_is_accounted_for(tmp_path: Path
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("drive_seg_")]
 
 
+def test_what_progress_raises_ends_the_run_and_is_raised_where_it_was_called(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    def progress(done: int) -> None:
+        if done == 2:
+            raise LookupError("nobody is left to tell")
+
+    def attempt() -> None:
+        with pytest.raises(LookupError, match="nobody is left to tell"):
+            run(open_source(str(tmp_path / "in")), sink, pipeline, "tiny", progress=progress)
+        raised.set()
+
+    write_images(tmp_path / "in", [f"{number:03d}.png" for number in range(20)])
+    sink = open_sink(tmp_path / "out", DRIVING, 10.0)
+    raised = threading.Event()
+    caller = threading.Thread(target=attempt, daemon=True)
+    caller.start()
+    caller.join(60.0)
+    assert raised.is_set()
+    assert 2 <= len(lines_of(tmp_path / "out")) < 20  # on the disk, so it was closed
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("drive_seg_")]
+
+
 def test_a_frame_the_engine_fails_on_is_failed_and_the_others_go_on(tmp_path: Path) -> None:
     calls = iter(range(100))
 

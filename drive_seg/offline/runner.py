@@ -63,7 +63,8 @@ def run(
     Args:
         model_name: for the summary.
         limit: stop after so many images of the source.
-        progress: called with the number of frames written, on the thread that writes.
+        progress: called with the number of frames written, on the thread that writes; what it raises ends the run and
+            is raised here.
         warn: called with a line about each image that is left out.
         threads: without them all is done in this one while the engine computes: for what is read and written quickly.
     """
@@ -220,6 +221,7 @@ class _Writer:
         self._done = 0
         self._queue: queue.Queue[PanopticResult | Passage | None] = queue.Queue(_AHEAD)
         self.error: DriveSegError | None = None
+        self._broken: Exception | None = None
         self._thread: threading.Thread | None = None
         if thread:
             self._thread = threading.Thread(target=self._write_all, name="drive_seg_writer", daemon=True)
@@ -227,7 +229,7 @@ class _Writer:
 
     def put(self, result: PanopticResult | Passage) -> bool:
         """Hand over a result or a message to copy; False, and not taken, once the sink has failed."""
-        if self.error is not None:
+        if self.error is not None or self._broken is not None:
             return False
         if self._thread is None:
             self._write(result)
@@ -237,7 +239,10 @@ class _Writer:
 
     def _write_all(self) -> None:
         while (result := self._queue.get()) is not None:
-            self._write(result)
+            try:
+                self._write(result)
+            except Exception as error:  # noqa: BLE001 - of progress: raised by finish(), as without a thread it is here
+                self._broken = self._broken or error
         self._attempt(self._sink.close)  # here: some files are bound to the thread that opened them
 
     def _write(self, result: PanopticResult | Passage) -> None:
@@ -277,9 +282,11 @@ class _Writer:
         self._log.add(dataclasses.replace(times, publish=publish, processing=so_far + publish))
 
     def finish(self) -> None:
-        """Write what waits, close the sink and end the thread."""
+        """Write what waits, close the sink and end the thread; raises what ``progress`` raised there."""
         if self._thread is None:
             self._attempt(self._sink.close)
         else:
             self._queue.put(None)
             self._thread.join()
+            if self._broken is not None:
+                raise self._broken
