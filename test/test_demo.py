@@ -235,6 +235,24 @@ def test_a_node_that_freezes_makes_no_good_figures(demo: Demo, tmp_path: Path) -
     assert json.loads((demo.out / "summary.json").read_text())["fps"] < 8, "not that of the time before it froze"
 
 
+def test_ctrl_c_while_the_video_is_drawn_ends_it(demo: Demo, model: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 5)
+    draw_for_ever = "session.render_video = lambda *given: print('drawing', flush=True) or time.sleep(600)"
+    script = f"import time; from drive_seg import cli; from drive_seg.demo import session; {draw_for_ever}; cli.main()"
+    given = ["--source", tmp_path / "in.mp4", "--model", model, "--backend", "onnxruntime", "--out", demo.out]
+    command = [sys.executable, "-c", script, "demo", *map(str, given)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, env=demo.environment, stdout=pipe, stderr=pipe, text=True)
+    try:
+        assert process.stdout is not None and "drawing\n" in process.stdout
+        process.send_signal(signal.SIGTERM)  # taken as Ctrl-C, which children of a background job may not hear
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    (line,) = [line for line in stderr.splitlines() if "error:" in line]
+    assert process.returncode == 1 and "interrupted" in line and "Traceback" not in stderr
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with their parent")
 def test_children_end_with_a_parent_that_was_killed(demo: Demo, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", 30)

@@ -119,13 +119,15 @@ def _observe(options: DemoOptions, model: Model, display: Display, spool: Spool)
     """The part with ROS: every process that it starts has ended when it returns or raises."""
     display.phase(prepare_process())
     with ExitStack() as stack:
+        stop = StopSignals()
+        stack.callback(stop.give_back)  # or Ctrl-C would do nothing while the video is drawn
         start_ros([])
         stack.callback(rclpy.try_shutdown)
         node = rclpy.create_node("drive_seg_demo")
         stack.callback(node.destroy_node)
         watcher = Watcher(node, model.labels, at_most(options.video_rate), spool.add)
         stack.callback(watcher.close)
-        show = _Show(options, model, watcher, display, stack)
+        show = _Show(options, model, watcher, display, stop, stack)
         camera = show.start_camera()
         segmentation = show.start_node()
         show.watch(camera)
@@ -176,14 +178,20 @@ class _Show:
     """The phases with ROS; ``stack`` ends the children whatever happens."""
 
     def __init__(
-        self, options: DemoOptions, model: Model, watcher: Watcher, display: Display, stack: ExitStack
+        self,
+        options: DemoOptions,
+        model: Model,
+        watcher: Watcher,
+        display: Display,
+        stop: StopSignals,
+        stack: ExitStack,
     ) -> None:
         self._options = options
         self._model = model
         self._watcher = watcher
         self._display = display
         self._stack = stack
-        self._stop = StopSignals()
+        self._stop = stop
         self._children: list[Child] = []
         self._node_started = 0.0
         self._mixed = ""

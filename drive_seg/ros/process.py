@@ -35,13 +35,18 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._since: float | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
 
     @property
     def requested(self) -> bool:
         """Whether to stop."""
         return self._since is not None
+
+    def give_back(self) -> None:
+        """To whoever had them before: nobody asks ``requested`` any more."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # it is None where it was not Python that set it
 
     def close(self) -> None:
         """The end has come: an interrupt that a launcher repeats is not for Python, which takes it for its death while
