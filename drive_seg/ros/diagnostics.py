@@ -96,7 +96,9 @@ class Diagnostics:
         self._watch: GpuWatch | DriveSegError | None = None
 
     def publish(self) -> None:
-        """Send one array now."""
+        """Send one array now; nothing any more once ROS is shut down, which may be before the node is destroyed."""
+        if not self._node.context.ok():
+            return
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         session = self._node.session
