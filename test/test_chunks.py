@@ -31,7 +31,7 @@ from drive_seg.offline.bags import BagSource
 from drive_seg.offline.chunks import Chunk, ChunkResult, Job, Work, evaluate_chunk, evaluate_chunks, plan, read_list
 from drive_seg.offline.chunks import one_after_another as serially
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
-from drive_seg.offline.evaluation import Evaluation
+from drive_seg.offline.evaluation import Evaluation, FrameLog, FrameScore
 from drive_seg.offline.sources import open_source, origin_of
 from drive_seg.offline.truth import open_truth
 from drive_seg.postprocess import FusionOptions
@@ -389,6 +389,35 @@ def test_the_command_takes_a_list_and_refuses_what_it_cannot_spread(tmp_path: Pa
     assert len((tmp_path / "report/frames.jsonl").read_text().splitlines()) == document["frames"]
     assert "one/" in (tmp_path / "report/report.html").read_text()
     assert "whole bags" in drive_seg(*EVALUATE, tmp_path / "drives.txt", "--frames", 3, code=2).stderr
+
+
+def test_a_request_to_end_while_a_chunk_is_added_leaves_no_half_of_it_in_the_figures(
+    drives: Drives, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = FrameLog.append
+    done: list[ChunkResult] = []
+    told: list[bool] = []
+
+    def spread(work: Work, chunks: Sequence[Chunk]) -> Iterator[ChunkResult | DriveSegError]:
+        for chunk in chunks:
+            done.append(work(chunk))
+            yield done[-1]
+
+    def append_and_be_told(log: FrameLog, score: FrameScore) -> None:
+        append(log, score)
+        if len(done) == 2 and not told:
+            told.append(True)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(FrameLog, "append", append_and_be_told)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    try:
+        judged, _ = evaluate_chunks(job, plan([str(drives("mcap")[0])], seconds=0.3)[0], spread, {})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert judged.interrupted and len(done) == 2
+    frames = sum(len(result.scores) for result in done)
+    assert len(judged.evaluation.frames) == judged.evaluation.metrics["frames"] == frames
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from drive_seg.offline.bags import BagSource, is_bag
 from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Tally, score_source
 from drive_seg.offline.evaluation import FrameScore
 from drive_seg.offline.identities import BagsReplay, Note, Witness
+from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.opening import open_offline
 from drive_seg.offline.report_frames import WorstFrames
 from drive_seg.offline.runner import Progress, Warn
@@ -265,8 +266,12 @@ def evaluate_chunks(
     interrupted = False
     try:
         for chunk, result in zip(chunks, spread(partial(evaluate_chunk, job), chunks), strict=False):
-            total.add(chunk, result)
-            progress(total.counts.received)
+            with Interrupts() as interrupts:  # a chunk that is added by half would spoil the figures
+                total.add(chunk, result)
+                progress(total.counts.received)
+            if interrupts.requested:
+                interrupted = True
+                break
     except KeyboardInterrupt:
         interrupted = True
     finally:
