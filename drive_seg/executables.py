@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -25,13 +26,15 @@ def sim_camera() -> int:
 
 def _run(name: str, module: str) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, and for its reasons
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until the node takes it for a request to end, which it is. As an exception it may come within the import of an
+        # extension, which makes an ImportError of it; and one repeated would be the death of Python while it unloads.
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
     try:
         return int(_load(name, module)())
     except MissingDependency as error:
         sys.stderr.write(f"{name}: error: {error}\n")
         return 2
-    except KeyboardInterrupt:  # before the node took it for a request to end, which it is
-        return 0
 
 
 def _load(name: str, module: str) -> Callable[[], int]:

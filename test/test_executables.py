@@ -31,8 +31,16 @@ def test_without_ros_an_executable_ends_in_one_line(tmp_path: Path, name: str) -
     assert line.startswith(f"{name}: error: {name} needs the package 'rclpy'") and "setup.bash" in line
 
 
-def test_an_executable_that_is_interrupted_while_it_loads_ends_in_silence(tmp_path: Path) -> None:
-    (tmp_path / "rclpy.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)")
+@pytest.mark.parametrize(
+    "loading",
+    [
+        "time.sleep(60)",
+        "try: time.sleep(60)\nexcept BaseException as error: raise ImportError('initialization failed') from error",
+    ],
+    ids=["a module", "an extension"],
+)
+def test_an_executable_that_is_interrupted_while_it_loads_ends_in_silence(loading: str, tmp_path: Path) -> None:
+    (tmp_path / "rclpy.py").write_text(f"import time\nprint('loading', flush=True)\n{loading}")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-c", CALL.format("segmentation_node")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as node:
