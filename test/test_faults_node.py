@@ -38,8 +38,11 @@ from std_msgs.msg import Header
 from tiny_model import paint, write_tiny_model
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from drive_seg.errors import SourceError
 from drive_seg.frame import split_id
 from drive_seg.labels import DRIVING
+from drive_seg.ros.ahead import Ahead, Drive
+from drive_seg.ros.pictures import Picture
 from drive_seg.ros.qos import LATCHED
 from drive_seg.sim import SimFrame, Simulator
 
@@ -352,6 +355,20 @@ def test_a_camera_that_renders_ahead_can_be_ended_and_leaves_nothing_behind(
         if how == "without its renderers":
             assert "the simulator's process ended" in said and "Traceback" not in said
         peer.until(lambda: not living(mark), "all to have ended")
+
+
+def test_a_drive_that_cannot_be_kept_is_not_awaited_for_ever() -> None:
+    def refuse(picture: Picture) -> None:
+        raise MemoryError
+
+    def wait(ahead: Ahead[None]) -> None:
+        end = time.monotonic() + TIMEOUT_S
+        while not ahead.ready and time.monotonic() < end:
+            time.sleep(0.01)
+
+    why = pytest.raises(SourceError, match=r"a rendered image cannot be kept: MemoryError\(\)")
+    with closing(Ahead(Drive(0, 64, 48, 20.0, "clear"), 2, 2, refuse)) as ahead, why:
+        wait(ahead)
 
 
 QOS = "qos_overrides./camera/image_raw.publisher"

@@ -91,7 +91,7 @@ class Ahead(Generic[T]):
         """
         with self._changed:
             if len(self._held) < self._first and self._trouble:
-                raise SourceError(f"the simulator's process ended: {self._trouble}")
+                raise SourceError(self._trouble)
             return len(self._held) >= self._first
 
     def __iter__(self) -> Iterator[T]:
@@ -124,7 +124,12 @@ class Ahead(Generic[T]):
             except EOFError:  # it ended, between two pictures or within one
                 words = process.stderr.read().decode(errors="replace").strip()
                 with self._changed:
-                    self._trouble = words.rpartition("\n")[2] or f"exit code {process.wait()}"
+                    last = words.rpartition("\n")[2] or f"exit code {process.wait()}"
+                    self._trouble = f"the simulator's process ended: {last}"
+                return
+            except Exception as error:  # noqa: BLE001 - memory for one: whoever asks for it would ask for ever
+                with self._changed:
+                    self._trouble = f"a rendered image cannot be kept: {error!r}"
                 return
             with self._changed:
                 # What was not played yet stays; meanwhile the processes wait until they are read again.
