@@ -69,7 +69,10 @@ class Upgrade:
         self._started = time.monotonic()
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="drive_seg_upgrade", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system gives this process no more threads; the engine that serves goes on
+            self._fail(str(error))
 
     @property
     def progress(self) -> Progress:

@@ -199,6 +199,16 @@ def test_a_failed_build_is_said_and_the_first_engine_goes_on(error: Exception, s
     assert served.classes() == [1] and cpu.closed == 1
 
 
+def test_where_there_is_no_thread_for_a_build_that_is_said_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    upgrade = Upgrade("building", slow(Saying(2), threading.Event()), lambda pipeline: pytest.fail("never made"))
+    assert upgrade.progress.text == "building: can't start new thread"
+    upgrade.stop()
+
+
 def test_stopping_cancels_the_build() -> None:
     gpu = Saying(2)
     upgrade = Upgrade("building", slow(gpu, threading.Event()), lambda pipeline: pytest.fail("not wanted any more"))
