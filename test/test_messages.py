@@ -261,8 +261,9 @@ def test_what_is_done_with_a_message_that_has_come_is_not_its_transport(
     """It is in the time from reception to published, and would be in end_to_end twice."""
     listener, offered = Listener(), []
 
-    def slow(message: Any) -> None:
+    def slow(message: Any) -> CameraImage:
         listener.elapsed_ns += 50_000_000
+        return CameraImage.from_rgb(np.zeros((2, 2, 3), np.uint8))
 
     for view in ("camera_image", "compressed_image"):
         monkeypatch.setattr(f"drive_seg.ros.cameras.{view}", slow)
