@@ -43,10 +43,12 @@ class Turns:
 
     @contextmanager
     def end(self) -> Iterator[bool]:
-        """The last turn: whether there is something to close. In a forked process there is not."""
+        """The last turn: whether there is something to close. In a forked process there is not. No slot, and with it no
+        engine, is held any more by who still holds the pipeline."""
         if self._process != os.getpid():
             yield False
             return
         with self._lock:
             open_, self._closed = not self._closed, True
+            self.free.clear()
             yield open_

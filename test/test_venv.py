@@ -64,6 +64,8 @@ def start(root: Path, new_session: bool = False, **variables: str) -> subprocess
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that: this one is to be interrupted.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         start_new_session=new_session,
     )
 

@@ -184,15 +184,6 @@ def test_a_camera_is_judged_by_its_rate_and_its_silence(
 @pytest.mark.parametrize(("seconds", "delay"), [(math.inf, "30.500"), (0.0, "n/a")])
 def test_the_delay_of_a_frame_that_has_left_the_window_is_no_current_one(seconds: float, delay: str) -> None:
     sent: list[DiagnosticArray] = []
-    node = SimpleNamespace(
-        create_publisher=lambda *_: SimpleNamespace(publish=sent.append),
-        create_timer=lambda *_, **__: None,
-        get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(to_msg=Time)),
-        get_name=lambda: "drive_seg",
-        get_namespace=lambda: "/",
-        get_fully_qualified_name=lambda: "/drive_seg",
-        get_node_names_and_namespaces=list,
-    )
     times = StageTimes(processing=20.0, end_to_end=30.5)
     latencies = LatencyLog(seconds)
     latencies.add(times)
@@ -207,9 +198,21 @@ def test_the_delay_of_a_frame_that_has_left_the_window_is_no_current_one(seconds
         latencies={"front": latencies},
         newest={"front": times},
     )
-    config = load(lambda parameter: parameter.default)
-    state = SimpleNamespace(session=session, config=config, trouble="", opening_since=None)
-    Diagnostics(node, state).publish()  # type: ignore[arg-type]
+    node = SimpleNamespace(
+        create_publisher=lambda *_: SimpleNamespace(publish=sent.append),
+        create_timer=lambda *_, **__: None,
+        get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(to_msg=Time)),
+        get_name=lambda: "drive_seg",
+        get_namespace=lambda: "/",
+        get_fully_qualified_name=lambda: "/drive_seg",
+        get_node_names_and_namespaces=list,
+        context=SimpleNamespace(ok=lambda: True),
+        session=session,
+        config=load(lambda parameter: parameter.default),
+        trouble="",
+        opening_since=None,
+    )
+    Diagnostics(node).publish()  # type: ignore[arg-type]
     camera = {item.key: item.value for item in sent[0].status[-1].values}
     assert camera["current_delay_from_realtime_ms"] == delay
     assert camera.get("end_to_end_ms.p50", "n/a") == delay, "both are of the same frames"
