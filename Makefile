@@ -45,7 +45,7 @@ check: venv
 	@if $(BIN)/python -c 'import numpy; exit(numpy.__version__.startswith(("1.", "2.0", "2.1", "2.2")))'; then \
 		$(BIN)/mypy; \
 	else \
-		echo 'skipped: needs the stubs of NumPy 2.3 or newer, so Python 3.11 to 3.13 and no system ROS 2'; \
+		echo 'skipped: needs the stubs of NumPy 2.3 or newer, so Python 3.11 or newer and no system ROS 2'; \
 	fi
 
 test: check

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-for needed in ("rosbags", "lz4", "backports.zstd"):
+for needed in ("rosbags", "lz4"):
     pytest.importorskip(needed, reason=f"{needed} is not installed")
 
 FOLDER = Path(__file__).resolve().parents[1] / "tools" / "fuzz"

@@ -24,7 +24,11 @@ from drive_seg.offline.unpack import bound_rosbags, unpack
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
 import lz4.frame
-from backports import zstd
+
+try:
+    from compression import zstd
+except ImportError:  # before Python 3.14
+    from backports import zstd
 
 PACKERS = {"bz2": bz2.compress, "lz4": lz4.frame.compress, "zstd": zstd.compress}
 

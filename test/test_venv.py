@@ -207,8 +207,15 @@ def test_a_python_that_is_not_there_is_named(root: Path) -> None:
 
 
 def test_a_python_that_is_too_old_is_asked_for_no_more_than_its_version(root: Path) -> None:
-    assert "is Python 2.7; 3.10 to 3.13 are supported" in run(root, code=1, SAYS="2.7")
+    assert "is Python 2.7; 3.10 or newer is needed" in run(root, code=1, SAYS="2.7")
     assert len(asked(root).splitlines()) == 1
+
+
+def test_a_python_newer_than_the_wheels_needs_a_ros_of_its_own(root: Path) -> None:
+    assert "wheels exist for Python 3.10 to 3.14" in run(root, code=1, SAYS="3.15")
+    assert MADE not in asked(root)
+    run(root, SAYS="3.15", ROS_DISTRO="lyrical", AMENT_PREFIX_PATH="/opt/ros/lyrical")
+    assert MADE in asked(root)
 
 
 def test_make_hands_on_a_python_whatever_characters_its_path_has(root: Path) -> None:

@@ -51,8 +51,7 @@ choose_python() {
     fi
     VERSION=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     case $VERSION in
-        3.10 | 3.11 | 3.12 | 3.13) ;;
-        *) fail "$PYTHON is Python $VERSION; 3.10 to 3.13 are supported: make venv PYTHON=python3.12" ;;
+        2.* | 3.[0-9]) fail "$PYTHON is Python $VERSION; 3.10 or newer is needed: make venv PYTHON=python3.12" ;;
     esac
     # The Python below a virtual environment that is active, which may be the very one that is made anew.
     PYTHON=$("$PYTHON" -c 'import os, sys
@@ -70,6 +69,11 @@ choose_ros() {
     elif [ "$(uname -sm)" != 'Linux x86_64' ]; then
         fail "ROS 2 wheels exist for x86-64 Linux only, and this is $(uname -sm)." \
             "Install ROS 2 (Humble or newer), then: source /opt/ros/DISTRO/setup.bash && make venv"
+    else
+        case $VERSION in
+            3.1[0-4]) ;;
+            *) fail "ROS 2 wheels exist for Python 3.10 to 3.14, and $PYTHON is Python $VERSION: make venv PYTHON=python3.14" ;;
+        esac
     fi
     # What lies there would count as installed, and be missing in every other shell. A ROS installation is found through it.
     [ "$ROS" != wheels ] || unset PYTHONPATH

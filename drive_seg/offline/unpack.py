@@ -7,8 +7,8 @@ replaced by these before a bag is opened.
 from __future__ import annotations
 
 import bz2
-import functools
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,9 @@ def _zstd() -> Any:
     return _zstd_module().ZstdDecompressor()
 
 
-@functools.cache
 def _zstd_module() -> Any:
-    """Looked for once: an import that fails is looked for again every time, under the lock that all threads share."""
-    try:
-        from compression import zstd
-    except ImportError:  # before Python 3.14 rosbags depends on the backport
-        from backports import zstd
-    return zstd
+    """The one that rosbags takes."""
+    return importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {"bz2": bz2.BZ2Decompressor, "lz4": _lz4, "zstd": _zstd}

@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import lz4.frame
 import numpy as np
-from backports import zstd
 
 from drive_seg.decode import decode_compressed, decode_rgb
 from drive_seg.documents import read_yaml
@@ -32,6 +31,11 @@ from drive_seg.offline.lane_files import LaneReader
 from drive_seg.offline.metrics.lane_lines import compare_lines
 from drive_seg.offline.truth_carla import CARLA
 from drive_seg.preprocess import Preprocessor
+
+try:
+    from compression import zstd
+except ImportError:  # before Python 3.14
+    from backports import zstd
 
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _FOLDER = Path(tempfile.mkdtemp(prefix="drive_seg_fuzz_", dir=_MEMORY))
