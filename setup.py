@@ -20,7 +20,7 @@ ROS = [
     f"ros-lifecycle-msgs~=2.0.3{HAS_ROS_WHEELS}",
     f"ros-rcl-interfaces~=2.0.3{HAS_ROS_WHEELS}",
 ]
-OFFLINE = ["rosbags>=0.11.7,<0.12", "matplotlib>=3.6.2", "jinja2>=3.0"]
+OFFLINE = ["rosbags>=0.11.7,<0.12", "matplotlib>=3.6.2", "jinja2>=3.0", "av>=12"]
 # setuptools: tests build the package, and Pythons from 3.12 on come without it; the first that makes wheels by itself.
 TEST = ["pytest>=7.4", "hypothesis>=6.80", "setuptools>=70.1"]
 

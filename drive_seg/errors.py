@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _EXTRAS = {
-    "offline": ("rosbags>=0.11.7,<0.12", "matplotlib", "jinja2"),
-    "cluster": ("rosbags>=0.11.7,<0.12", "matplotlib", "jinja2", "ray>=2.9"),
+    "offline": ("rosbags>=0.11.7,<0.12", "matplotlib", "jinja2", "av"),
+    "cluster": ("rosbags>=0.11.7,<0.12", "matplotlib", "jinja2", "av", "ray>=2.9"),
     "gpu": ("tensorrt<12", "pycuda>=2025.1.2", "nvidia-ml-py", "onnx"),
     "train": ("torch>=2.5", "onnx"),
 }

@@ -155,7 +155,35 @@ def test_video_in_and_overlay_video_out(tmp_path: Path, pipeline: Pipeline) -> N
     assert json.loads((tmp_path / "out.mp4.summary.json").read_text())["frames"]["published"] == 12
 
 
+@pytest.fixture(params=["PyAV", "OpenCV"])
+def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What encodes videos: PyAV, or OpenCV where that is not installed."""
+    if request.param == "PyAV":
+        pytest.importorskip("av", reason="PyAV is not installed")
+    else:
+        monkeypatch.setitem(sys.modules, "av", None)
+    return str(request.param)
+
+
+def test_browsers_show_a_video(tmp_path: Path, encoder: str) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", 30.0)
+    for red in (50, 150, 250):
+        writer.write(np.full((HEIGHT, WIDTH, 3), (red, 100, 0), np.uint8))
+    writer.close()
+    made = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    codec = int(made.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little")
+    assert codec in ((b"avc1", b"h264") if encoder == "PyAV" else (b"avc1", b"h264", b"mp4v", b"FMP4")), codec
+    means = [made.read()[1].mean((0, 1)) for _ in range(3)]
+    np.testing.assert_allclose(means, [(0, 100, red) for red in (50, 150, 250)], atol=4)
+
+
+def test_a_video_that_cannot_be_written_is_named(tmp_path: Path, encoder: str) -> None:
+    with pytest.raises(DriveSegError, match=r"cannot write video .*none/out\.mp4"):
+        VideoWriter(tmp_path / "none" / "out.mp4", 30.0).write(picture(0))
+
+
 @pytest.mark.parametrize("fps", [0.25, 29.97003, 66.6667, 99.9873, 655.4321])
+@pytest.mark.usefixtures("encoder")
 def test_a_video_is_written_at_any_rate_that_a_source_has(tmp_path: Path, fps: float) -> None:
     """A camera of 100 Hz has seldom exactly 100 in a bag."""
     writer = VideoWriter(tmp_path / "out.mp4", fps)
@@ -172,6 +200,7 @@ def test_names_that_would_end_opencv_are_refused(tmp_path: Path) -> None:
             VideoSource(tmp_path / name)
 
 
+@pytest.mark.usefixtures("encoder")
 def test_an_image_of_another_shape_is_not_distorted_in_a_video(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "out.mp4", 30.0)
     for width, height in ((320, 192), (128, 384), (640, 96)):
@@ -188,6 +217,7 @@ def test_an_image_of_another_shape_is_not_distorted_in_a_video(tmp_path: Path) -
     ("size", "written"),
     [((1, 1), (2, 2)), ((1, 33), (2, 32)), ((33, 1), (32, 2)), ((8192, 64), (8190, 64)), ((2, 16384), (2, 8190))],
 )
+@pytest.mark.usefixtures("encoder")
 def test_a_video_begins_with_an_image_of_any_size(
     size: tuple[int, int], written: tuple[int, int], tmp_path: Path
 ) -> None:

@@ -126,7 +126,7 @@ install() {
             >"$VENV/constraints.txt"
         constraints=(-c "$VENV/constraints.txt")
     fi
-    step "2/4 installing drive_seg[$extras] and what it needs (about 330 MB if nothing is cached; log: $LOG)"
+    step "2/4 installing drive_seg[$extras] and what it needs (about 370 MB if nothing is cached; log: $LOG)"
     pip_install 'setuptools>=70.1,<80' wheel
     # The rosidl generators, which compile vision_msgs, do not work with EmPy 4.
     pip_install "${constraints[@]}" -e ".[$extras]" 'empy>=3.3,<4'

@@ -1,10 +1,11 @@
-"""Video files, cameras and network streams, read with OpenCV; MP4 files, written with it."""
+"""Video files, cameras and network streams, read with OpenCV; MP4 files, written."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from drive_seg.errors import DriveSegError, SourceError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.offline.disk import require_room
+from drive_seg.offline.h264 import H264Writer
 from drive_seg.offline.sources import DEFAULT_FPS, Unreadable, numbered_frame
 
 _ROUNDING_S = 0.001
@@ -144,7 +146,7 @@ _LONGEST = 8190
 
 
 class VideoWriter:
-    """An MP4 file: H.264 where this OpenCV can encode it, which browsers show, else MPEG-4 part 2."""
+    """An MP4 file: H.264, which browsers show, where PyAV is there or this OpenCV can encode it, else MPEG-4 part 2."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
@@ -170,7 +172,9 @@ class VideoWriter:
     def _open(self, size: tuple[int, int]) -> Any:
         _quiet()
         if not _in_utf8(str(self._path)):
-            raise DriveSegError(f"{os.fsencode(self._path)!r} is no name that OpenCV can write: expected UTF-8")
+            raise DriveSegError(f"{os.fsencode(self._path)!r} is no name that FFmpeg can write: expected UTF-8")
+        with suppress(ImportError):
+            return H264Writer(self._path, self._fps, size)
         for codec in ("avc1", "mp4v"):
             writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*codec), self._fps, size)
             if writer.isOpened():
