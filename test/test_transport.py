@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -113,3 +114,42 @@ def test_profiles_with_and_without_udp_are_two_files(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
     choose_profile()
     assert set(transports()) == {"SHM"} and "UDPv4" in Path(first).read_text()
+
+
+@pytest.mark.parametrize("free_mb", [64, 1024])
+def test_a_process_without_a_place_for_a_file_starts_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_mb: int
+) -> None:
+    """As in a container whose root is read-only, and which has no /tmp of its own."""
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(free_mb << 20))
+    monkeypatch.setattr("tempfile.tempdir", str(nowhere))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere))
+    said = choose_profile()
+    assert ("left at its default" in said and "TMPDIR" in said) == (free_mb == 64)
+    assert bool(set(PROFILE_VARIABLES) & set(os.environ)) == (free_mb == 1024)
+
+
+def test_a_cache_on_a_full_disk_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    replace = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.parent == tmp_path / "cache" / "drive_seg":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(64 << 20))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Path, "replace", refuse)
+    choose_profile()
+    assert int(transports()["SHM"]["segment_size"]) == segment_size(64 << 20)
+    assert not list((tmp_path / "cache").rglob("*.xml"))
+
+
+def test_shared_memory_that_is_read_only_is_not_said_to_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1 << 30))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert choose_profile() == "DDS profile left at its default, /dev/shm cannot be written"
+    assert not set(PROFILE_VARIABLES) & set(os.environ)

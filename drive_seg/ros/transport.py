@@ -52,12 +52,20 @@ def choose_profile(shared_memory: Path = Path("/dev/shm")) -> str:
         free = shutil.disk_usage(shared_memory).free
     except OSError as error:
         return f"DDS profile left at its default, no shared memory: {error}"
+    if not os.access(shared_memory, os.W_OK):
+        return f"DDS profile left at its default, {shared_memory} cannot be written"
     size = segment_size(free)
     if size is None:
         return f"DDS profile left at its default, only {free >> 20} MB free in {shared_memory}; give it 128 MB or more"
     # There the rmw adds a UDP transport that is bound to this host to those of a profile; later ones have other means.
     udp = not (os.environ.get("ROS_LOCALHOST_ONLY") == "1" and os.environ.get("ROS_DISTRO") == "humble")
-    profile = config_file("fastdds.xml") if size == SEGMENT_BYTES and udp else _adapted_profile(size, udp)
+    try:
+        profile = config_file("fastdds.xml") if size == SEGMENT_BYTES and udp else _adapted_profile(size, udp)
+    except OSError as error:
+        return (
+            f"DDS profile left at its default, as one for the {free >> 20} MB free in {shared_memory} can be written "
+            f"neither to the user's cache nor to a temporary folder: {error}; TMPDIR=FOLDER names one"
+        )
     for variable in PROFILE_VARIABLES:
         os.environ[variable] = str(profile)
     return f"DDS profile {profile} with a segment of {size >> 20} MB ({free >> 20} MB free in {shared_memory})"
@@ -72,7 +80,10 @@ def segment_size(free: int) -> int | None:
 
 
 def _adapted_profile(size: int, udp: bool) -> Path:
-    """A copy of the profile with a smaller segment, or without UDP, in the user's cache."""
+    """A copy of the profile with a smaller segment, or without UDP, in the user's cache or else a temporary folder.
+
+    Raises OSError where neither can be written.
+    """
     text = config_file("fastdds.xml").read_text(encoding="utf-8")
     text = re.sub(r"(<segment_size>)\d+", rf"\g<1>{size}", text)
     text = re.sub(r"(<maxMessageSize>)\d+", rf"\g<1>{min(MESSAGE_BYTES, size // 2)}", text)
@@ -81,18 +92,24 @@ def _adapted_profile(size: int, udp: bool) -> Path:
             r"<transport_descriptor>\s*<transport_id>drive_seg_udp<.*?</transport_descriptor>", "", text, flags=re.S
         )
         text = text.replace("<transport_id>drive_seg_udp</transport_id>", "")
+    name = f"fastdds_{size >> 20}mb{'' if udp else '_local'}.xml"
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drive_seg"
         cache.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=cache, suffix=".xml")
-    except (OSError, RuntimeError):  # a read-only home or none, as in hardened containers
-        cache = Path(tempfile.mkdtemp(prefix="drive_seg_"))
-        descriptor, partial = tempfile.mkstemp(dir=cache, suffix=".xml")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    target = cache / f"fastdds_{size >> 20}mb{'' if udp else '_local'}.xml"
-    Path(partial).replace(target)  # whole or not at all: other processes may be reading it
-    return target
+        return _written(text, cache / name)
+    except (OSError, RuntimeError):  # a read-only home or none, as in hardened containers; a full disk
+        return _written(text, Path(tempfile.mkdtemp(prefix="drive_seg_")) / name)
+
+
+def _written(text: str, target: Path) -> Path:
+    descriptor, partial = tempfile.mkstemp(dir=target.parent, suffix=".xml")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        return Path(partial).replace(target)  # whole or not at all: other processes may be reading it
+    except OSError:
+        Path(partial).unlink()
+        raise
 
 
 def tune_malloc() -> str:
