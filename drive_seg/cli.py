@@ -14,6 +14,7 @@ from drive_seg import __version__
 from drive_seg.commands import benchmark, build_engine, demo, evaluate, info, network, run, sim
 from drive_seg.commands.options import Debug, debug_wanted
 from drive_seg.errors import DriveSegError, printable
+from drive_seg.signals import requests_to_end
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says whose disk, quota or largest file is full, most often of what stdout was sent to."""
@@ -60,8 +61,9 @@ def _common(
 
 def main() -> None:
     """The console script: 0 done, 1 the work failed (one line on stderr), 2 bad usage."""
-    # A supervisor's request to end is taken like Ctrl-C: what is being written is closed in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The other requests to end are taken like Ctrl-C: what is being written is closed in order.
+    for number in set(requests_to_end()) - {signal.SIGINT}:  # a shell has its background jobs ignore this one
+        signal.signal(number, signal.default_int_handler)
     # NumPy's OpenBLAS and SciPy's would each reserve 40 MB and start a thread per core, and no matrix here needs one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

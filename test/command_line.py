@@ -22,7 +22,7 @@ def drive_seg(*arguments: object, code: int = 0) -> Done:
     """What the console script says and ends with, run in this process: nothing is imported anew."""
     given = ["drive_seg", *map(str, arguments)]
     out, said = io.StringIO(), io.StringIO()
-    found, before = 0, signal.getsignal(signal.SIGTERM)
+    found, before = 0, {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(said):
         patch.setattr(sys, "argv", given)
         patch.setenv("OPENBLAS_NUM_THREADS", os.environ.get("OPENBLAS_NUM_THREADS", "1"))
@@ -32,7 +32,8 @@ def drive_seg(*arguments: object, code: int = 0) -> Done:
         except SystemExit as ended:
             found = int(ended.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return _checked(Done(given, found, out.getvalue(), said.getvalue()), code)
 
 

@@ -44,6 +44,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.ros.ahead import Ahead, Drive
 from drive_seg.ros.pictures import Picture
 from drive_seg.ros.qos import LATCHED
+from drive_seg.signals import requests_to_end
 from drive_seg.sim import SimFrame, Simulator
 
 OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
@@ -463,13 +464,14 @@ def test_a_model_that_became_garbage_is_refused_and_the_old_one_is_welcome_back(
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_a_node_under_load_ends_in_order_when_it_is_told_to(model: Path) -> None:
+@pytest.mark.parametrize("number", sorted(set(requests_to_end()) - {signal.SIGINT}))
+def test_a_node_under_load_ends_in_order_when_it_is_told_to(model: Path, number: int) -> None:
     with serving(*node_command(model)) as peer:
         peer.send_until_served(paint(64, 48))
         scene = paint(640, 384)
         for _ in range(50):
             peer.front.send(scene)
-        peer.process.send_signal(signal.SIGTERM)
+        peer.process.send_signal(number)
 
         def ended() -> bool:
             peer.front.send(scene)

@@ -148,15 +148,21 @@ def test_images_are_whole_or_absent(tmp_path: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("out.mcap", signal.SIGTERM), ("out.bag2", signal.SIGTERM), ("out.mcap", signal.SIGINT)]
+    ("name", "number"),
+    [
+        ("out.mcap", signal.SIGTERM),
+        ("out.bag2", signal.SIGTERM),
+        ("out.mcap", signal.SIGINT),
+        ("out.mcap", signal.SIGHUP),
+    ],
 )
 def test_a_run_that_is_told_to_end_closes_its_bag(
     tmp_path: Path, model: Path, long_video: Path, name: str, number: int
 ) -> None:
     out = tmp_path / name
     given = ["run", long_video, "-o", out, "--model", model, "--backend", "onnxruntime", "--json"]
-    # A shell starts background jobs with SIGINT ignored, and children inherit that.
-    process = start(*given, prepare=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    # A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and children inherit that.
+    process = start(*given, prepare=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)])
     growing = tmp_path if name.endswith(".mcap") else out
     end = time.monotonic() + 60
     while not any(file.stat().st_size > 1 << 20 for file in storage_files(growing)) and time.monotonic() < end:
@@ -169,6 +175,18 @@ def test_a_run_that_is_told_to_end_closes_its_bag(
     assert 0 < frames["published"] < LONG
     assert masks_in(out) == (frames["published"], "")
     assert not list(tmp_path.glob(".drive_seg_*"))
+
+
+def test_a_run_that_nohup_started_outlives_its_terminal(tmp_path: Path, model: Path, long_video: Path) -> None:
+    given = ["run", long_video, "-o", tmp_path / "out.mcap", "--model", model, "--frames", 60]
+    process = start(*given, "--json", prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    end = time.monotonic() + 60
+    while not storage_files(tmp_path) and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGHUP)
+    stdout, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert json.loads(stdout.splitlines()[-1])["frames"]["published"] == 60
 
 
 @pytest.mark.parametrize("name", ["out.mcap", "out.bag2"])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag while threads work together.
+"""Ctrl-C, SIGTERM and SIGHUP as a flag while threads work together.
 
 As an exception they may come between any two instructions, also in the middle of handing something to another thread,
 which is then never woken (CPython's ``Condition.notify`` cannot be interrupted safely).
@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+
+from drive_seg.signals import requests_to_end
 
 
 class Interrupts:
@@ -24,7 +26,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in requests_to_end():
                 if signal.getsignal(number) is signal.default_int_handler:
                     signal.signal(number, self._on_signal)
                     self._ours.append(number)

@@ -204,7 +204,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of ``segmentation_node``: 0 after SIGINT or SIGTERM, 2 when a parameter is refused at start-up."""
+    """Entry point of ``segmentation_node``: 0 after SIGINT, SIGTERM or SIGHUP, 2 when a parameter is refused."""
     return run(SegmentationNode, args)
 
 

@@ -22,6 +22,7 @@ from rclpy.utilities import ok, try_shutdown
 from drive_seg.errors import ConfigError, DriveSegError
 from drive_seg.ros.creation import creating
 from drive_seg.ros.transport import prepare_process
+from drive_seg.signals import requests_to_end
 
 _REFUSALS = (rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError)
 """Of ``init``: a parameter file that is not there, a name that cannot be one, an option that ROS does not have; a log
@@ -29,14 +30,13 @@ that cannot be opened, a domain that is no number."""
 
 
 class StopSignals:
-    """SIGINT and SIGTERM as a flag, so that the node ends in order; one repeated later ends the process at once."""
+    """SIGINT, SIGTERM, SIGHUP as a flag, so the node ends in order; one repeated later ends the process at once."""
 
     _PATIENCE_S = 2.0
 
     def __init__(self) -> None:
         self._since: float | None = None
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        self._before = {number: signal.signal(number, self._on_signal) for number in requests_to_end()}
 
     @property
     def requested(self) -> bool:
