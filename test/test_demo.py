@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from recordings import HEIGHT, WIDTH, write_bag, write_ros1_bag, write_video
 
 from drive_seg.frame import StageTimes
+from drive_seg.machine import ros_distro
 from drive_seg.telemetry import FrameCounts, Percentiles
 
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -233,6 +234,23 @@ def test_a_node_that_freezes_makes_no_good_figures(demo: Demo, tmp_path: Path) -
     assert process.returncode == 0 and "the node has said nothing for 5 s" in stderr, stderr
     assert "does not keep up" in stdout and "did not reach the node" in stdout, stdout
     assert json.loads((demo.out / "summary.json").read_text())["fps"] < 8, "not that of the time before it froze"
+
+
+@pytest.mark.skipif(ros_distro() == "humble", reason="knows no range of discovery")
+def test_processes_that_cannot_find_each_other_are_said_early(demo: Demo, model: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 5)
+    script = "from drive_seg import cli; from drive_seg.demo import session; session._DISCOVERY_S = 1; cli.main()"
+    given = ["--source", tmp_path / "in.mp4", "--model", model, "--backend", "onnxruntime", "--out", demo.out]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "demo", *map(str, given)],
+        env={**demo.environment, "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "do not find each other" in done.stderr and "it is OFF" in done.stderr, done.stderr
 
 
 def test_ctrl_c_while_the_video_is_drawn_ends_it(demo: Demo, model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -37,6 +38,8 @@ HELD = 180
 """Frames that are kept, 2.8 MB each: where drawing on in idle moments does not keep up, so much is played again."""
 
 _CAMERA_READY_S = 180.0
+_DISCOVERY_S = 20.0
+"""How long the camera's node may run unseen: two processes of a machine find each other in less than a second."""
 _NODE_READY_S = 120.0
 _FIRST_MASK_S = 30.0
 _SETTLE_S = 5.0
@@ -193,6 +196,7 @@ class _Show:
         self._stack = stack
         self._stop = stop
         self._children: list[Child] = []
+        self._camera_up = math.inf
         self._node_started = 0.0
         self._mixed = ""
         self._silent = False
@@ -210,11 +214,25 @@ class _Show:
             arguments += ["--loop"] if options.loop else []
             arguments += ["--subscribers", str(_SUBSCRIBERS)]
         camera = self._start("camera", module, arguments)
-        self._wait("the camera's topic", _CAMERA_READY_S, lambda: self._watcher.publishers(IMAGE_TOPIC) > 0)
+        self._wait("the camera's topic", _CAMERA_READY_S, self._camera_found)
         others = self._others(nodes=0)
         if others:
             raise DriveSegError(others)
         return camera
+
+    def _camera_found(self) -> bool:
+        camera, now = self._children[0], time.monotonic()
+        if any("DDS profile" in line for line in list(camera.lines)):  # said by a node that is there
+            self._camera_up = min(self._camera_up, now)
+        if now - self._camera_up > _DISCOVERY_S and self._watcher.alone():
+            chosen = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE")
+            raise DriveSegError(
+                f"the camera runs, and for {_DISCOVERY_S:g} s this process has seen no other node: ROS processes "
+                "of this machine do not find each other. They need a network interface that is up (ip link set lo "
+                "up), and ROS_AUTOMATIC_DISCOVERY_RANGE must not be OFF; it is "
+                f"{chosen or 'not set'}"
+            )
+        return self._watcher.publishers(IMAGE_TOPIC) > 0
 
     def _others(self, nodes: int) -> str:
         """That there are more publishers than our camera and so many nodes of ours; empty where there are not."""

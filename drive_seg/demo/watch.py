@@ -155,6 +155,10 @@ class Watcher:
         """How many subscribe to the camera, we included."""
         return int(self._node.count_subscribers(IMAGE_TOPIC))
 
+    def alone(self) -> bool:
+        """Whether no other node is known on this domain."""
+        return len(self._node.get_node_names()) <= 1
+
     def publishers(self, topic: str) -> int:
         """How many publish ``topic``."""
         return int(self._node.count_publishers(topic))
