@@ -352,3 +352,29 @@ def test_threads_keep_to_what_a_container_may_use(
         (tmp_path / name).write_text(content)
     assert cpu_threads(cgroup=tmp_path) == threads
     assert cpu_threads(5, cgroup=tmp_path) == 5
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "threads"),
+    [
+        ("0::/system.slice/seg.service\n", {"system.slice/seg.service/cpu.max": "200000 100000\n"}, 2),
+        ("0::/system.slice/seg.service\n", {"system.slice/cpu.max": "300000 100000\n"}, 3),
+        ("0::/system.slice/seg.service\n", {"system.slice/other.service/cpu.max": "200000 100000\n"}, 8),
+        (
+            "4:memory:/a\n1:cpu,cpuacct:/b/c\n0::/\n",
+            {"cpu/b/c/cpu.cfs_quota_us": "400000\n", "cpu/b/c/cpu.cfs_period_us": "100000\n"},
+            4,
+        ),
+        ("0::/../../outside\n", {}, 8),
+    ],
+    ids=["the unit's", "its slice's", "another's", "version 1", "a group outside of what is seen"],
+)
+def test_threads_keep_to_the_quota_of_a_systemd_unit(
+    membership: str, files: dict[str, str], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    (tmp_path / "membership").write_text(membership)
+    for name, content in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(content)
+    assert cpu_threads(cgroup=tmp_path / "fs", membership=tmp_path / "membership") == threads

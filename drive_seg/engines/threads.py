@@ -13,6 +13,7 @@ from pathlib import Path
 from drive_seg.engines.protocol import EngineOptions
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 _TASKS = Path("/proc/self/task")
 _NICENESS = 5
 _SPARE = 3
@@ -28,20 +29,40 @@ class CpuShare:
     slots: int
 
 
-def cpu_threads(asked: int = 0, cgroup: Path = _CGROUP) -> int:
-    """``asked`` or, when 0, the cores this process may run on: CPU sets, taskset and a container's quota respected.
+def cpu_threads(asked: int = 0, cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
+    """``asked`` or, when 0, the cores this process may run on: CPU sets, taskset and quotas (of a container, of a
+    systemd unit) respected.
 
     Of a quota of 2.5 cores 2 are taken: whoever uses up a quota is stopped until its period, a tenth of a second, ends.
     """
     if asked > 0:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(_quota(cgroup), cores)))
+    return max(1, int(min(cores, *map(_quota, _groups(cgroup, membership)))))
 
 
-def _quota(cgroup: Path) -> float:
-    """Cores of processor time that the control group may use (cgroups version 2 or 1); infinite without a limit."""
-    for quota, period in ((cgroup / "cpu.max", None), (cgroup / "cpu/cpu.cfs_quota_us", "cpu.cfs_period_us")):
+def _groups(cgroup: Path, membership: Path) -> set[Path]:
+    """The folders of the control groups that this process is in (cgroups version 2 or 1), up to the root.
+
+    In a container its group is most often the root; a systemd unit sees its place in the whole tree.
+    """
+    found = {cgroup, cgroup / "cpu"}
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:  # only Linux has it
+        return found
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):  # version 2 names none
+            root = cgroup / "cpu" if controllers else cgroup
+            group = root / place.lstrip("/")
+            found |= {group, *(parent for parent in group.parents if root in parent.parents)}
+    return found
+
+
+def _quota(group: Path) -> float:
+    """Cores of processor time that the control group may use; infinite without a limit."""
+    for quota, period in ((group / "cpu.max", None), (group / "cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             numbers = quota.read_text(encoding="ascii").split()
             if period is not None:
