@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 from drive_seg.errors import MissingDependency
+from drive_seg.standard_streams import occupy
 
 INSTALL = "source /opt/ros/DISTRO/setup.bash; or, in a clone of drive_seg, make venv"
 
@@ -25,6 +26,7 @@ def sim_camera() -> int:
 
 
 def _run(name: str, module: str) -> int:
+    occupy()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, and for its reasons
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Until the node takes it for a request to end, which it is. As an exception it may come within the import of an

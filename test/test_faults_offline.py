@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from command_line import drive_seg, drive_seg_process, errors
 from recordings import HEIGHT, WIDTH, write_bag, write_images, write_video
@@ -187,6 +190,19 @@ def test_a_run_that_nohup_started_outlives_its_terminal(tmp_path: Path, model: P
     stdout, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert json.loads(stdout.splitlines()[-1])["frames"]["published"] == 60
+
+
+def test_what_a_library_says_on_a_closed_stderr_is_not_in_the_bag(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    jpeg = bytearray(cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8))[1])
+    jpeg[len(jpeg) // 2 :] = b"\xff\xd9"  # of which libjpeg itself says on stderr that it ends too early
+    for number in range(60):
+        (tmp_path / "in" / f"{number:02d}.jpg").write_bytes(jpeg)
+    given = ["run", tmp_path / "in", "-o", tmp_path / "out.mcap", "--model", model, "--backend", "onnxruntime"]
+    process = start(*given, prepare=lambda: os.close(2))
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert masks_in(tmp_path / "out.mcap") == (60, "")
 
 
 @pytest.mark.parametrize("name", ["out.mcap", "out.bag2"])
