@@ -21,6 +21,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says whose disk, quota or largest file is full, most often of what stdout was sent to."""
 _OUT_OF_REACH = (errno.ENAMETOOLONG, errno.EACCES)
 """What a system says that cannot even look whether there is such a file: of the name that the user gave."""
+_NO_TEMPORARY_FOLDER = "No usable temporary directory"
+"""What Python's tempfile says, as in a container whose root is read-only."""
 _INTERRUPTED = 128 + signal.SIGINT
 """What typer makes, without a word, of a Ctrl-C that no command took; older ones say ``Aborted`` and end with 1."""
 
@@ -79,6 +81,8 @@ def main() -> None:
     except OSError as error:
         if error.errno in _OUT_OF_REACH and error.filename:
             _fail(f"cannot open {os.fsdecode(error.filename)}: {error.strerror}")
+        if (error.strerror or "").startswith(_NO_TEMPORARY_FOLDER):
+            _fail(f"{error.strerror}; TMPDIR=FOLDER names one that can be written")
         if error.errno not in _FULL:
             _fail_inside(error)
         _fail(f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}")

@@ -7,6 +7,8 @@ import os
 import re
 import resource
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -498,6 +500,24 @@ def test_where_there_is_no_room_for_frames_is_said(tmp_path: Path, monkeypatch: 
                 log.flush()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_machine_without_a_temporary_folder_is_one_error(tmp_path: Path, tiny: str) -> None:
+    """As a container whose root is read-only; here as nothing at all can be written."""
+    write_images(tmp_path / "in", NAMES)
+    write_truth(tmp_path / "truth", NAMES)
+    drive_seg("run", tmp_path / "in", "-o", tmp_path / "made", "--model", tiny)
+    command = [sys.executable, "-m", "drive_seg", "evaluate", tmp_path / "made", "-g", tmp_path / "truth"]
+    done = subprocess.run(
+        list(map(str, command)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert done.returncode == 1 and "No usable temporary directory" in line and "TMPDIR=FOLDER" in line
+    assert "internal" not in line
 
 
 def test_other_schemas_are_refused(tmp_path: Path) -> None:
