@@ -30,7 +30,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.offline.bags import BagSource
 from drive_seg.offline.chunks import Chunk, ChunkResult, Job, Work, evaluate_chunk, evaluate_chunks, plan, read_list
 from drive_seg.offline.chunks import one_after_another as serially
-from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
+from drive_seg.offline.evaluate import EvaluationOptions, Judge, evaluate_source
 from drive_seg.offline.evaluation import Evaluation, FrameLog, FrameScore
 from drive_seg.offline.sources import open_source, origin_of
 from drive_seg.offline.truth import open_truth
@@ -418,6 +418,31 @@ def test_a_request_to_end_while_a_chunk_is_added_leaves_no_half_of_it_in_the_fig
     assert judged.interrupted and len(done) == 2
     frames = sum(len(result.scores) for result in done)
     assert len(judged.evaluation.frames) == judged.evaluation.metrics["frames"] == frames
+
+
+@pytest.mark.parametrize("bag", [1, 2])
+def test_a_request_to_end_in_the_last_frame_of_a_bag_is_kept_for_the_bags_behind_it(
+    bag: int, drives: Drives, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of that bag is left to cut short: what was heard there went with it."""
+    copies = [str(drives("mcap")[0]) for _ in range(2)]
+    hear = Judge.hear
+    heard: list[str] = []
+
+    def hear_and_be_told(judge: Judge, *given: Any) -> None:
+        hear(judge, *given)
+        heard.append(judge.truth.name)
+        if len(heard) == bag * (FRAMES - 1):  # one is no image
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Judge, "hear", hear_and_be_told)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    try:
+        judged, _ = evaluate_chunks(job, plan(copies)[0], serially, {})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(heard) == bag * (FRAMES - 1), "a bag was begun after the request"
+    assert judged.interrupted == (bag == 1) and judged.evaluation.metrics["frames"] == bag * (FRAMES - 4)
 
 
 @pytest.fixture(scope="module")

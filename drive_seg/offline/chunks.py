@@ -98,6 +98,7 @@ class ChunkResult:
         counts: the fate of the images of the chunk, scored or not.
         in_flight: most frames in the pipeline of its worker at once.
         notes: of all its frames in order, where the bag has more chunks and is tracked.
+        told_to_end: Ctrl-C came when nothing of it was left to do; no other is to be begun.
     """
 
     chunk: Chunk
@@ -110,6 +111,7 @@ class ChunkResult:
     warnings: Sequence[str]
     error: str = ""
     notes: Sequence[Note] = ()
+    told_to_end: bool = False
 
     @property
     def entries(self) -> int:
@@ -202,7 +204,8 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
         scores = replay.go_on(chunk.bag, scores, notes)
         judge.tally.totals.tracking += replay.counts()
         notes = ()
-    return ChunkResult(chunk, counts, judge.tally, scores, gallery, info, in_flight, warnings, error, notes)
+    told = outcome.told_to_end
+    return ChunkResult(chunk, counts, judge.tally, scores, gallery, info, in_flight, warnings, error, notes, told)
 
 
 def open_chunk_truth(job: Job, chunk: Chunk, pipeline: Pipeline) -> BagTruth:
@@ -269,8 +272,8 @@ def evaluate_chunks(
             with Interrupts() as interrupts:  # a chunk that is added by half would spoil the figures
                 total.add(chunk, result)
                 progress(total.counts.received)
-            if interrupts.requested:
-                interrupted = True
+            if interrupts.requested or (isinstance(result, ChunkResult) and result.told_to_end):
+                interrupted = chunk is not chunks[-1]
                 break
     except KeyboardInterrupt:
         interrupted = True

@@ -38,11 +38,15 @@ Warn = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run came to. ``error`` is what ended it early; everything before it is in the sink."""
+    """What a run came to. ``error`` is what ended it early; everything before it is in the sink.
+
+    ``interrupted``: Ctrl-C cut it short. ``told_to_end``: it came, maybe too late for that.
+    """
 
     summary: Summary
     error: DriveSegError | None = None
     interrupted: bool = False
+    told_to_end: bool = False
 
 
 def run(
@@ -101,7 +105,8 @@ def run(
     summary = Summary.of(ledger.counts(), seconds, log.percentiles(), engine, model_name, pipeline.slots)
     if sink.summary_path.parent.is_dir():
         summary.write(sink.summary_path)
-    return Outcome(summary, writer.error or error or flight.error, interrupted)
+    told_to_end = interrupted or interrupts.requested
+    return Outcome(summary, writer.error or error or flight.error, interrupted, told_to_end)
 
 
 class _Flight:
