@@ -32,7 +32,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
-SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "in_flight", "versions"}
+SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "in_flight", "versions", "warnings"}
 MARK = "DRIVE_SEG_TEST_MARK"
 
 
@@ -233,7 +233,10 @@ def test_a_node_that_freezes_makes_no_good_figures(demo: Demo, tmp_path: Path) -
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0 and "the node has said nothing for 5 s" in stderr, stderr
     assert "does not keep up" in stdout and "did not reach the node" in stdout, stdout
-    assert json.loads((demo.out / "summary.json").read_text())["fps"] < 8, "not that of the time before it froze"
+    summary = json.loads((demo.out / "summary.json").read_text())
+    assert summary["fps"] < 8, "not that of the time before it froze"
+    assert all(f"warning: {line}" in " ".join(stderr.split()) for line in summary["warnings"])
+    assert any("the node has said nothing" in line for line in summary["warnings"])
 
 
 @pytest.mark.skipif(ros_distro() == "humble", reason="knows no range of discovery")
@@ -730,6 +733,7 @@ def test_frames_whose_times_were_lost_count_and_are_said(came: int, complaints: 
     state = NodeState({}, {"received": "100", "published": "100"})
     result = _Show.result(show, state, SimpleNamespace(lines=[]))  # type: ignore[arg-type]
     assert result.summary.fps == pytest.approx(9.9) and len(result.complaints) == complaints
+    assert result.summary.as_dict()["warnings"] == list(result.complaints)
 
 
 @pytest.mark.parametrize("hertz", [1, 30, 1000])

@@ -332,15 +332,6 @@ class _Show:
         missed = max(0, counts.published - self._watcher.arrivals["latency"].count)
         backend = state.engine.get("backend", "unknown")
         software = {**versions(), backend: state.engine.get("version", "unknown"), "ros": ros_distro()}
-        summary = Summary(
-            counts=counts,
-            fps=(len(rows) + missed - 1) / span if span > 0 else 0.0,
-            latency=self._watcher.percentiles(),
-            backend=backend,
-            precision=state.engine.get("precision", "unknown"),
-            model=self._model.name,
-            versions=software,
-        )
         said = [match for line in camera.lines if (match := re.search(r"(\d+) images sent", line))]
         sent = int(said[-1].group(1)) if said else None
         complaints = [f"camera: {line.rpartition(']: ')[2]}" for line in camera.lines if "[ERROR]" in line]
@@ -353,4 +344,14 @@ class _Show:
                 f"the node has said nothing for {_SETTLE_S:g} s: the counts are those of its last report, and frames "
                 "that it has not published are in no latency"
             )
+        summary = Summary(
+            counts=counts,
+            fps=(len(rows) + missed - 1) / span if span > 0 else 0.0,
+            latency=self._watcher.percentiles(),
+            backend=backend,
+            precision=state.engine.get("precision", "unknown"),
+            model=self._model.name,
+            versions=software,
+            warnings=complaints,
+        )
         return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows, tuple(complaints))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Summary:
         model: name of the model.
         versions: of the software that took part, by name.
         in_flight: frames that were in the pipeline at once; latencies are those of frames that share the machine so.
+        warnings: of the demo, what to mind about the figures; None of other runs, which say theirs as they go.
     """
 
     counts: FrameCounts
@@ -42,6 +43,7 @@ class Summary:
     model: str
     versions: Mapping[str, str]
     in_flight: int = 1
+    warnings: Sequence[str] | None = None
 
     @classmethod
     def of(
@@ -80,6 +82,7 @@ class Summary:
             "fps": round(self.fps, 3),
             "latency_ms": {stage: percentiles_dict(value) for stage, value in self.latency.items()},
             **self.environment,
+            **({} if self.warnings is None else {"warnings": list(self.warnings)}),
         }
 
     def write(self, path: Path) -> None:
