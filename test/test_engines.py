@@ -189,6 +189,35 @@ signal.raise_signal(signal.SIGINT)
     assert (done.returncode, done.stdout) == (0, "taken\n"), done.stderr
 
 
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_an_engine_in_a_forked_process_says_that_it_cannot_be_used_there(backend: str) -> None:
+    """Its threads stay behind: a batch was waited for without end."""
+    program = f"""
+import os, signal
+from drive_seg.engines import EngineOptions, open_engine
+from drive_seg.errors import EngineError
+from drive_seg.model import open_model
+engine = open_engine(open_model("default"), "{backend}", EngineOptions(cache_dir=None))
+engine.slots[1].submit(1)
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    for use in (lambda: engine.slots[0].submit(1), engine.slots[1].wait):
+        try:
+            use()
+        except EngineError as error:
+            print(error, flush=True)
+    engine.close()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+print(len(engine.slots[1].wait().semantic))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    *refused, parent = done.stdout.splitlines()
+    assert len(refused) == 2 and all("open one in each process" in line for line in refused) and parent == "1"
+
+
 def test_auto_says_what_it_passed_over_and_why(model: Model) -> None:
     with open_engine(model) as engine:
         passed = BACKENDS[: BACKENDS.index(engine.info.backend)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from drive_seg.engines.foreign import tensors_of
 from drive_seg.engines.ports import Port, check_ports
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
-from drive_seg.engines.threads import cpu_share, give_way, giving_way
+from drive_seg.engines.threads import cpu_share, give_way, giving_way, require_process
 from drive_seg.errors import EngineError, MissingDependency, one_line, pip_install
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
@@ -28,15 +29,18 @@ class OnnxSlot:
         self._tensors = tensors_of(model, self.input)
         self._input_name, self._outputs = model.input_name, model.output_names
         self._running: Future[list[Any]] | None = None
+        self._process = os.getpid()
 
     def submit(self, count: int) -> None:
         """Queue the batch."""
+        require_process(self._process)
         self._tensors.write(count)
         feed = {self._input_name: self._tensors.fed[:count]}
         self._running = self._executor.submit(self._session.run, self._outputs, feed)
 
     def wait(self) -> RawOutputs:
         """Block until done."""
+        require_process(self._process)
         if self._running is None:
             raise EngineError("wait() called on a slot that was not submitted")
         running, self._running = self._running, None

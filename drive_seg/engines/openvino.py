@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from drive_seg.engines.instructions import has_vnni
 from drive_seg.engines.ports import Port, check_ports
 from drive_seg.engines.protocol import EngineInfo, EngineOptions
 from drive_seg.engines.signal_stack import kept_signal_stack
-from drive_seg.engines.threads import cpu_share, giving_way
+from drive_seg.engines.threads import cpu_share, giving_way, require_process
 from drive_seg.errors import EngineError, MissingDependency, one_line, pip_install
 from drive_seg.frame import RawOutputs
 from drive_seg.model import Model
@@ -37,9 +38,11 @@ class OpenVinoSlot:
         self._input_name, self._outputs = model.input_name, model.output_names
         self._started = False
         self._busy = False
+        self._process = os.getpid()
 
     def submit(self, count: int) -> None:
         """Start the request."""
+        require_process(self._process)
         self._tensors.write(count)
         if self._busy:  # Ctrl-C ended the wait for a batch before the batch
             with suppress(RuntimeError):  # that one's error
@@ -54,6 +57,7 @@ class OpenVinoSlot:
 
     def wait(self) -> RawOutputs:
         """Block until done; GIL released meanwhile."""
+        require_process(self._process)
         if not self._started:
             raise EngineError("wait() called on a slot that was not submitted")
         self._started = False
@@ -107,13 +111,16 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot compile {path}: {one_line(error)}") from error
         self.slots: Sequence[OpenVinoSlot] = slots
+        self._process = os.getpid()
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         precision = "bf16" if bf16 and options.precision == "auto" else graph
         self.info = EngineInfo("openvino", precision, device, ov.__version__.split("-")[0])
 
     def close(self) -> None:
-        """Drop the requests; the compiled network goes with the last of them."""
-        self.slots = ()
+        """Drop the requests; the compiled network goes with the last of them, and waits for its threads: not in a
+        forked process, where there are none."""
+        if os.getpid() == self._process:
+            self.slots = ()
 
     def __enter__(self) -> OpenVinoEngine:
         return self

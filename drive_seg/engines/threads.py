@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drive_seg.engines.protocol import EngineOptions
+from drive_seg.errors import EngineError
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -92,6 +93,19 @@ def give_way(thread: int | None = None) -> None:
     number = threading.get_native_id() if thread is None else thread
     with suppress(OSError):  # already ended
         os.setpriority(os.PRIO_PROCESS, number, os.getpriority(os.PRIO_PROCESS, number) + _NICENESS)
+
+
+def require_process(opened_in: int) -> None:
+    """Whoever goes on in a forked process would wait for threads that stayed behind, for ever.
+
+    Raises:
+        EngineError: this is another process than the one (its id) that the engine was opened in.
+    """
+    if os.getpid() != opened_in:
+        raise EngineError(
+            "the engine was opened in another process, and its threads did not come along in the fork: open one in "
+            "each process"
+        )
 
 
 @contextmanager
