@@ -28,7 +28,7 @@ from drive_seg.errors import ConfigError, DriveSegError, SourceError
 from drive_seg.frame import RawOutputs
 from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.offline.bags import BagCopy, BagSource
-from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions, evaluate_source, label_map_for
+from drive_seg.offline.evaluate import EvaluationOptions, Judged, evaluate_predictions, evaluate_source, label_map_for
 from drive_seg.offline.evaluation import Evaluation, FrameLog, FrameScore
 from drive_seg.offline.predictions import open_predictions
 from drive_seg.offline.rendering import open_render_sink
@@ -361,6 +361,30 @@ def test_predictions_of_run_score_as_the_run_itself(tmp_path: Path, pipeline: Pi
         assert later.metrics[key] == at_once.metrics[key], key
     assert later.metrics["fps"] is None and later.environment["model"] == "tiny"
     assert set(later.latency) - {"publish"} == set(at_once.latency)
+
+
+def predictions_listed(folder: Path, numbers: list[int]) -> Judged:
+    """Scores six right predictions, of which the list has these lines."""
+    for side in ("truth", "out"):
+        write_truth(folder / side, [f"{number:06d}.png" for number in range(6)])
+    rows = [{"frame": f"{n:06d}", "stamp_ns": n * 10**8, "instances": [{"id": "3001", "score": 1.0}]} for n in numbers]
+    (folder / "out/instances.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    predictions = open_predictions(str(folder / "out"), DRIVING)
+    assert predictions is not None
+    return evaluate_predictions(predictions, open_truth(str(folder / "truth"), DRIVING), DRIVING)
+
+
+def test_frames_that_the_list_leaves_out_are_told_and_not_scored_at_a_time_that_is_made_up(tmp_path: Path) -> None:
+    judged = predictions_listed(tmp_path / "some", [0, 1, 4, 5])
+    assert judged.evaluation.metrics["frames"] == 4 and judged.evaluation.metrics["unmatched"]["truths"] == 2
+    assert re.search(r"instances\.jsonl has no line for 2 of the 6 frames .* such as 000002;", str(judged.error))
+    with pytest.raises(SourceError, match=r"instances\.jsonl has no line for 6 of the 6 frames"):
+        predictions_listed(tmp_path / "none", [])
+
+
+def test_a_list_out_of_order_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"instances\.jsonl: frame 000001 comes behind 000002 .* order of time"):
+        predictions_listed(tmp_path, [0, 2, 1, 3, 4, 5])
 
 
 def test_ctrl_c_keeps_the_figures_of_the_predictions_scored_so_far(tmp_path: Path, pipeline: Pipeline) -> None:

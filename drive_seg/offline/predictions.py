@@ -105,22 +105,38 @@ class FolderPredictions:
     def __iter__(self) -> Iterator[Answer]:
         decode = panoptic_truth if self.instances else mask_truth
         seen: set[str] = set()
-        # In the order of the run; then what the list does not name.
+        before: ListedInstances | None = None
         for number, row in enumerate(self._listed()):
             path = self._files.get(row.frame)
             if path is None or row.frame in seen:
                 continue
             seen.add(row.frame)
-            pixels = read_label_image(path, "prediction")
             stamp = round(number * 1e9 / DEFAULT_FPS) if row.stamp_ns is None else row.stamp_ns
+            # A clock that was set back leaves the names of a run in order.
+            if before is not None and row.frame < before.frame and stamp < (before.stamp_ns or 0):
+                raise SourceError(
+                    f"{self._lines}: frame {row.frame} comes behind {before.frame} and was taken before it; its lines "
+                    "must be in the order of time, which tracking and flicker are scored in"
+                )
+            before = row
+            pixels = read_label_image(path, "prediction")
             lanes = None if self._lanes is None else self._lanes.find(row.frame)
             _check_scores(row, f"{self._lines}: frame {row.frame}")
             found = Prediction(decode(path, pixels).map, row.scores, tracks=row.tracks, lanes=lanes)
             yield Answer(row.frame, stamp, found)
+        if left := [stem for stem in self._files if stem not in seen]:
+            self.damage = (
+                f"{self._lines} has no line for {len(left)} of the {len(self._files)} frames of the folder, such as "
+                f'{left[0]}; they were not scored. A frame without objects has one, too, with "instances": []'
+            )
+        if not seen:
+            raise SourceError(self.damage)
 
     def _listed(self) -> Iterator[ListedInstances]:
+        """In the order of the run, where there is a list: it alone knows of time."""
         if self._lines.is_file():
             yield from read_instances(self._lines, self._classes)
+            return
         for stem in self._files:
             yield ListedInstances(stem, None, {}, None)
 
