@@ -342,6 +342,10 @@ def test_cameras_may_be_named_while_the_node_runs(model: Path) -> None:
         for feed in peer.feeds.values():
             peer.until(feed.camera.get_subscription_count, f"the node to subscribe to {feed.name}")
             peer.send_until_served(paint(64, 48), feed)
+        peer.process.terminate()
+        said = peer.process.communicate(timeout=TIMEOUT_S)[1]
+        assert "parameter 'left.image_topic' has no effect while 'cameras' has no 'left'" in said
+        assert "unknown and ignored" not in said, "it was used above"
 
 
 def test_what_fails_half_way_leaves_no_subscription_behind(peer: Peer) -> None:

@@ -43,7 +43,8 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     def unknown_at_start(self) -> list[str]:
-        """One line per value given at start-up that no parameter takes, with the name that was probably meant."""
+        """One line per value given at start-up that no parameter takes, with the name that was probably meant; one of a
+        camera is taken when ``cameras`` has it."""
         # A parameter file may serve several nodes, so these are worth a warning and not a refusal.
         given: Iterable[str] = getattr(self._node, "_parameter_overrides", {})
         lines = []
@@ -51,7 +52,10 @@ class NodeParameters:
             if name not in self._known and not name.startswith(_FOREIGN):
                 close = difflib.get_close_matches(name, self._known, 1)
                 hint = f"; did you mean '{close[0]}'?" if close else ""
-                lines.append(f"parameter '{name}' is unknown and ignored{hint}")
+                camera = name.rpartition(".")[0]
+                later = camera and any(name == parameter.name for parameter in camera_parameters(camera))
+                fate = f"has no effect while 'cameras' has no '{camera}'" if later else "is unknown and ignored"
+                lines.append(f"parameter '{name}' {fate}{hint}")
         return lines
 
     def _declare(self, parameters: Iterable[Parameter]) -> None:
