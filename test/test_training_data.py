@@ -92,6 +92,24 @@ def test_coco_s_outlines_lie_in_a_mirrored_picture_where_they_lay(tmp_path: Path
     assert np.array_equal(there.instances, here.instances[::-1, ::-1])
 
 
+@pytest.mark.parametrize(
+    ("outline", "pixels"),
+    [
+        ([(10, 5), (20, 5), (20, 25), (10, 25)], 200),
+        ([(10.2, 5.3), (20.4, 5.3), (20.4, 25.4), (10.2, 25.4)], 200),
+        ([(-8, -6), (20, -6), (20, 40), (-8, 40)], 600),  # cut off by the picture
+        # Two parts with a way there and back, as YOLO's form writes them.
+        ([(5, 5), (9, 5), (9, 25), (9, 9), (30, 9), (30, 20), (35, 20), (35, 9), (9, 9), (9, 25), (5, 25)], 135),
+    ],
+)
+def test_coco_s_objects_are_as_large_as_their_outlines(
+    outline: list[tuple[float, float]], pixels: int, tmp_path: Path
+) -> None:
+    """What the outline touches is not inside, as in COCO's own masks; nor are the ways between the parts."""
+    sample = coco_street(tmp_path, f"2 {corners(*outline)}")
+    assert (sample.codes == 3).sum() == (sample.instances == 1).sum() == pixels
+
+
 class SaysMarking(Teacher):
     """Sees markings in the left half, is torn in the middle, sees road on the right."""
 

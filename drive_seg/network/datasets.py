@@ -138,18 +138,32 @@ def _load_coco(folder: Path) -> list[Sample]:
         objects = [(int(line.split()[0]), np.array(line.split()[1:], float).reshape(-1, 2)) for line in lines if line]
         ridden = any(kind in _COCO_RIDDEN for kind, _ in objects)
         for kind, corners in objects:
-            outline = np.rint(corners * size - 0.5).astype(np.int32)  # the first pixel's middle is half a pixel in
+            inside = _inside(corners * size, codes.shape)
             if kind in _COCO:
                 person = _COCO[kind] == 4
                 classes.append(_COCO[kind])
-                cv2.fillPoly(codes, [outline], PEDESTRIAN_OR_CYCLIST if person and ridden else _COCO[kind])
-                cv2.fillPoly(instances, [outline], UNKNOWN_INSTANCE if person and ridden else len(classes) - 1)
+                codes[inside] = PEDESTRIAN_OR_CYCLIST if person and ridden else _COCO[kind]
+                instances[inside] = UNKNOWN_INSTANCE if person and ridden else len(classes) - 1
             elif kind in _COCO_RIDDEN:
-                cv2.fillPoly(codes, [outline], VOID)
-                cv2.fillPoly(instances, [outline], 0)
+                codes[inside] = VOID
+                instances[inside] = 0
         return Sample(image, codes, instances, np.array(classes, np.uint8))
 
     return _read_all(folder / "images", read, set())
+
+
+def _inside(corners: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """bool of ``shape`` (H, W): the pixels whose middle is inside a polygon, (N, 2) pixels from the upper left corner.
+
+    As COCO's own masks have them to 0.2 %. ``cv2.fillPoly`` takes in what the outline touches too, 2 % more.
+    """
+    (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
+    middles = np.arange(shape[0])[:, None] + 0.5
+    row, side = np.nonzero((y0 <= middles) != (y1 <= middles))
+    crossing = x0[side] + (row + 0.5 - y0[side]) * (x1 - x0)[side] / (y1 - y0)[side]
+    turns = np.zeros((shape[0], shape[1] + 1), np.int32)
+    np.add.at(turns, (row, np.clip(np.ceil(crossing - 0.5), 0, shape[1]).astype(int)), 1)
+    return np.asarray(np.cumsum(turns[:, :-1], axis=1) % 2 == 1)
 
 
 def _read_all(folder: Path, read: Callable[[Path], Sample], held_out: set[str], first: int = 0) -> list[Sample]:
