@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -62,6 +63,15 @@ def test_another_process_gives_the_same_bytes() -> None:
     root = Path(__file__).resolve().parents[1]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == digest(small(9, "rain").frame(31))
+
+
+@pytest.mark.parametrize("weather", ["rain", None])
+def test_a_simulator_pickles_with_its_drive(weather: str | None) -> None:
+    """As what a process pool is given."""
+    simulator = Simulator(9, 160, 96, 25.0, weather)
+    before = simulator.frame(31)
+    same = pickle.loads(pickle.dumps(simulator))
+    assert (same.frame(31).stamp_ns, digest(same.frame(31))) == (before.stamp_ns, digest(before))
 
 
 @pytest.mark.parametrize("seed", [0, 3, 14, 32])

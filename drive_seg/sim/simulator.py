@@ -138,6 +138,10 @@ class Simulator:
             haze_share,
         )
 
+    def __reduce__(self) -> tuple[type[Simulator], tuple[int, int, int, float, str]]:
+        """Pickled as what it is drawn from: its caches stay behind."""
+        return Simulator, (self.seed, self.width, self.height, self.fps, self.weather)
+
     def _mount(self, rng: np.random.Generator) -> None:
         field = float(np.radians(rng.uniform(50, 80)))
         self._focal = self.width / 2 / float(np.tan(field / 2))
