@@ -415,6 +415,35 @@ def test_what_a_disk_takes_a_part_of_is_left_out(monkeypatch: pytest.MonkeyPatch
         assert [frame.stamp_ns for frame in kept.frames()] == [0]
 
 
+def test_a_frame_that_memory_has_no_room_for_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the thread, and the demo waited for it for ever."""
+    from drive_seg.demo import spool
+    from drive_seg.demo.watch import SeenFrame
+    from drive_seg.frame import CameraImage, StageTimes
+
+    runs_of = spool.runs_of
+    taken: list[None] = []
+
+    def short_of_memory(panoptic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        taken.append(None)
+        if panoptic[0, 0]:
+            raise MemoryError
+        return runs_of(panoptic)
+
+    monkeypatch.setattr(spool, "runs_of", short_of_memory)
+    image = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8))
+    kept = spool.Spool()
+    for number in range(6):
+        kept.add(SeenFrame(number, image, np.full((64, 64), number < 3, np.uint16), (), StageTimes()))
+        assert wait_for(lambda number=number: len(taken) > number, 20.0)
+    end = threading.Thread(target=kept.finish, daemon=True)
+    end.start()
+    end.join(20.0)
+    assert not end.is_alive()
+    assert [frame.stamp_ns for frame in kept.frames()] == [3, 4, 5]
+    kept.__exit__(None, None, None)
+
+
 def test_frames_are_kept_where_there_is_one_scheduling_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     from drive_seg.demo.spool import Spool
     from drive_seg.demo.watch import SeenFrame

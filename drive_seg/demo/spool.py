@@ -41,7 +41,7 @@ class Spool:
     """Camera images as JPEG, panoptic maps as runs, in one temporary file, written by one thread.
 
     Never slows the caller: a frame that comes while ``_WAITING`` others wait is left out, and so is everything beyond
-    2 GB (about two hours of video) or what the disk takes.
+    2 GB (about two hours of video), or what disk or memory takes.
     """
 
     def __init__(self) -> None:
@@ -85,12 +85,14 @@ class Spool:
             offset = self._file.tell()
             if full or offset > _LIMIT_BYTES:
                 continue
-            bgr = cv2.cvtColor(decode_rgb(frame.image), cv2.COLOR_RGB2BGR)
-            jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-            starts, values = runs_of(frame.panoptic)
-            content = b"".join(part.tobytes() for part in (jpeg, starts, values))
             try:
+                bgr = cv2.cvtColor(decode_rgb(frame.image), cv2.COLOR_RGB2BGR)
+                jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+                starts, values = runs_of(frame.panoptic)
+                content = b"".join(part.tobytes() for part in (jpeg, starts, values))
                 full = self._file.write(content) < len(content)
+            except (MemoryError, cv2.error):  # cv2's own is for want of memory, too
+                continue
             except OSError:
                 full = True
             if full:
