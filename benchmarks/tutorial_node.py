@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 
 import cv2
@@ -108,8 +108,11 @@ class TutorialNode(Node):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="default", help="path or name of a model sidecar")
+    arguments = parser.parse_args()
     rclpy.init()
-    node = TutorialNode(sys.argv[1] if len(sys.argv) > 1 else "default")
+    node = TutorialNode(arguments.model)
     try:
         rclpy.spin(node)
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,14 @@ def test_the_label_map_that_is_shown_scores_the_shipped_model(where: str, tmp_pa
     (tmp_path / "map.yaml").write_text("\n".join(line[indent:] for line in found[0].splitlines()))
     scored = bind(load_map(str(tmp_path / "map.yaml")), load_model(find_model("default")).labels, CITYSCAPES)
     assert [label.name for label in scored.labels] == ["background", "road", "vehicle", "people"]
+
+
+def test_the_tutorial_s_node_says_what_it_takes() -> None:
+    for package in ("rclpy", "vision_msgs", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    node = ROOT / "benchmarks" / "tutorial_node.py"
+    done = subprocess.run([sys.executable, str(node), "--help"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "") and "model sidecar" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["sim", "run"])
