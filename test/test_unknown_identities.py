@@ -110,6 +110,15 @@ def test_only_a_truth_whose_objects_have_tracks_is_scored_by_them(tmp_path: Path
         assert found["idf1"] is None and found["id_switches"] is None and found["frames"] == 0
 
 
+def test_a_list_of_truth_may_leave_out_frames_without_objects(tmp_path: Path) -> None:
+    """What is predicted there is wrong all the same."""
+    path = write_folder(tmp_path / "in", "3001/7")
+    expected = tracking_of(open_truth(str(path), DRIVING))
+    lines = (path / "instances.jsonl").read_text().splitlines()
+    (path / "instances.jsonl").write_text("\n".join(line for n, line in enumerate(lines) if n not in EMPTY) + "\n")
+    assert tracking_of(open_truth(str(path), DRIVING)) == expected
+
+
 def test_a_folder_without_tracks_says_so_before_anything_is_scored(tmp_path: Path) -> None:
     assert not open_truth(str(write_folder(tmp_path / "without", "3001")), DRIVING).tracks
     assert open_truth(str(write_folder(tmp_path / "with", "3001/7")), DRIVING).tracks

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
-from drive_seg.labels import LabelSet
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, LabelSet
 from drive_seg.offline.images import is_image
 from drive_seg.offline.instance_lists import ListedInstances, read_instances
 from drive_seg.offline.known_ids import KnownIds
@@ -88,7 +88,10 @@ class FolderTruth:
         self._found.add(key)
         path = self._files[key]
         truth = self._known.check(str(path), self._decode(path, read_label_image(path)))
-        truth = replace(truth, tracks=self._tracks[key]) if key in self._tracks else truth
+        if key in self._tracks:
+            truth = replace(truth, tracks=self._tracks[key])
+        elif self.tracks and not ((truth.map >= PANOPTIC_DIVISOR) & (truth.map != PANOPTIC_UNLABELLED)).any():
+            truth = replace(truth, tracks={})  # a list may leave out frames without objects
         return truth if self._lanes is None else replace(truth, lanes=self._lanes.find(path.stem))
 
     def close(self) -> None:
