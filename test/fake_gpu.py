@@ -51,6 +51,9 @@ class FakeGpu:
         fail_after: so many allocations succeed, then memory is out.
         taken: allocations asked for.
         lost: every call fails from now on.
+        unreachable: its context cannot be made current any more.
+        futile: what pycuda was made to free on a lost device. It warns of each on the console, and where the context
+            cannot be made current for it the process ends.
         during_capture: what other threads do meanwhile.
         refuses: ``module`` (the kernels do not load), ``runtime`` (TensorRT has none) or ``memory`` (for a plan).
         detached: pycuda's destructor of the primary context ran.
@@ -78,7 +81,8 @@ class FakeGpu:
         self.abandoned: Counter[str] = Counter()
         self.fail_after: int | None = None
         self.taken = 0
-        self.lost = False
+        self.lost = self.unreachable = False
+        self.futile: Counter[str] = Counter()
         self.refuses = ""
         self.detached = False
         self.pageable = 0
@@ -103,6 +107,8 @@ class FakeGpu:
     def destroyed(self, what: str) -> None:
         """Called by finalisers. pycuda only warns where the context is not current, and the thing is there for ever."""
         self.alive[what] -= 1
+        if self.lost and what != "contexts":  # those are TensorRT's
+            self.futile[what] += 1
         if not self.lost and getattr(self.stack, "depth", 0) == 0:
             self.abandoned[what] += 1
 
@@ -249,6 +255,8 @@ class _Pinned:
         gpu.pinned[self._content.ctypes.data] = nbytes
 
     def free(self) -> None:
+        if self._gpu.lost:
+            self._gpu.futile["pinned"] += 1
         del self._gpu.pinned[self._content.ctypes.data]
 
 
@@ -264,6 +272,8 @@ class _Allocation:
         return self._address
 
     def free(self) -> None:
+        if self._gpu.lost:
+            self._gpu.futile["memory"] += 1
         del self._gpu.memory[self._address]
 
 
@@ -275,6 +285,8 @@ class _Context:
         weakref.finalize(self, setattr, gpu, "detached", True).atexit = False
 
     def push(self) -> None:
+        if self._gpu.unreachable:
+            raise LaunchError("cuCtxPushCurrent failed: unspecified launch failure")
         self._gpu.stack.depth = getattr(self._gpu.stack, "depth", 0) + 1
 
     def pop(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import logging
 import shlex
 import sys
 import threading
@@ -480,6 +481,31 @@ class TestEnds:
         with pytest.raises(EngineLost):
             pipeline(frames(1)[0])
         pipeline.close()  # says nothing
+
+    @pytest.mark.parametrize("unreachable", [False, True])
+    def test_of_a_lost_gpu_nothing_is_freed(
+        self, unreachable: bool, gpu: FakeGpu, model: Model, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """pycuda would warn of every stream, event and buffer, or end the process."""
+        caplog.set_level(logging.CRITICAL)  # a kept record keeps its error, and that what it came through
+        pipeline = Pipeline(engine_of(model), DRIVING, OPTIONS)
+        pending = pipeline.submit(frames(1))
+        gpu.lost, gpu.unreachable = True, unreachable
+        with pytest.raises(EngineLost):
+            pending.wait()
+        del pending
+        pipeline.close()
+        del pipeline
+        gc.collect()
+        assert not gpu.futile
+
+    def test_a_gpu_that_is_lost_while_nothing_is_done_is_closed_as_quietly(self, gpu: FakeGpu, model: Model) -> None:
+        pipeline = Pipeline(engine_of(model, batch=2), DRIVING, OPTIONS)
+        gpu.lost = True
+        pipeline.close()
+        del pipeline
+        gc.collect()
+        assert not gpu.futile
 
     def test_a_gpu_that_is_lost_while_the_kernels_load_is_not_one_without_kernels(
         self, gpu: FakeGpu, model: Model

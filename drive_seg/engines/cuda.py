@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
@@ -54,15 +55,15 @@ def load_pycuda(gpu_id: int) -> tuple[Any, Any]:
         raise EngineError(f"GPU {gpu_id} cannot be opened: {error}") from error
 
 
-def _for_ever(context: Any) -> Any:
+def _for_ever(thing: Any) -> Any:
     """Never destroyed, also not when the process ends: pycuda's destructor takes a primary context for one that it
     made, and what it then asks of the driver fails with a warning on the console."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
-    return context
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    return thing
 
 
 class Arena:
-    """Everything an engine has on one GPU: made through this, freed by ``close``, in any state of the device.
+    """Everything an engine has on one GPU: made through this, freed by ``close``, unless the device is lost by then.
 
     pycuda destroys a stream, an event or a module with its last reference, and only where the context is current: on
     any other thread than the one that opened the GPU it warns and leaks. So whoever keeps one forgets it while the GPU
@@ -79,6 +80,8 @@ class Arena:
         self._pinned: list[NDArray[np.uint8]] = []
         self._forget: list[Callable[[], None]] = []
         self._sizes: dict[int, int] = {}
+        self._made: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._is_lost = False
         self._own: Any = None
         self.closed = False
 
@@ -101,7 +104,7 @@ class Arena:
         try:
             self._context.push()
         except self.driver.Error as error:
-            raise EngineLost(self._lost(doing, error)) from error
+            raise self._lost(doing, error) from error
         try:
             with _frames_cleared():
                 yield
@@ -112,7 +115,7 @@ class Arena:
         except self.driver.Error as error:
             if self._works():
                 raise EngineError(f"cannot {doing}: {error}") from error
-            raise EngineLost(self._lost(doing, error)) from error
+            raise self._lost(doing, error) from error
         finally:
             self._leave()
 
@@ -133,8 +136,14 @@ class Arena:
             return False
         return True
 
-    def _lost(self, doing: str, error: Exception) -> str:
-        return (
+    def _lost(self, doing: str, error: Exception) -> EngineLost:
+        """What to raise. From now on nothing of ours is freed: pycuda warns on the console of every single thing that
+        cannot be, and ends the process where it cannot even make the context current for it."""
+        if not self._is_lost:
+            self._is_lost = True
+            for thing in (*self._made, *self._memory.values(), *(array.base for array in self._pinned)):
+                _for_ever(thing)
+        return EngineLost(
             f"GPU {self._gpu_id} is lost: cannot {doing}: {error}; CUDA does not recover from this within a process: "
             "restart it (the kernel's log has the Xid)"
         )
@@ -161,16 +170,20 @@ class Arena:
 
     def stream(self) -> Any:
         """A stream that waits for no other by itself."""
-        return self.driver.Stream(_NON_BLOCKING_STREAM)
+        return self._noted(self.driver.Stream(_NON_BLOCKING_STREAM))
 
     def event(self, wait_asleep: bool = False) -> Any:
         """An event with a time; ``wait_asleep``: whoever waits for it on the host sleeps instead of spinning."""
         flags = self.driver.event_flags
-        return self.driver.Event(flags.BLOCKING_SYNC if wait_asleep else flags.DEFAULT)
+        return self._noted(self.driver.Event(flags.BLOCKING_SYNC if wait_asleep else flags.DEFAULT))
 
     def module(self, cubin: bytes) -> Any:
         """Compiled kernels."""
-        return self.driver.module_from_buffer(cubin)
+        return self._noted(self.driver.module_from_buffer(cubin))
+
+    def _noted(self, made: Any) -> Any:
+        self._made.add(made)
+        return made
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
         """Page-locked host memory, uint8 (nbytes,): the only kind that is copied while the host goes on."""
@@ -209,7 +222,7 @@ class Arena:
         self._pinned = [kept for kept in self._pinned if not _release_if(kept, array)]
 
     def close(self) -> None:
-        """Free everything; also when the device is lost. A second call does nothing."""
+        """Free everything; of a lost device it is only forgotten. A second call does nothing."""
         if self.closed:
             return
         self.closed = True
@@ -223,6 +236,8 @@ class Arena:
         while self._forget:
             self._forget.pop()()  # what was made last may need what was made first
         self._own = None
+        if self._is_lost:
+            return
         for array in self._pinned:
             array.base.free()  # type: ignore[union-attr] # pycuda's allocation
         self._pinned.clear()
