@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from drive_seg.resources import installed_models
 
 _WHEEL_DISTROS = {"7.1": "jazzy", "9.1": "kilted"}
 """rclpy's version by distribution, for the wheels of PyPI."""
+_PROC = Path("/proc")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -48,20 +50,27 @@ def _model_line(path: Path) -> str:
     return f"{model.width}x{model.height}, {' '.join(model.precisions)}"
 
 
-def hardware() -> dict[str, Any]:
-    """What figures were measured on: processor, cores that may be used, system, GPUs."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-    except OSError:
-        pass  # only Linux has it
+def hardware(proc: Path = _PROC) -> dict[str, Any]:
+    """What figures were measured on: processor (an ARM board by its own name), cores that may be used, system, GPUs."""
     return {
-        "cpu": processor,
+        "cpu": _processor(proc),
         "cores": cpu_threads(),
         "system": platform.platform(terse=True),
         "gpu": _gpu().get("devices", []),
     }
+
+
+def _processor(proc: Path) -> str:
+    with suppress(OSError):  # boards with a device tree: their kernels name no processor, or only its instruction set
+        board = (proc / "device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0 \n")
+        if board:
+            return board
+    with suppress(OSError):  # only Linux has it
+        lines = (proc / "cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def ros_distro() -> str:
