@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -368,6 +369,18 @@ class TestGraphForTensorRT:
 
 
 class TestDriver:
+    @pytest.mark.parametrize("integrated", [False, True])
+    def test_a_jetson_is_sent_to_jetpack_for_tensorrt(self, integrated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        find_spec = importlib.util.find_spec
+        monkeypatch.setattr(
+            "drive_seg.engines.registry.find_gpu", lambda index: dataclasses.replace(GPU, integrated=integrated)
+        )
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorrt" else find_spec(name))
+        row = availability()[0]
+        assert not row.available and "but tensorrt" in row.reason and "pycuda" in row.reason
+        assert ("apt install python3-libnvinfer" in row.reason) is integrated
+        assert ("tensorrt<12" in row.reason) is not integrated
+
     def test_no_driver_is_an_error_that_says_so(self) -> None:
         with pytest.raises(EngineError, match=r"no NVIDIA driver \(libnothing\.so\.1"):
             find_gpu(0, "libnothing.so.1")

@@ -69,7 +69,13 @@ def _tensorrt_row(gpu_id: int) -> Availability:
         return Availability("tensorrt", False, str(error))
     missing = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
     if missing:
-        reason = f"{gpu.name} is there, but {' and '.join(missing)} not installed; {pip_install(extra='gpu')}"
+        install = pip_install(extra="gpu")
+        if gpu.integrated:  # PyPI's is made for the drivers of servers, not for JetPack's
+            install = (
+                "on a Jetson `sudo apt install python3-libnvinfer` is TensorRT, which a virtual environment sees with "
+                f"--system-site-packages; the rest: {pip_install('pycuda>=2025.1.2', 'onnx')}"
+            )
+        reason = f"{gpu.name} is there, but {' and '.join(missing)} not installed; {install}"
         return Availability("tensorrt", False, reason)
     return Availability("tensorrt", True, f"installed, on {gpu.name}")
 
