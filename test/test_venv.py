@@ -194,8 +194,10 @@ def test_a_folder_of_somebody_else_is_said_to_be_so(root: Path, folder: str) -> 
     assert "sudo chown" in said
 
 
-def test_other_machines_are_told_to_install_ros(root: Path) -> None:
-    assert "source /opt/ros/DISTRO/setup.bash && make venv" in run(root, code=1, MACHINE="aarch64")
+def test_other_machines_are_told_to_install_ros_and_how_to_go_without(root: Path) -> None:
+    said = run(root, code=1, MACHINE="aarch64")
+    assert "source /opt/ros/DISTRO/setup.bash && make venv" in said
+    assert "-m venv .venv && .venv/bin/pip install '.[offline]'" in said
     assert MADE not in asked(root)
 
 

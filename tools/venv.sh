@@ -68,7 +68,8 @@ choose_ros() {
         ROS="system $ROS_DISTRO"
     elif [ "$(uname -sm)" != 'Linux x86_64' ]; then
         fail "ROS 2 wheels exist for x86-64 Linux only, and this is $(uname -sm)." \
-            "Install ROS 2 (Humble or newer), then: source /opt/ros/DISTRO/setup.bash && make venv"
+            "Install ROS 2 (Humble or newer), then: source /opt/ros/DISTRO/setup.bash && make venv" \
+            "For run, evaluate and the other commands that need no ROS: $PYTHON -m venv .venv && .venv/bin/pip install '.[offline]'"
     else
         case $VERSION in
             3.1[0-4]) ;;
