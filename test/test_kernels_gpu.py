@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_slot import Slot, no_outputs
 from test_kernels_fusion import NETWORK, check, color_image, expected, one_cell_per_pixel, random_outputs
-from test_kernels_letterbox import camera_image
-from test_kernels_letterbox import expected as letterboxed
+from test_kernels_letterbox import camera_image, check_input
 
 from drive_seg.encodings import ENCODINGS
 from drive_seg.engines import kernels
@@ -49,7 +48,7 @@ def test_letterbox(
     sizes = kernels.Sizes(network, network, (1, 1), 1)
     slot = Slot(sizes, DRIVING, partial(GpuMemory, device), most=1)
     (answer,) = slot.run([image], no_outputs(1, sizes), FusionOptions(), only=(kernels.LETTERBOX,))
-    assert np.array_equal(answer.input, letterboxed(image, network))
+    check_input(answer.input, image, network)
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,7 +82,7 @@ def test_a_batch_of_four_cameras(device: Device) -> None:
         answers = slot.run(cameras, raw, options)
         for index, (camera, answer) in enumerate(zip(cameras, answers, strict=True)):
             check(answer.outcome, expected(camera, raw, index, options, DRIVING, network))
-            assert np.array_equal(answer.input, letterboxed(camera, network))
+            check_input(answer.input, camera, network)
 
 
 @pytest.mark.parametrize("pattern", ["snake", "checkers", "random"])

@@ -1,8 +1,9 @@
-"""The preprocessing kernel, run on the CPU, against the Preprocessor: any encoding, size and row step, bit for bit."""
+"""The letterbox kernel on the CPU against the Preprocessor: any encoding, size and row step, on x86 every bit."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,8 @@ from drive_seg.frame import CameraImage
 from drive_seg.labels import DRIVING
 from drive_seg.postprocess import FusionOptions
 from drive_seg.preprocess import Preprocessor
+
+ON_X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 def camera_image(
@@ -50,6 +53,15 @@ def expected(image: CameraImage, network: tuple[int, int]) -> NDArray[np.uint8]:
     return out
 
 
+def check_input(found: NDArray[np.uint8], image: CameraImage, network: tuple[int, int]) -> None:
+    """``found`` is what the Preprocessor makes of ``image``; its every bit on x86, whose OpenCV the kernels copy."""
+    wanted = expected(image, network)
+    if ON_X86:
+        np.testing.assert_array_equal(found, wanted)
+    else:
+        np.testing.assert_allclose(found.astype(np.int16), wanted, rtol=0, atol=1)
+
+
 @settings(max_examples=150, deadline=None)
 @example("rgb8", (640, 360), 0, (320, 192), 1)  # halved once, the usual case
 @example("nv12", (1920, 1080), 64, (640, 384), 2)  # halved once, then interpolated
@@ -68,7 +80,7 @@ def test_network_input_equals_the_preprocessors(
     encoding: str, native: tuple[int, int], padding: int, network: tuple[int, int], seed: int
 ) -> None:
     image = camera_image(encoding, *native, padding, seed, big_endian=seed % 2 == 1)
-    np.testing.assert_array_equal(letterboxed([image], network)[0], expected(image, network))
+    check_input(letterboxed([image], network)[0], image, network)
 
 
 def test_cameras_of_one_batch_may_differ_in_size_and_encoding() -> None:
@@ -79,7 +91,7 @@ def test_cameras_of_one_batch_may_differ_in_size_and_encoding() -> None:
         camera_image("nv21", 64, 48, 0, 4),
     ]
     for image, found in zip(images, letterboxed(images, (160, 96), seed=5), strict=True):
-        np.testing.assert_array_equal(found, expected(image, (160, 96)))
+        check_input(found, image, (160, 96))
 
 
 def test_an_image_32_times_the_networks_size_is_refused() -> None:
@@ -95,4 +107,4 @@ def test_real_images(network: tuple[int, int]) -> None:
     images = [CameraImage.from_bgr(np.asarray(picture, np.uint8)) for picture in pictures if picture is not None]
     assert images, "no readable .jpg under DRIVE_SEG_DATA"
     for image in images:
-        np.testing.assert_array_equal(letterboxed([image], network)[0], expected(image, network))
+        check_input(letterboxed([image], network)[0], image, network)
