@@ -16,10 +16,11 @@ import pytest
 from drive_seg.sim import WEATHERS, SimFrame, Simulator
 from drive_seg.sim.camera import NEAR, Camera, clip_near, rotation
 from drive_seg.sim.canvas import FIRST_THING, PEDESTRIAN, VEHICLE, Canvas
-from drive_seg.sim.cell import Crosser
+from drive_seg.sim.cell import Cell, Crosser
 from drive_seg.sim.effects import Effects
 from drive_seg.sim.mesh import Light, paint_mesh
 from drive_seg.sim.road import Stretch
+from drive_seg.sim.scenery import Barrier, House, Post, Tree
 from drive_seg.sim.stage import Stage
 from drive_seg.sim.traffic import Actor, Traffic
 from drive_seg.sim.vehicles import CARS, vehicle
@@ -238,13 +239,19 @@ def test_the_nearer_hides_the_farther() -> None:
     assert (both.owners == near).sum() > 1000
 
 
-def _on_stage(*actors: Actor) -> set[tuple[int, int, int]]:
-    """The pixels (row, column) that the truth gives to each number, on a straight road."""
+def _stage(cells: list[Cell], *actors: Actor) -> Canvas:
+    """A straight road, on an empty sheet."""
     s = np.arange(-14.0, 191.0)
     level = np.zeros_like(s)
     canvas = Canvas(WIDTH, HEIGHT)
-    Stage(canvas, _camera(), Stretch(0.0, False, s, s, level, level, level), _light(), 1).draw([], list(actors))
-    values, tracks = canvas.truth()
+    canvas.image[:] = (255, 0, 255)
+    Stage(canvas, _camera(), Stretch(0.0, False, s, s, level, level, level), _light(), 1).draw(cells, list(actors))
+    return canvas
+
+
+def _on_stage(*actors: Actor, cells: tuple[Cell, ...] = ()) -> set[tuple[int, int, int]]:
+    """The pixels (row, column) that the truth gives to each number."""
+    values, tracks = _stage(list(cells), *actors).truth()
     return {(tracks[values[y, x]], y, x) for y, x in np.argwhere((values >= 1000) & (values < 65535)).tolist()}
 
 
@@ -260,6 +267,32 @@ def test_a_lorry_hides_what_is_beyond_it_and_not_what_is_before_it(kind: str, be
     alone = {actor.number: _on_stage(actor) for actor in (lorry, beyond, before)}
     assert _on_stage(lorry, beyond) >= alone[1]
     assert _on_stage(lorry, before) >= alone[3]
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+@pytest.mark.parametrize("kind", ["house", "wall", "tree", "post"])
+def test_what_stands_hides_what_is_beyond_it_and_not_what_is_before_it(kind: str, mirror: int) -> None:
+    """Of a long wall the middle is farther than who is behind its near end, nearer than who is before its far end."""
+    grey, s, d = np.array([90.0, 90.0, 90.0]), 16.0, 3.2 * mirror
+    cell = {
+        "house": Cell(houses=(House(10.0, 40.0, d, 5.0, 2.0, 1, 0.0, 1.0),)),
+        "wall": Cell(barriers=(Barrier(10.0, 40.0, d, 2.5, "wall", grey),)),
+        "tree": Cell(trees=(Tree(s, d, 1.0, 1.5, 1),)),
+        "post": Cell(posts=(Post(s, d, 4.0, 0.2, "lamp", grey, 1.5),)),
+    }[kind]
+    places = (
+        [(17.0, 1.0), (36.0, 1.0), (20.0, 6.0)]
+        if kind in ("house", "wall")
+        else [(15.0, 3.0), (15.0, 2.2), (17.0, 3.4)]
+    )
+    *before, beyond = (Actor(VEHICLE, "walker", 3, at, off * mirror, 0.0, 0.0, True, 1) for at, off in places)
+    for actor in before:
+        assert _on_stage(actor, cells=(cell,)) == _on_stage(actor) != set()
+    painted = (np.abs(_stage([cell]).image.astype(int) - (255, 0, 255)).max(axis=2) > 90).nonzero()
+    hidden = {(1, y, x) for y, x in zip(*painted, strict=True)} & _on_stage(beyond)
+    assert len(hidden) > 30
+    assert len(hidden & _on_stage(beyond, cells=(cell,))) < 0.1 * len(hidden), "but for soft edges"
+    assert _on_stage() == set()
 
 
 def test_a_hidden_thing_gets_no_number() -> None:
