@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_threads_that_share_a_pipeline_take_turns():
     assert not any(inside), "two threads were in the engine at once"
 
 
+def test_closing_waits_for_the_call_that_another_thread_is_in():
+    inside, leave = threading.Event(), threading.Event()
+
+    def slow(batch: NDArray[np.uint8]) -> RawOutputs:
+        inside.set()
+        assert leave.wait(60)
+        return classes_by_brightness(batch)
+
+    pipeline = open_function(slow)
+    with ThreadPoolExecutor(2) as pool:
+        call = pool.submit(pipeline, plain(1))
+        assert inside.wait(60)
+        closing = pool.submit(pipeline.close)
+        early = wait([closing], timeout=0.1).done
+        leave.set()
+        assert not early and call.result(60).mask.min() == 1 and closing.result(60) is None
+
+
 FORK = """
 import os, sys
 import test_python_api
@@ -124,6 +143,7 @@ from drive_seg.errors import EngineError
 
 pipeline = test_python_api.open_function()
 pipeline(test_python_api.IMAGE)
+pipeline.engine.close = lambda: print("closed", flush=True)  # what both share on a GPU, say, is the parent's
 child = os.fork()
 if not child:
     try:
@@ -183,6 +203,7 @@ def test_maps_from_elsewhere_that_do_not_fit_are_named(answer: Any, message: str
         (lambda: FusionOptions(center_threshold=float("nan")), "center_threshold must be .* got nan"),
         (lambda: FusionOptions(min_instance_area=1.5), "a whole number, 0 or more; got 1.5"),
         (lambda: FusionOptions(max_centers=-1), "max_centers must be .* got -1"),
+        (lambda: FusionOptions(max_centers=True), "max_centers must be .* got True"),
         (lambda: TrackingOptions(float("inf")), "max_age_s must be a finite number, 0 or more; got inf"),
         (lambda: TrackingOptions("2"), "max_age_s .* got '2'"),
         (lambda: EngineOptions(slots=0), "slots must be a whole number, 1 or more; got 0"),
@@ -214,7 +235,8 @@ def test_options_of_another_kind_are_refused_and_those_that_were_there_stay():
         assert (pipeline.options, pipeline.tracking) == (FusionOptions(), None)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numbers_of_numpy_are_numbers_and_limits_are_within():
+    assert FusionOptions(score_threshold=1, center_threshold=0).score_threshold == 1
     assert FusionOptions(score_threshold=np.float32(0.5), min_instance_area=np.int64(3)).min_instance_area == 3
     with open_pipeline(camera=tuple(np.array([96, 72]))) as pipeline:
         assert pipeline.network_size == (640, 480)
@@ -337,3 +359,14 @@ def test_a_batch_that_nobody_waited_for_is_in_nobodys_way(backend: str):
         for slot in pipeline.engine.slots:
             slot.submit(1)
         assert (pipeline(IMAGE).panoptic == expected.panoptic).all()
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_whoever_keeps_a_closed_pipeline_keeps_no_engine(backend: str):
+    pytest.importorskip(backend)
+    pipeline = open_pipeline(backend=backend)
+    pipeline(IMAGE)
+    slots = [weakref.ref(slot) for slot in pipeline.engine.slots]
+    pipeline.close()
+    gc.collect()
+    assert slots and not any(slot() for slot in slots)
