@@ -26,6 +26,8 @@ from drive_seg.engines.function import NetworkFunction
 from drive_seg.errors import ConfigError, DriveSegError, EngineError, MissingDependency, SourceError
 from drive_seg.frame import Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING, mask_of
+from drive_seg.offline import video
+from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import camera_size, is_live, open_source, origin_of
@@ -395,6 +397,41 @@ def test_a_video_of_a_varying_rate_is_whole_where_its_time_is_over(tmp_path: Pat
     assert outcome.summary.counts.published == 15
 
 
+class Telling:
+    """OpenCV at a container that says ten frames a second, and these times."""
+
+    def __init__(self, times_ms: Sequence[float]) -> None:
+        self._left, self._now = list(times_ms), 0.0
+        self.isOpened, self.release = lambda: True, lambda: None
+        self._count = len(times_ms)
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        if not self._left:
+            return False, np.empty(0)
+        self._now = self._left.pop(0)
+        return True, picture(0)
+
+    def get(self, what: int) -> float:
+        return {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: self._count}.get(what, self._now)
+
+
+@pytest.mark.parametrize(
+    ("told_ms", "stamps_ms"),
+    [
+        ([0, 0, 0, 0], [0, 100, 200, 300]),  # of older releases, which do not say
+        ([1000, 1099.5, 1200.5], [0, 100, 200]),
+        ([0, 50, 50, 310, 0, 600], [0, 50, 200, 310, 410, 600]),
+        ([0, 100, 550, 0, 0, 700], [0, 100, 550, 650, 750, 850]),
+    ],
+)
+def test_stamps_of_a_video_are_those_told_where_they_can_be_and_never_turn_back(
+    told_ms: list[float], stamps_ms: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "_capture", lambda name: Telling(told_ms))
+    frames = list(VideoSource("drive.mkv"))
+    assert [frame.stamp_ns / 1e6 for frame in frames] == pytest.approx(stamps_ms, abs=0.001)
+
+
 def make(kind: str, path: Path) -> str:
     if kind == "missing":
         return str(path / "nowhere.mp4")
@@ -675,6 +712,21 @@ def test_ctrl_c_leaves_readable_results_and_a_balanced_summary(tmp_path: Path) -
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["frames"] == {"received": 4, "published": 2, "dropped": {"interrupted": 2}, "failed": 0}
     assert len(lines_of(tmp_path / "out")) == 2
+
+
+def test_reading_ahead_ends_while_nothing_comes() -> None:
+    """Ctrl-C at a stream that hangs."""
+    asked, more = iter(range(100)), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        assert more.wait(20), "it waits for the next one"
+        yield 2
+
+    def stop() -> bool:
+        return next(asked) >= 3 and not more.set()
+
+    assert list(prefetch(items(), stop=stop)) == [1]
 
 
 def test_the_simulator_is_a_source_that_repeats_itself() -> None:
