@@ -397,6 +397,7 @@ def test_sim_renders_what_run_reads(tmp_path: Path, model: Path) -> None:
     assert {(info.width, info.height, info.header.frame_id) for info in infos} == {
         (WIDTH, HEIGHT, "camera_optical_frame")
     }
+    assert (infos[0].distortion_model, infos[0].d.any(), infos[0].r.tolist()) == ("plumb_bob", False, [*np.eye(3).flat])
     matrix = Simulator(5, WIDTH, HEIGHT).intrinsics
     assert np.array_equal(infos[0].k.reshape(3, 3), matrix) and np.array_equal(infos[0].p.reshape(3, 4)[:, :3], matrix)
 

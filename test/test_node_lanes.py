@@ -67,6 +67,8 @@ def test_boundaries_come_under_the_camera_s_header_once_somebody_subscribes(tmp_
         ("plumb_bob", [0.1, -0.05, 0.001, 0.002, 0.01]),
         ("rational_polynomial", [0.1, -0.05, 0.001, 0.002, 0.01, 0.02, 0.01, 0.001]),
         ("rational_polynomial", [0.1, -0.05, 0.001, 0.002, 0.01, 0.02, 0.01, 0.001, 0.01, 0.02, 0.01, 0.02]),
+        ("plumb_bob", [0.1, -0.05, 0.001, 0.002]),
+        ("plumb_bob", [0.1, -0.05, 0.001, 0.002, 0.01, *[0.0] * 7, 0.02, -0.01]),
         ("equidistant", [0.02, -0.01, 0.003, 0.001]),
         ("", []),
     ],

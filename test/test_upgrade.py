@@ -19,7 +19,7 @@ from drive_seg.labels import DRIVING
 from drive_seg.pipeline import Pipeline
 from drive_seg.postprocess import FusionOptions
 from drive_seg.tracking import TrackingOptions
-from drive_seg.upgrade import Step, Upgrade
+from drive_seg.upgrade import Progress, Step, Upgrade
 from drive_seg.worker import Worker
 
 SIZE = (64, 32)
@@ -108,8 +108,10 @@ def test_every_frame_of_a_camera_that_waits_its_turn_is_served_across_the_change
         served.await_results(stamp + 1)
         if stamp == 300:
             upgrade.stop()
-            assert upgrade.progress.done and upgrade.progress.seconds > 0
+            ended = upgrade.progress
+            assert ended.done and ended.seconds > 0
     served.worker.stop()
+    assert upgrade.progress == ended, "its clock has stopped"
     classes = served.classes()
     change = classes.index(2)
     assert 150 <= change <= 302 and classes == [1] * change + [2] * (400 - change)
@@ -205,8 +207,23 @@ def test_where_there_is_no_thread_for_a_build_that_is_said_and_no_more(monkeypat
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     upgrade = Upgrade("building", slow(Saying(2), threading.Event()), lambda pipeline: pytest.fail("never made"))
-    assert upgrade.progress.text == "building: can't start new thread"
+    ended = upgrade.progress
+    assert ended.text == "building: can't start new thread"
     upgrade.stop()
+    assert upgrade.progress == ended
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        (Progress("building"), "building: starting, 0 s"),
+        (Progress("building", "tactics", 1, 0, 7.6), "building: tactics, 8 s"),
+        (Progress("building", "tactics", 1, 4, 7.6), "building: tactics 1/4, 8 s"),
+        (Progress("building", seconds=7.6, done=True), "building: serves since 8 s after the start"),
+    ],
+)
+def test_progress_is_a_line_for_people(progress: Progress, text: str) -> None:
+    assert progress.text == text
 
 
 def test_stopping_cancels_the_build() -> None:
