@@ -134,8 +134,22 @@ def out_of_steps(file: Path) -> Callable[[], bool]:
     return lambda: next(calls) > left
 
 
+def sqlite_uri(file: Path) -> str:
+    """How SQLite is to open a file: as it is, which works where nothing can be written and leaves nothing there.
+
+    A recorder that writes ahead (rosbag2's preset ``resilient``) and was killed has left messages in a log beside it,
+    which only SQLite can put in their places.
+    """
+    return f"{file.absolute().as_uri()}?{'mode=ro' if _left(file, 'wal') else 'immutable=1'}"
+
+
+def _left(file: Path, kind: str) -> bool:
+    beside = file.with_name(f"{file.name}-{kind}")
+    return beside.is_file() and beside.stat().st_size > 0
+
+
 def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+    connection = sqlite3.connect(sqlite_uri(file), uri=True)
     connection.set_progress_handler(out_of_steps(file), STRIDE)
     return connection
 
@@ -145,13 +159,21 @@ def refuse_views(file: Path) -> None:
     that is computed may hold a gigabyte in every row.
 
     Raises:
-        SourceError: it has a view, or what is like one; or topics without a name.
+        SourceError: it has a view, or what is like one; or topics without a name; or its recorder was killed while it
+            changed the file, or left a log that cannot be read where it is.
         sqlite3.DatabaseError: it is damaged.
     """
+    if _left(file, "journal"):
+        raise SourceError(f"its recorder was ended in the middle of writing, {file.name}-journal is still there")
     connection = _connect(file)
     try:
         views = _views(connection)
         unnamed = not views and connection.execute(_UNNAMED).fetchone()
+    except sqlite3.OperationalError as error:
+        if not _left(file, "wal"):
+            raise
+        why = f"SQLite must write beside {file.name}-wal to read it ({error}): copy the bag to a folder where it can"
+        raise SourceError(why) from error
     finally:
         connection.close()
     if views:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from drive_seg.errors import MissingDependency, pip_install
 
@@ -90,17 +90,18 @@ class _BoundedZstd:
 
 
 class _BoundedSqlite:
-    """Stands in for the module apsw where rosbags opens SQLite files, whose queries come to an end; all else is the
-    module's."""
+    """Stands in for the module apsw where rosbags opens SQLite files, with the log that a killed recorder left, and
+    queries that come to an end; all else is the module's."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
 
-    def Connection(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - it has the module's name
-        connection = self._module.Connection(*args, **options)
-        from drive_seg.offline.salvage import STRIDE, out_of_steps
+    def Connection(self, uri: str, **options: Any) -> Any:  # noqa: N802 - it has the module's name
+        from drive_seg.offline.salvage import STRIDE, out_of_steps, sqlite_uri
 
-        connection.set_progress_handler(out_of_steps(Path(connection.filename)), STRIDE)
+        file = Path(unquote(uri.removeprefix("file:").partition("?")[0]))
+        connection = self._module.Connection(sqlite_uri(file), **options)
+        connection.set_progress_handler(out_of_steps(file), STRIDE)
         return connection
 
     def __getattr__(self, name: str) -> Any:
