@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
+import zlib
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
-from recordings import stamp_of, write_bag
+from recordings import image_message, stamp_of, write_bag
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
+
+from rosbags.typesys import Stores, get_typestore
 
 from drive_seg.errors import SourceError
 from drive_seg.offline.bags import BagSource
 
 COUNT = 6
+IMAGE = "sensor_msgs/msg/Image"
 
 
 def stamps(bag: BagSource) -> list[int]:
@@ -60,11 +67,13 @@ def test_what_a_recorder_wrote_until_it_was_killed_is_read_then_one_error(tmp_pa
     file = write_bag(tmp_path / "in", COUNT, "sqlite3")
     folder = killed_recorder(file, tmp_path / "left", "DELETE", committed=4)
     assert (folder / "drive_0.db3-journal").stat().st_size > 0
-    found = []
-    with pytest.raises(SourceError, match=r"is cut short: [456] images .* drive_0\.db3-journal is still there"):
-        for entry in BagSource(folder):
-            found.append(entry.stamp_ns)
+    bag = BagSource(folder)
+    assert bag.count is not None
+    entries = iter(bag)
+    found = [entry.stamp_ns for entry in islice(entries, bag.count)]
     assert found[:4] == recorded(0, 4)
+    with pytest.raises(SourceError, match=r"is cut short: [456] images .* drive_0\.db3-journal is still there"):
+        next(entries)
 
 
 def test_nothing_is_made_beside_a_bag_that_was_written_ahead(tmp_path: Path) -> None:
@@ -76,3 +85,78 @@ def test_nothing_is_made_beside_a_bag_that_was_written_ahead(tmp_path: Path) -> 
     before = sorted(file.parent.iterdir())
     assert stamps(BagSource(file)) == stamps(BagSource(file.parent)) == recorded(0, COUNT)
     assert sorted(file.parent.iterdir()) == before
+
+
+def text(value: str | bytes) -> bytes:
+    """A string of MCAP."""
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack("<I", len(data)) + data
+
+
+def record(code: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack("<BQ", code, len(body)) + body
+
+
+def write_mcap(
+    path: Path,
+    profile: str = "ros2",
+    order: Sequence[int] = range(COUNT),
+    chunked: bool = True,
+    repeated: str = "schemas channels statistics",
+    beside: tuple[str, str, bytes] | None = None,
+) -> Path:
+    """Pictures on /front/image_raw as an MCAP file with its index, as the libraries of MCAP write it.
+
+    Args:
+        order: of the pictures in the file.
+        chunked: else the messages follow one another, as with rosbag2's preset ``fastwrite``.
+        repeated: what the summary has besides the index of chunks.
+        beside: a topic /beside of one message: encoding of the schema, encoding of the message, schema.
+    """
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    definition, _ = store.generate_msgdef(IMAGE, ros_version=2)
+    schemas = [record(3, struct.pack("<H", 1), text(IMAGE), text("ros2msg"), text(definition))]
+    channels = [record(4, struct.pack("<HH", 1, 1), text("/front/image_raw"), text("cdr"), text(b""))]
+    messages = []
+    for number in order:
+        times = struct.pack("<HIQQ", 1, number, stamp_of(number) + 5_000_000, stamp_of(number))
+        messages.append(record(5, times, bytes(store.serialize_cdr(image_message(store, IMAGE, number), IMAGE))))
+    if beside is not None:
+        schemas.append(record(3, struct.pack("<H", 2), text("tool.Note"), text(beside[0]), text(beside[2])))
+        channels.append(record(4, struct.pack("<HH", 2, 2), text("/beside"), text(beside[1]), text(b"")))
+        messages.append(record(5, struct.pack("<HIQQ", 2, 0, stamp_of(COUNT), 0), b"{}"))
+    first, last = stamp_of(0) + 5_000_000, stamp_of(COUNT)
+    content = b"".join(schemas + channels + messages)
+    out = b"\x89MCAP0\r\n" + record(1, text(profile), text("test"))
+    index = b""
+    if chunked:
+        packed = struct.pack("<Q", len(content)) + content
+        chunk = record(6, struct.pack("<QQQI", first, last, len(content), zlib.crc32(content)), text(""), packed)
+        where = struct.pack("<QQQQ", first, last, len(out), len(chunk))
+        marks = struct.pack("<IHQQ", 10, 1, len(out) + len(chunk), 0)
+        index = record(8, where, marks, text(""), struct.pack("<QQ", len(content), len(content)))
+        out += chunk
+    else:
+        out += content
+    out += record(15, struct.pack("<I", 0))
+    counts = struct.pack("<IHQ", 10, 1, len(order)) if beside is None else struct.pack("<IHQHQ", 20, 1, COUNT, 2, 1)
+    numbers = (len(messages), len(schemas), len(channels), 0, 0, int(chunked), first, last)
+    summary = b"".join(schemas) if "schemas" in repeated else b""
+    summary += b"".join(channels) if "channels" in repeated else b""
+    summary += index
+    summary += record(11, struct.pack("<QHIIIIQQ", *numbers), counts) if "statistics" in repeated else b""
+    footer = record(2, struct.pack("<QQI", len(out) if summary else 0, 0, 0))
+    path.write_bytes(out + summary + footer + b"\x89MCAP0\r\n")
+    return path
+
+
+@pytest.mark.parametrize("repeated", ["schemas channels statistics", "schemas statistics", "channels statistics", ""])
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_channels_that_only_the_data_has_are_found(repeated: str, in_folder: bool, tmp_path: Path) -> None:
+    """The summary of an MCAP file need not repeat them (rosbag2's options noRepeatedChannels and others)."""
+    file = write_bag(tmp_path / "in", COUNT)
+    write_mcap(file, repeated=repeated)
+    bag = BagSource(file.parent if in_folder else file)
+    assert stamps(bag) == recorded(0, COUNT)
+    assert bag.count == COUNT

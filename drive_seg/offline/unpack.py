@@ -150,3 +150,19 @@ def bound_rosbags() -> None:
             self.path = path
 
     sqlite.open = open_plain
+    _see_all_channels(mcap.McapReader)
+
+
+def _see_all_channels(reader: Any) -> None:
+    """Have MCAP files looked through whose summary repeats no channels or schemas: rosbags takes them for empty."""
+    read_index = reader.read_index
+
+    def read_whole_index(self: Any) -> None:
+        read_index(self)
+        told, used = self.statistics, {channel for chunk in self.chunks for channel in chunk.message_index_offsets}
+        left_out = told and (told.schema_count > len(self.schemas) or told.channel_count > len(self.channels))
+        if left_out or used - self.channels.keys() or (self.channels and not self.schemas):
+            self.connections.clear()
+            self.meta_scan()
+
+    reader.read_index = read_whole_index
