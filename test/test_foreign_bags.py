@@ -9,8 +9,10 @@ import zlib
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from recordings import image_message, stamp_of, write_bag
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
@@ -160,3 +162,28 @@ def test_channels_that_only_the_data_has_are_found(repeated: str, in_folder: boo
     bag = BagSource(file.parent if in_folder else file)
     assert stamps(bag) == recorded(0, COUNT)
     assert bag.count == COUNT
+
+
+def change_topics(folder: Path, **changes: Any) -> None:
+    """Edit what metadata.yaml says of every topic."""
+    path = folder / "metadata.yaml"
+    metadata = yaml.safe_load(path.read_text())
+    for topic in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["topic_metadata"].update(changes)
+    path.write_text(yaml.safe_dump(metadata))
+
+
+def profile(reliability: str) -> dict[str, Any]:
+    never = {"sec": 9223372036, "nsec": 854775807}
+    times = {"deadline": never, "lifespan": never, "liveliness_lease_duration": never}
+    kinds = {"history": "keep_last", "reliability": reliability, "durability": "volatile", "liveliness": "automatic"}
+    return {**kinds, **times, "depth": 5, "avoid_ros_namespace_conventions": False}
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("qos", [[profile("best_effort")], yaml.safe_dump([profile("reliable")]), "", []])
+def test_an_edited_profile_loses_no_image(storage: str, qos: Any, tmp_path: Path) -> None:
+    """metadata.yaml is where users change the QoS that a bag is played with."""
+    write_bag(tmp_path / "in", COUNT, storage)
+    change_topics(tmp_path / "in", offered_qos_profiles=qos)
+    assert stamps(BagSource(tmp_path / "in")) == recorded(0, COUNT)

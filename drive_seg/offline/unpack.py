@@ -151,6 +151,7 @@ def bound_rosbags() -> None:
 
     sqlite.open = open_plain
     _see_all_channels(mcap.McapReader)
+    _believe_metadata(ros2.DirectoryReader)
 
 
 def _see_all_channels(reader: Any) -> None:
@@ -166,3 +167,19 @@ def _see_all_channels(reader: Any) -> None:
             self.meta_scan()
 
     reader.read_index = read_whole_index
+
+
+def _believe_metadata(reader: Any) -> None:
+    """Have a topic's messages found whatever metadata.yaml says of its QoS and hash: users edit the one to have a bag
+    played with another, and rosbags passes over topics of which a file says otherwise."""
+    open_folder = reader.open
+
+    def open_as_described(self: Any) -> None:
+        open_folder(self)
+        for storage in self.storages:
+            for index, stored in enumerate(storage.connections):
+                named = [c for c in self.connections if (c.topic, c.msgtype) == (stored.topic, stored.msgtype)]
+                if len(named) == 1:
+                    storage.connections[index] = stored._replace(ext=named[0].ext, digest=named[0].digest)
+
+    reader.open = open_as_described
