@@ -21,6 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from drive_seg.errors import SourceError
 from drive_seg.offline.bags import BagSource
+from drive_seg.offline.sources import open_source
 
 COUNT = 6
 IMAGE = "sensor_msgs/msg/Image"
@@ -187,3 +188,17 @@ def test_an_edited_profile_loses_no_image(storage: str, qos: Any, tmp_path: Path
     write_bag(tmp_path / "in", COUNT, storage)
     change_topics(tmp_path / "in", offered_qos_profiles=qos)
     assert stamps(BagSource(tmp_path / "in")) == recorded(0, COUNT)
+
+
+def test_compressed_files_without_metadata_are_to_be_unpacked(tmp_path: Path) -> None:
+    """A recorder that compresses files and is killed leaves the last one as it is; it alone is not the bag."""
+    for part in range(3):
+        packed = write_bag(
+            tmp_path / f"part {part}", 2, "sqlite3", packed="none" if part == 2 else "file", first=2 * part
+        )
+        (tmp_path / "my drive").mkdir(exist_ok=True)
+        packed.replace(tmp_path / "my drive" / f"drive_{part}.db3{packed.suffix.removeprefix('.db3')}")
+    with pytest.raises(SourceError, match=r"never closed: do zstd -d --rm '.*my drive'/\*\.zstd"):
+        open_source(tmp_path / "my drive")
+    with pytest.raises(SourceError, match=r"give its folder .* or do: zstd -d '.*my drive/drive_0\.db3\.zstd'"):
+        open_source(tmp_path / "my drive/drive_0.db3.zstd")

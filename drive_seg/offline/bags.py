@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
@@ -30,14 +31,27 @@ def is_bag(path: Path) -> bool:
     """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not).
 
     Raises:
-        SourceError: its ending is in capitals, by which no reader of bags knows it.
+        SourceError: its ending is in capitals, by which no reader of bags knows it; or its files are compressed, and
+            there is no metadata.yaml that says how.
     """
     if path.is_file():
+        if _packed(path):
+            unpack = f"zstd -d {shlex.quote(str(path))}"
+            raise SourceError(f"bag {path} is one compressed file: give its folder with metadata.yaml, or do: {unpack}")
         ending = path.suffix.lower()
         if ending in BAG_SUFFIXES and ending != path.suffix:
             raise SourceError(f"bag {path} must end in small letters: rename it to {path.with_suffix(ending).name}")
         return ending in BAG_SUFFIXES
-    return (path / "metadata.yaml").is_file() or bool(storage_files(path))
+    if (path / "metadata.yaml").is_file():
+        return True
+    if any(map(_packed, path.iterdir())):
+        unpack = f"zstd -d --rm {shlex.quote(str(path))}/*.zstd"
+        raise SourceError(f"bag {path} has compressed files but no metadata.yaml, it was never closed: do {unpack}")
+    return bool(storage_files(path))
+
+
+def _packed(file: Path) -> bool:
+    return file.name.endswith(tuple(f"{ending}.zstd" for ending in BAG_SUFFIXES))
 
 
 @dataclass(frozen=True)
