@@ -107,6 +107,7 @@ def write_mcap(
     order: Sequence[int] = range(COUNT),
     chunked: bool = True,
     repeated: str = "schemas channels statistics",
+    indexed: bool = True,
     beside: tuple[str, str, bytes] | None = None,
 ) -> Path:
     """Pictures on /front/image_raw as an MCAP file with its index, as the libraries of MCAP write it.
@@ -115,6 +116,7 @@ def write_mcap(
         order: of the pictures in the file.
         chunked: else the messages follow one another, as with rosbag2's preset ``fastwrite``.
         repeated: what the summary has besides the index of chunks.
+        indexed: whether there is one of messages as well.
         beside: a topic /beside of one message: encoding of the schema, encoding of the message, schema.
     """
     store = get_typestore(Stores.ROS2_HUMBLE)
@@ -137,9 +139,10 @@ def write_mcap(
         packed = struct.pack("<Q", len(content)) + content
         chunk = record(6, struct.pack("<QQQI", first, last, len(content), zlib.crc32(content)), text(""), packed)
         where = struct.pack("<QQQQ", first, last, len(out), len(chunk))
-        marks = struct.pack("<IHQQ", 10, 1, len(out) + len(chunk), 0)
-        index = record(8, where, marks, text(""), struct.pack("<QQ", len(content), len(content)))
-        out += chunk
+        marks = record(7, struct.pack("<HI", 1, 16 * len(order)), bytes(16 * len(order))) if indexed else b""
+        found = struct.pack("<IHQQ", 10, 1, len(out) + len(chunk), len(marks)) if indexed else struct.pack("<IQ", 0, 0)
+        index = record(8, where, found, text(""), struct.pack("<QQ", len(content), len(content)))
+        out += chunk + marks
     else:
         out += content
     out += record(15, struct.pack("<I", 0))
@@ -163,6 +166,22 @@ def test_channels_that_only_the_data_has_are_found(repeated: str, in_folder: boo
     bag = BagSource(file.parent if in_folder else file)
     assert stamps(bag) == recorded(0, COUNT)
     assert bag.count == COUNT
+
+
+@pytest.mark.parametrize("repeated", ["schemas channels statistics", "schemas channels"])
+def test_messages_without_an_index_are_found(repeated: str, tmp_path: Path) -> None:
+    """An MCAP file may have an index of its chunks only (rosbag2's option noMessageIndex)."""
+    bag = BagSource(write_mcap(tmp_path / "in.mcap", repeated=repeated, indexed=False))
+    assert stamps(bag) == recorded(0, COUNT)
+    assert bag.count == COUNT
+
+
+def test_a_file_without_chunks_is_whole_whatever_the_order_of_its_times(tmp_path: Path) -> None:
+    """rosbag2's preset ``fastwrite`` writes as messages come, of several topics now and then one late."""
+    order = [0, 2, 1, *range(3, COUNT)]
+    bag = BagSource(write_mcap(tmp_path / "in.mcap", order=order, chunked=False))
+    assert stamps(bag) == [stamp_of(number) for number in order]
+    assert bag.whole is not None
 
 
 def change_topics(folder: Path, **changes: Any) -> None:

@@ -150,23 +150,30 @@ def bound_rosbags() -> None:
             self.path = path
 
     sqlite.open = open_plain
-    _see_all_channels(mcap.McapReader)
+    _see_all_messages(mcap.McapReader)
     _believe_metadata(ros2.DirectoryReader)
 
 
-def _see_all_channels(reader: Any) -> None:
-    """Have MCAP files looked through whose summary repeats no channels or schemas: rosbags takes them for empty."""
-    read_index = reader.read_index
+def _see_all_messages(reader: Any) -> None:
+    """Have MCAP files read from front to back where they have no index of messages, or their summary repeats no
+    channels or schemas: rosbags takes them for empty. So are files without chunks, whatever the order of their times:
+    rosbag2 writes as messages come (preset ``fastwrite``), and rosbags would stop at the first that is late."""
+    read_index, messages = reader.read_index, reader.messages
 
     def read_whole_index(self: Any) -> None:
         read_index(self)
+        if any(not chunk.message_index_offsets for chunk in self.chunks):
+            self.chunks.clear()
         told, used = self.statistics, {channel for chunk in self.chunks for channel in chunk.message_index_offsets}
         left_out = told and (told.schema_count > len(self.schemas) or told.channel_count > len(self.channels))
         if left_out or used - self.channels.keys() or (self.channels and not self.schemas):
             self.connections.clear()
             self.meta_scan()
 
-    reader.read_index = read_whole_index
+    def messages_in_any_order(self: Any, connections: Any, start: int | None = None, stop: int | None = None) -> Any:
+        return (messages if self.chunks else reader.messages_scan)(self, connections, start, stop)
+
+    reader.read_index, reader.messages = read_whole_index, messages_in_any_order
 
 
 def _believe_metadata(reader: Any) -> None:
