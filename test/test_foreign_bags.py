@@ -221,3 +221,45 @@ def test_compressed_files_without_metadata_are_to_be_unpacked(tmp_path: Path) ->
         open_source(tmp_path / "my drive")
     with pytest.raises(SourceError, match=r"give its folder .* or do: zstd -d '.*my drive/drive_0\.db3\.zstd'"):
         open_source(tmp_path / "my drive/drive_0.db3.zstd")
+
+
+UNPARSABLE = b"module tool { module msg { union Note switch(long) { case 1: double x; }; }; };"
+
+
+@pytest.mark.parametrize(
+    ("profile", "beside"),
+    [
+        ("", None),
+        ("ros2", ("jsonschema", "json", b"{}")),
+        ("ros2", ("protobuf", "protobuf", b"\x0a\xff\xfe")),
+        ("ros2", ("ros2idl", "cdr", UNPARSABLE)),
+    ],
+    ids=["no profile", "json", "protobuf", "a definition that cannot be parsed"],
+)
+def test_a_whole_file_is_whole_whatever_is_beside_its_images(profile: str, beside: Any, tmp_path: Path) -> None:
+    """The libraries of MCAP set no profile by themselves, and Foxglove puts messages of other kinds beside ROS' own."""
+    file = write_mcap(tmp_path / "in.mcap", profile, beside=beside)
+    bag = BagSource(file)
+    assert stamps(bag) == recorded(0, COUNT)
+    assert bag.count == COUNT
+    file.write_bytes(file.read_bytes()[:-100])
+    entries = iter(BagSource(file))
+    assert len(list(islice(entries, COUNT))) == COUNT
+    with pytest.raises(SourceError, match=f"is cut short: {COUNT} images"):
+        next(entries)
+
+
+def test_a_hash_that_rosbags_computes_otherwise_is_no_damage(tmp_path: Path) -> None:
+    write_bag(tmp_path / "in", COUNT)
+    change_topics(tmp_path / "in", type_description_hash=f"RIHS01_{'0' * 64}")
+    assert stamps(BagSource(tmp_path / "in")) == recorded(0, COUNT)
+
+
+def test_a_file_that_metadata_names_and_that_is_gone_is_missed(tmp_path: Path) -> None:
+    file = write_bag(tmp_path / "in", COUNT)
+    metadata = file.parent / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace(f"- {file.name}", f"- {file.name}\n  - gone.mcap"))
+    entries = iter(BagSource(file.parent))
+    assert len(list(islice(entries, COUNT))) == COUNT
+    with pytest.raises(SourceError, match=rf"is cut short: {COUNT} images .*gone\.mcap"):
+        next(entries)

@@ -19,7 +19,7 @@ from drive_seg.offline.bag_images import IMAGE, stamp_of
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
-from drive_seg.offline.salvage import salvage_messages, storage_files
+from drive_seg.offline.salvage import missing_files, salvage_messages, storage_files
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 from drive_seg.offline.unpack import plain
 
@@ -88,9 +88,10 @@ class BagSource:
     def __init__(self, path: Path, topic: str | None = None, window: tuple[int, int] | None = None) -> None:
         self._window = window
         self.recorded: tuple[int, int] | None = None
-        """When the first and the last message were recorded, ns; None where the bag is damaged."""
+        """When the first and the last message were recorded, ns; None where the bag is not read by rosbags."""
         self.name = str(path)
         self._path = path
+        self._why = ""  # rosbags does not read it
         self._damage = ""
         try:
             with open_reader(path) as reader:
@@ -103,32 +104,38 @@ class BagSource:
         except MissingDependency:
             raise
         except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
-            self._damage = str(error) or type(error).__name__
-            counts, seconds = self._survey()
-        self.topic = _choose(path, counts, topic, self._damage)
+            self._why = str(error) or type(error).__name__
+            counts, seconds, lost = self._survey()
+            self._damage = self._why if lost else ""
+        self.topic = _choose(path, counts, topic, self._why)
         self.count: int | None = counts[self.topic] if window is None else None
         rate = (counts[self.topic] - 1) / seconds if seconds > 0 else 0.0
         self.fps = rate if 0.1 < rate < 1000 else DEFAULT_FPS
 
     @property
     def whole(self) -> Path | None:
-        """The bag, where all of it can be read and is asked for."""
-        return self._path if self._window is None and not self._damage else None
+        """The bag, where all of it can be read, by rosbags, and is asked for."""
+        return self._path if self._window is None and not self._why else None
 
     @property
     def quick(self) -> bool:
         """Whether nothing has to be decoded, going by how ROS names the topics of compressed images."""
         return not self.topic.endswith("/compressed")
 
-    def _survey(self) -> tuple[dict[str, int], float]:
-        """Image count per topic and the duration of what can be salvaged."""
+    def _survey(self) -> tuple[dict[str, int], float, list[str]]:
+        """Image count per topic and the duration of what can be salvaged, and what cannot.
+
+        That may be nothing: rosbags refuses bags for what is beside the images, too (JSON, definitions that it cannot
+        parse, a newer metadata.yaml).
+        """
         counts: dict[str, int] = {}
         times = []
-        for message in salvage_messages(storage_files(self._path)):
+        lost = missing_files(self._path)
+        for message in salvage_messages(storage_files(self._path), lost):
             if message.msgtype in IMAGE_TYPES:
                 counts[message.topic] = counts.get(message.topic, 0) + 1
                 times.append(message.recorded_ns)
-        return counts, (max(times) - min(times)) / 1e9 if times else 0.0
+        return counts, (max(times) - min(times)) / 1e9 if times else 0.0, lost
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         return (entry for entry in self.entries() if isinstance(entry, (Frame, Unreadable)))
@@ -143,7 +150,7 @@ class BagSource:
         """
         number = 0
         damage = self._damage
-        for item in self._salvaged(copying) if damage else self._messages(copying, beside):
+        for item in self._salvaged(copying) if self._why else self._messages(copying, beside):
             if isinstance(item, str):
                 damage = item
             elif isinstance(item, (Passage, Beside)):

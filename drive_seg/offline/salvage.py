@@ -13,9 +13,10 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from drive_seg.documents import read_yaml
 from drive_seg.errors import SourceError
 from drive_seg.offline.images import natural
 from drive_seg.offline.unpack import plain, unpack
@@ -49,59 +50,90 @@ def storage_files(path: Path) -> list[Path]:
     return sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3")), key=lambda file: natural(file.name))
 
 
-def salvage_messages(files: Sequence[Path]) -> Iterator[SalvagedMessage]:
-    """Every message of the storage files that is still whole, in file order; nothing from files of other kinds."""
+def missing_files(path: Path) -> list[str]:
+    """The files of a folder that its metadata.yaml names and that are not there, itself where it cannot be read."""
+    metadata = path / "metadata.yaml"
+    if not metadata.is_file():
+        return []
+    try:
+        named = read_yaml(metadata, "metadata", SourceError)["rosbag2_bagfile_information"]["relative_file_paths"]
+        names = {PurePath(name).name for name in named}
+    except (SourceError, KeyError, TypeError):
+        return [metadata.name]
+    return sorted(names - {file.name for file in storage_files(path)})
+
+
+def salvage_messages(files: Sequence[Path], lost: list[str] | None = None) -> Iterator[SalvagedMessage]:
+    """Every message of the storage files that is still whole, in file order; nothing from files of other kinds.
+
+    Args:
+        lost: is given what could not be read; of ROS 1 bags always something, since their own types are left out.
+    """
+    lost = [] if lost is None else lost
     for file in files:
         if file.suffix == ".mcap":
-            yield from _mcap(file)
+            yield from _mcap(file, lost)
         elif file.suffix == ".db3":
-            yield from _sqlite(file)
+            yield from _sqlite(file, lost)
         elif file.suffix == ".bag":
             from drive_seg.offline.salvage_ros1 import ros1_messages
 
+            lost.append("types of its own")
             for topic, msgtype, recorded, data in ros1_messages(file):
                 yield SalvagedMessage(topic, msgtype, recorded, data)
 
 
-def _mcap(path: Path) -> Iterator[SalvagedMessage]:
+def _mcap(path: Path, lost: list[str]) -> Iterator[SalvagedMessage]:
     schemas: dict[int, str] = {}
     channels: dict[int, tuple[str, str]] = {}
     with path.open("rb") as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
+            lost.append("all")
             return
-        for code, body in _records(stream, path.stat().st_size):
+        for code, body in _records(stream, path.stat().st_size, lost):
             try:
                 if code == _SCHEMA:
                     schemas[_u16(body, 0)] = _text(body, 2)[0]
                 elif code == _CHANNEL:
                     channels[_u16(body, 0)] = (_text(body, 4)[0], schemas.get(_u16(body, 2), ""))
-                elif code == _MESSAGE and _u16(body, 0) in channels:
+                elif code == _MESSAGE:
                     recorded = struct.unpack_from("<Q", body, 6)[0]
                     yield SalvagedMessage(*channels[_u16(body, 0)], recorded, plain(body[22:]))
-            except (struct.error, UnicodeDecodeError):
-                continue  # bytes that are no record; the next may be one
+            except (struct.error, UnicodeDecodeError, KeyError):
+                lost.append("a record")  # bytes that are none, or of no channel; the next may be one
+        stream.seek(-len(_MAGIC), io.SEEK_END)
+        if stream.read() != _MAGIC:
+            lost.append("the end")
 
 
-def _records(stream: BinaryIO, size: int, in_chunk: bool = False) -> Iterator[tuple[int, bytes]]:
+def _records(stream: BinaryIO, size: int, lost: list[str], in_chunk: bool = False) -> Iterator[tuple[int, bytes]]:
     """(opcode, body) of every whole record, those inside chunks in their place."""
     while True:
         head = stream.read(9)
-        if len(head) < 9 or head[0] == _DATA_END:
+        if in_chunk and not head:
+            return
+        if len(head) < 9 or (in_chunk and head[0] == _DATA_END):
+            lost.append("the end")
+            return
+        if head[0] == _DATA_END:
             return
         length = struct.unpack_from("<Q", head, 1)[0]
         if length > size - stream.tell():
+            lost.append("a record")
             return
         body = stream.read(length)
         if head[0] == _CHUNK:
             # None may lie in another; a kilobyte of such would stand for years of unpacking.
-            content = None if in_chunk else _unpack_chunk(body)
-            if content is not None:
-                yield from _records(io.BytesIO(content), len(content), in_chunk=True)
+            content = None if in_chunk else _unpack_chunk(body, lost)
+            if content is None:
+                lost.append("a chunk")
+            else:
+                yield from _records(io.BytesIO(content), len(content), lost, in_chunk=True)
         else:
             yield head[0], body
 
 
-def _unpack_chunk(body: bytes) -> bytes | None:
+def _unpack_chunk(body: bytes, lost: list[str]) -> bytes | None:
     """The records of a chunk; None where its bytes are not those that were written."""
     try:
         compression, start = _text(body, 28)
@@ -109,8 +141,11 @@ def _unpack_chunk(body: bytes) -> bytes | None:
         content = unpack(compression, packed) if compression else packed
     except Exception:  # noqa: BLE001 - each decompressor has its own
         return None
-    # Uncompressed, what lies before and behind the damage can still be read.
-    return content if not checksum or not compression or zlib.crc32(content) == checksum else None
+    if checksum and zlib.crc32(content) != checksum:
+        lost.append("a part of a chunk")
+        # Uncompressed, what lies before and behind the damage can still be read.
+        return None if compression else content
+    return content
 
 
 def _u16(body: bytes, at: int) -> int:
@@ -194,48 +229,55 @@ def _views(connection: sqlite3.Connection) -> list[str]:
     return views or [str(name) for (name,) in connection.execute(columns)]
 
 
-def _sqlite(path: Path) -> Iterator[SalvagedMessage]:
+def _sqlite(path: Path, lost: list[str]) -> Iterator[SalvagedMessage]:
     connection = _connect(path)
     try:
         # Lets SQLite open a file that is shorter than its header says.
         connection.execute("PRAGMA writable_schema = ON")
+        if _left(path, "journal"):
+            lost.append("what was being written")
         if _views(connection):
+            lost.append("all")
             return
         rows = connection.execute("SELECT id, name, type FROM topics")
         # SQLite takes any value in any column.
         topics = {row[0]: (row[1], row[2]) for row in rows if isinstance(row[1], str) and isinstance(row[2], str)}
-        for topic_id, recorded, data in _rows(connection, path.stat().st_size // _LEAST_ROW):
+        for topic_id, recorded, data in _rows(connection, path.stat().st_size // _LEAST_ROW, lost):
             if topic_id in topics and isinstance(recorded, int) and isinstance(data, bytes):
                 yield SalvagedMessage(*topics[topic_id], recorded, plain(data))
+            else:
+                lost.append("a message")
     except sqlite3.DatabaseError:
-        return  # not even the list of topics; the caller knows that the bag is damaged
+        lost.append("all")  # not even the list of topics could be read
     finally:
         connection.close()
 
 
-def _rows(connection: sqlite3.Connection, most: int) -> Iterator[tuple[int, int, bytes]]:
+def _rows(connection: sqlite3.Connection, most: int, lost: list[str]) -> Iterator[tuple[int, int, bytes]]:
     """The messages in order of their ids, without those that lie in damaged pages, which are at most so many."""
     try:
         last = connection.execute("SELECT max(id) FROM messages NOT INDEXED").fetchone()[0] or 0
     except sqlite3.DatabaseError:
         last = 0  # the end is gone: behind the first page that is lost comes nothing more
-    done = lost = 0
+        lost.append("the end")
+    done = missing = 0
     query = "SELECT id, topic_id, timestamp, data FROM messages NOT INDEXED WHERE id > ? ORDER BY id"
     while True:
         try:
             for number, topic_id, recorded, data in connection.execute(query, (done,)):
                 if number <= done:
+                    lost.append("the rest")
                     return  # not in order: the pages are no tree, and may have no end
                 done = number
                 yield topic_id, recorded, data
             return
         except sqlite3.DatabaseError:
-            pass
+            lost.append("a message")
         try:  # sqlite3 looks one row ahead: what it found damaged may be the one after the next
             found = connection.execute(f"{query} LIMIT 1", (done,)).fetchone()
         except sqlite3.DatabaseError:
-            done, lost = done + 1, lost + 1
-            if done >= last or lost > most:  # ids may have gaps of any size
+            done, missing = done + 1, missing + 1
+            if done >= last or missing > most:  # ids may have gaps of any size
                 return
         else:
             if found is None:
