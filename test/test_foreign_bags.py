@@ -263,3 +263,13 @@ def test_a_file_that_metadata_names_and_that_is_gone_is_missed(tmp_path: Path) -
     assert len(list(islice(entries, COUNT))) == COUNT
     with pytest.raises(SourceError, match=rf"is cut short: {COUNT} images .*gone\.mcap"):
         next(entries)
+
+
+def test_a_bag_without_images_says_what_it_has(tmp_path: Path) -> None:
+    """Video of another kind, ROS 1 in MCAP: the types tell."""
+    file = write_bag(tmp_path / "in", 1, "sqlite3")
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("UPDATE topics SET type = 'foxglove_msgs/msg/CompressedVideo'")
+    database.close()
+    with pytest.raises(SourceError, match=r"it has /front/image_raw \(foxglove_msgs/msg/CompressedVideo\)"):
+        BagSource(file)

@@ -26,6 +26,9 @@ from drive_seg.offline.unpack import plain
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 IMAGE_TYPES = (IMAGE, "sensor_msgs/msg/CompressedImage")
 
+_LISTED = 8
+"""Topics that are named where none is of images."""
+
 
 def is_bag(path: Path) -> bool:
     """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not).
@@ -96,6 +99,7 @@ class BagSource:
         try:
             with open_reader(path) as reader:
                 counts: dict[str, int] = {}
+                kinds = {c.topic: c.msgtype for c in reader.connections}
                 for c in reader.connections:  # a topic has one for each publisher (ROS 1) and each file
                     if c.msgtype in IMAGE_TYPES:
                         counts[c.topic] = counts.get(c.topic, 0) + c.msgcount
@@ -105,9 +109,9 @@ class BagSource:
             raise
         except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
             self._why = str(error) or type(error).__name__
-            counts, seconds, lost = self._survey()
+            counts, seconds, kinds, lost = self._survey()
             self._damage = self._why if lost else ""
-        self.topic = _choose(path, counts, topic, self._why)
+        self.topic = _choose(path, counts, topic, kinds, self._why)
         self.count: int | None = counts[self.topic] if window is None else None
         rate = (counts[self.topic] - 1) / seconds if seconds > 0 else 0.0
         self.fps = rate if 0.1 < rate < 1000 else DEFAULT_FPS
@@ -122,20 +126,22 @@ class BagSource:
         """Whether nothing has to be decoded, going by how ROS names the topics of compressed images."""
         return not self.topic.endswith("/compressed")
 
-    def _survey(self) -> tuple[dict[str, int], float, list[str]]:
-        """Image count per topic and the duration of what can be salvaged, and what cannot.
+    def _survey(self) -> tuple[dict[str, int], float, dict[str, str], list[str]]:
+        """Image count per topic and the duration of what can be salvaged, the type of every topic, and what is lost.
 
         That may be nothing: rosbags refuses bags for what is beside the images, too (JSON, definitions that it cannot
         parse, a newer metadata.yaml).
         """
         counts: dict[str, int] = {}
+        kinds: dict[str, str] = {}
         times = []
         lost = missing_files(self._path)
         for message in salvage_messages(storage_files(self._path), lost):
+            kinds[message.topic] = message.msgtype
             if message.msgtype in IMAGE_TYPES:
                 counts[message.topic] = counts.get(message.topic, 0) + 1
                 times.append(message.recorded_ns)
-        return counts, (max(times) - min(times)) / 1e9 if times else 0.0, lost
+        return counts, (max(times) - min(times)) / 1e9 if times else 0.0, kinds, lost
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         return (entry for entry in self.entries() if isinstance(entry, (Frame, Unreadable)))
@@ -224,10 +230,13 @@ class BagCopy:
         return (entry for entry in self._bag.entries(copying=True) if not isinstance(entry, Beside))
 
 
-def _choose(path: Path, counts: dict[str, int], topic: str | None, damage: str) -> str:
+def _choose(path: Path, counts: dict[str, int], topic: str | None, kinds: dict[str, str], refused: str) -> str:
     if not counts:
-        why = f"; the bag is damaged: {damage}" if damage else ""
-        raise SourceError(f"bag {path} has no readable image topic of type {' or '.join(IMAGE_TYPES)}{why}")
+        why = f"; it is damaged, or of another kind: {refused}" if refused else ""
+        there = [f"{name} ({kind})" for name, kind in sorted(kinds.items())]
+        listed = ", ".join(there[:_LISTED]) + (f" and {len(there) - _LISTED} more" if len(there) > _LISTED else "")
+        has = f"; it has {listed}" if there else ""
+        raise SourceError(f"bag {path} has no readable image topic of type {' or '.join(IMAGE_TYPES)}{has}{why}")
     listed = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
     if topic is not None:
         if topic not in counts:
