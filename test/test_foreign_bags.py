@@ -7,6 +7,7 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ pytest.importorskip("rosbags", reason="rosbags is not installed")
 from rosbags.typesys import Stores, get_typestore
 
 from drive_seg.errors import SourceError
-from drive_seg.offline.bags import BagSource
+from drive_seg.offline.bags import BagCopy, BagSource
+from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import open_source
 
 COUNT = 6
@@ -242,6 +244,10 @@ def test_a_whole_file_is_whole_whatever_is_beside_its_images(profile: str, besid
     bag = BagSource(file)
     assert stamps(bag) == recorded(0, COUNT)
     assert bag.count == COUNT
+    copied: list[object] = []
+    with nullcontext() if beside is None else pytest.raises(SourceError, match="all but the messages of /beside could"):
+        copied.extend(BagCopy(bag))
+    assert sum(isinstance(entry, Passage) for entry in copied) == COUNT
     file.write_bytes(file.read_bytes()[:-100])
     entries = iter(BagSource(file))
     assert len(list(islice(entries, COUNT))) == COUNT

@@ -212,6 +212,9 @@ class BagSource:
                 yield passage
             if message.topic == self.topic and message.msgtype in IMAGE_TYPES:
                 yield _Image(message.recorded_ns, partial(store.deserialize_cdr, message.data, message.msgtype))
+        if copier and copier.left_out and self._why and not self._damage:
+            topics = ", ".join(sorted(copier.left_out))
+            raise SourceError(f"bag {self.name}: all but the messages of {topics} could be copied ({self._why})")
 
 
 class BagCopy:

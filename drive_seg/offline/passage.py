@@ -52,6 +52,8 @@ class Copier:
         self._store = get_typestore(Stores.ROS2_HUMBLE)
         self._channels: dict[tuple[str, str], Channel | None] = {}
         self._defaults: dict[str, object] = {}
+        self.left_out: set[str] = set()
+        """Topics of salvaged messages whose type is not one of ROS' own."""
 
     def copied(self, connection: Any, recorded_ns: int, raw: bytes | memoryview) -> Passage | None:
         """The message of a connection; None where its type is not known or its topic not copied."""
@@ -68,6 +70,8 @@ class Copier:
         key = (message.topic, message.msgtype)
         if key not in self._channels:
             self._channels[key] = self._from_store(*key)
+            if self._channels[key] is None and not message.topic.startswith(RESULTS):
+                self.left_out.add(message.topic)
         channel = self._channels[key]
         return None if channel is None else Passage(channel, message.recorded_ns, message.data)
 
