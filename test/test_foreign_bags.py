@@ -18,9 +18,11 @@ from recordings import image_message, stamp_of, write_bag
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
 
+from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from drive_seg.errors import SourceError
+from drive_seg.offline.bag_writer import BagFile
 from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import open_source
@@ -130,9 +132,9 @@ def write_mcap(
         times = struct.pack("<HIQQ", 1, number, stamp_of(number) + 5_000_000, stamp_of(number))
         messages.append(record(5, times, bytes(store.serialize_cdr(image_message(store, IMAGE, number), IMAGE))))
     if beside is not None:
-        schemas.append(record(3, struct.pack("<H", 2), text("tool.Note"), text(beside[0]), text(beside[2])))
+        schemas.append(record(3, struct.pack("<H", 2), text("tool/msg/Note"), text(beside[0]), text(beside[2])))
         channels.append(record(4, struct.pack("<HH", 2, 2), text("/beside"), text(beside[1]), text(b"")))
-        messages.append(record(5, struct.pack("<HIQQ", 2, 0, stamp_of(COUNT), 0), b"{}"))
+        messages.append(record(5, struct.pack("<HIQQ", 2, 0, stamp_of(COUNT), 0), b"\0\1\0\0" + bytes(8)))
     first, last = stamp_of(0) + 5_000_000, stamp_of(COUNT)
     content = b"".join(schemas + channels + messages)
     out = b"\x89MCAP0\r\n" + record(1, text(profile), text("test"))
@@ -279,3 +281,31 @@ def test_a_bag_without_images_says_what_it_has(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(SourceError, match=r"it has /front/image_raw \(foxglove_msgs/msg/CompressedVideo\)"):
         BagSource(file)
+
+
+IDL = b"module tool { module msg { struct Note { double x; }; }; };"
+
+
+@pytest.mark.parametrize(
+    ("beside", "copied"),
+    [
+        (("ros2idl", "cdr", IDL), 1),
+        (("ros2msg", "cdr", b"float64 x"), 1),
+        (("ros2msg", "cdr", b"other/Kind x"), 0),
+        (("omgidl", "cdr", IDL.replace(b"Note", b"Memo")), 0),
+    ],
+    ids=["IDL without a heading", "msg", "of a type that is not defined", "of another type"],
+)
+def test_copies_of_other_tools_types_leave_the_bag_readable(
+    beside: tuple[str, str, bytes], copied: int, tmp_path: Path
+) -> None:
+    source = BagSource(write_mcap(tmp_path / "in.mcap", beside=beside))
+    bag = BagFile(tmp_path / "out.mcap")
+    for entry in BagCopy(source):
+        if isinstance(entry, Passage):
+            bag.carry(entry)
+    bag.close()
+    with AnyReader([tmp_path / "out.mcap"]) as reader:
+        read = [(c.topic, reader.deserialize(raw, c.msgtype)) for c, _, raw in reader.messages()]
+    assert [topic for topic, _ in read].count("/front/image_raw") == COUNT
+    assert [message.x for topic, message in read if topic == "/beside"] == [0.0] * copied

@@ -82,9 +82,18 @@ class Copier:
         qos = connection.ext.offered_qos_profiles
         if connection.msgdef.data and not connection.topic.startswith(RESULTS):
             # A single MCAP file has no hashes where rosbags looks for them.
-            digest = connection.digest or self._reader.typestore.hash_rihs01(connection.msgtype)
-            return Channel(connection.topic, connection.msgtype, connection.msgdef.data, digest, qos)
+            digest = connection.digest or self._digest(connection.msgtype)
+            return (
+                Channel(connection.topic, connection.msgtype, _definition(connection), digest, qos) if digest else None
+            )
         return self._from_store(connection.topic, connection.msgtype, qos)
+
+    def _digest(self, msgtype: str) -> str:
+        """Empty where the bag's definition is of another type, or uses one that the bag does not define."""
+        try:
+            return str(self._reader.typestore.hash_rihs01(msgtype))
+        except KeyError:
+            return ""
 
     def _from_store(self, topic: str, msgtype: str, qos: Sequence[Any] = ()) -> Channel | None:
         if topic.startswith(RESULTS) or msgtype not in self._store.fielddefs:
@@ -107,6 +116,15 @@ class Copier:
 
         theirs = self._reader.typestore
         return migrate_bytes(theirs, self._store, msgtype, msgtype, self._defaults, raw, src_is2=False, dst_is2=True)
+
+
+def _definition(connection: Any) -> str:
+    """The text of a message definition; rosbags takes IDL for .msg where it has not the heading that rosbag2 writes."""
+    from rosbags.interfaces import MessageDefinitionFormat
+
+    text, heading = str(connection.msgdef.data), f"{'=' * 80}\nIDL: "
+    bare = connection.msgdef.format == MessageDefinitionFormat.IDL and not text.startswith(heading)
+    return f"{heading}{connection.msgtype}\n{text}" if bare else text
 
 
 def _latched() -> Any:
