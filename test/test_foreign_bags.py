@@ -19,6 +19,7 @@ from recordings import image_message, stamp_of, write_bag
 pytest.importorskip("rosbags", reason="rosbags is not installed")
 
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 from drive_seg.errors import SourceError
@@ -309,3 +310,36 @@ def test_copies_of_other_tools_types_leave_the_bag_readable(
         read = [(c.topic, reader.deserialize(raw, c.msgtype)) for c, _, raw in reader.messages()]
     assert [topic for topic, _ in read].count("/front/image_raw") == COUNT
     assert [message.x for topic, message in read if topic == "/beside"] == [0.0] * copied
+
+
+def write_ros1_bag_with_a_type_of_its_own(path: Path) -> None:
+    """Whose hash is not the one of its definition: some recorders write a star."""
+    store, image = get_typestore(Stores.ROS1_NOETIC), "sensor_msgs/msg/Image"
+    with Ros1Writer(path) as writer:
+        images = writer.add_connection("/front/image_raw", image, typestore=store)
+        notes = writer.add_connection("/note", "tool/msg/Note", msgdef="float64 x\n", md5sum="0" * 32)
+        for number in range(COUNT):
+            writer.write(images, stamp_of(number), store.serialize_ros1(image_message(store, image, number), image))
+            writer.write(notes, stamp_of(number), bytes(8))
+
+
+def test_a_ros1_bag_with_a_wrong_hash_is_whole(tmp_path: Path) -> None:
+    write_ros1_bag_with_a_type_of_its_own(tmp_path / "in.bag")
+    bag = BagSource(tmp_path / "in.bag")
+    assert stamps(bag) == recorded(0, COUNT)
+    with pytest.raises(SourceError, match="all but the messages of /note could be copied"):
+        list(BagCopy(bag))
+
+
+def test_a_ros1_bag_that_was_never_closed_is_read_then_one_error(tmp_path: Path) -> None:
+    write_ros1_bag_with_a_type_of_its_own(tmp_path / "in.bag")
+    data = bytearray((tmp_path / "in.bag").read_bytes())
+    at = data.index(b"index_pos=") + len(b"index_pos=")
+    data[at : at + 8] = bytes(8)
+    (tmp_path / "drive.bag.active").write_bytes(data)
+    with pytest.raises(SourceError, match=r"rename it to drive\.bag to have"):
+        open_source(tmp_path / "drive.bag.active")
+    entries = iter(BagSource((tmp_path / "drive.bag.active").rename(tmp_path / "drive.bag")))
+    assert [entry.stamp_ns for entry in islice(entries, COUNT)] == recorded(0, COUNT)
+    with pytest.raises(SourceError, match=f"is cut short: {COUNT} images"):
+        next(entries)

@@ -34,13 +34,15 @@ def is_bag(path: Path) -> bool:
     """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not).
 
     Raises:
-        SourceError: its ending is in capitals, by which no reader of bags knows it; or its files are compressed, and
-            there is no metadata.yaml that says how.
+        SourceError: its ending is none by which readers of bags know it; or its files are compressed, and there is no
+            metadata.yaml that says how.
     """
     if path.is_file():
         if _packed(path):
             unpack = f"zstd -d {shlex.quote(str(path))}"
             raise SourceError(f"bag {path} is one compressed file: give its folder with metadata.yaml, or do: {unpack}")
+        if path.name.endswith(".bag.active"):
+            raise SourceError(f"bag {path} was never closed: rename it to {path.stem} to have what is in it")
         ending = path.suffix.lower()
         if ending in BAG_SUFFIXES and ending != path.suffix:
             raise SourceError(f"bag {path} must end in small letters: rename it to {path.with_suffix(ending).name}")

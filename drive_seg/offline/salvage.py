@@ -35,7 +35,7 @@ _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 @dataclass(frozen=True)
 class SalvagedMessage:
-    """One serialised (CDR) message."""
+    """One serialised message: CDR, but for types of ROS 1 bags that are not ROS' own."""
 
     topic: str
     msgtype: str
@@ -67,7 +67,7 @@ def salvage_messages(files: Sequence[Path], lost: list[str] | None = None) -> It
     """Every message of the storage files that is still whole, in file order; nothing from files of other kinds.
 
     Args:
-        lost: is given what could not be read; of ROS 1 bags always something, since their own types are left out.
+        lost: is given what could not be read.
     """
     lost = [] if lost is None else lost
     for file in files:
@@ -78,8 +78,7 @@ def salvage_messages(files: Sequence[Path], lost: list[str] | None = None) -> It
         elif file.suffix == ".bag":
             from drive_seg.offline.salvage_ros1 import ros1_messages
 
-            lost.append("types of its own")
-            for topic, msgtype, recorded, data in ros1_messages(file):
+            for topic, msgtype, recorded, data in ros1_messages(file, lost):
                 yield SalvagedMessage(topic, msgtype, recorded, data)
 
 

@@ -1,4 +1,4 @@
-"""Image messages of ROS 1 bags that were never closed (``.bag.active``) or cut off, as ROS 2 would have written them.
+"""Messages of ROS 1 bags that were never closed (``.bag.active``) or cut off, as ROS 2 would have written them.
 
 Format: https://wiki.ros.org/Bags/Format/2.0, records of a header of named fields and data.
 """
@@ -14,11 +14,16 @@ from typing import BinaryIO
 from drive_seg.offline.unpack import unpack
 
 _MAGIC = b"#ROSBAG V2.0\n"
-_MESSAGE, _CHUNK, _CONNECTION = 0x02, 0x05, 0x07
+_MESSAGE, _BAG, _CHUNK, _CONNECTION = 0x02, 0x03, 0x05, 0x07
 
 
-def ros1_messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    """(topic, ROS 2 type, recorded ns, CDR data) of every whole message of ROS' own types, in file order."""
+def ros1_messages(path: Path, lost: list[str]) -> Iterator[tuple[str, str, int, bytes]]:
+    """(topic, ROS 2 type, recorded ns, CDR data) of every whole message, in file order; of types that are not ROS' own,
+    data as ROS 1 has it.
+
+    Args:
+        lost: is given what could not be read.
+    """
     from rosbags.convert.converter import migrate_bytes
     from rosbags.typesys import Stores, get_typestore
 
@@ -27,11 +32,14 @@ def ros1_messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
     topics: dict[int, tuple[str, str]] = {}
     with path.open("rb") as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
+            lost.append("all")
             return
-        for fields, data in _records(stream, path.stat().st_size):
+        for fields, data in _records(stream, path.stat().st_size, lost):
             try:
                 code = fields[b"op"][0]
-                if code == _CONNECTION:
+                if code == _BAG and not any(fields[b"index_pos"]):
+                    lost.append("the end")  # it was never closed
+                elif code == _CONNECTION:
                     named = dict(_fields(data))
                     msgtype = named[b"type"].decode().replace("/", "/msg/")
                     topics[_u32(fields[b"conn"])] = (fields[b"topic"].decode(), msgtype)
@@ -39,31 +47,38 @@ def ros1_messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
                     topic, msgtype = topics[_u32(fields[b"conn"])]
                     seconds, nanoseconds = struct.unpack("<II", fields[b"time"])
                     if msgtype in theirs.fielddefs and msgtype in ours.fielddefs:
-                        cdr = migrate_bytes(theirs, ours, msgtype, msgtype, defaults, data, src_is2=False, dst_is2=True)
-                        yield topic, msgtype, seconds * 1_000_000_000 + nanoseconds, bytes(cdr)
+                        data = bytes(
+                            migrate_bytes(theirs, ours, msgtype, msgtype, defaults, data, src_is2=False, dst_is2=True)
+                        )
+                    yield topic, msgtype, seconds * 1_000_000_000 + nanoseconds, data
             except Exception:  # noqa: BLE001 - a damaged record raises whatever its bytes lead to
-                continue
+                lost.append("a record")
 
 
-def _records(stream: BinaryIO, size: int, in_chunk: bool = False) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
+def _records(
+    stream: BinaryIO, size: int, lost: list[str], in_chunk: bool = False
+) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
     """(header, data) of every whole record, those inside chunks in their place."""
-    while True:
+    while stream.tell() < size:
         header = _block(stream, size)
         data = None if header is None else _block(stream, size)
         if header is None or data is None:
+            lost.append("the end")
             return
         fields = dict(_fields(header))
         if fields.get(b"op", b"\0")[0] != _CHUNK:
             yield fields, data
             continue
         if in_chunk:
+            lost.append("a chunk")
             continue  # none may lie in another; a kilobyte of such would stand for years of unpacking
         try:
             kind = fields.get(b"compression", b"none").decode()
             content = data if kind == "none" else unpack(kind, data)
         except Exception:  # noqa: BLE001 - each decompressor has its own
+            lost.append("a chunk")
             continue
-        yield from _records(io.BytesIO(content), len(content), in_chunk=True)
+        yield from _records(io.BytesIO(content), len(content), lost, in_chunk=True)
 
 
 def _block(stream: BinaryIO, size: int) -> bytes | None:
