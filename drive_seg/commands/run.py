@@ -126,6 +126,8 @@ def run(
     report(as_json, {**figures, "out": str(out)}, latency_table(figures["latency_ms"]), line)
     if outcome.error is not None:
         raise outcome.error
+    if not counts["received"] and not outcome.interrupted:
+        raise DriveSegError(f"{source} has no images{f' on {opened.topic}' if isinstance(opened, BagSource) else ''}")
     if summary.counts.published == 0:
         raise DriveSegError(f"no frame of {source} could be segmented; dropped: {counts['dropped']}")
     if outcome.interrupted and not opened.live:
