@@ -360,6 +360,16 @@ def test_going_round_in_a_recording_without_an_image_ends(tmp_path: Path) -> Non
     assert len(list(itertools.islice(_images(open_source(str(tmp_path)), loop=True), 3))) == 3
 
 
+def test_a_recording_without_an_image_ends_the_camera_with_the_reason(tmp_path: Path) -> None:
+    """The demo waited half a minute for a mask, and did not say why none came."""
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nno more of it")
+    player = [sys.executable, "-m", "drive_seg.demo.player", str(tmp_path), "--subscribers", "0"]
+    done = subprocess.run(player, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert f"no image of {tmp_path} can be shown: " in done.stderr and "cut short" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 40), st.integers(1, 40))
 def test_runs_are_lossless(data: st.DataObject, height: int, width: int) -> None:

@@ -9,7 +9,8 @@ import argparse
 import array
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -18,7 +19,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from drive_seg.decode import decode
-from drive_seg.errors import DriveSegError, MalformedImage
+from drive_seg.errors import DriveSegError, MalformedImage, SourceError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.offline.sources import Source, open_source
 from drive_seg.ros.process import run
@@ -38,7 +39,9 @@ class Player(Node):  # type: ignore[misc] # rclpy has no stubs
 
     def __init__(self, source: Source, rate: float = 0.0, loop: bool = False, subscribers: int = 1) -> None:
         super().__init__("drive_seg_player")
-        self._images = _images(source, loop)
+        self._name = source.name
+        self._refused: deque[str] = deque(maxlen=1)
+        self._images = _images(source, loop, self._refused.append)
         self._publisher = self.create_publisher(Image, TOPIC, qos_profile_sensor_data)
         # A live source sets the pace by itself: reading waits for its next image.
         period = 0.001 if source.live else 1.0 / (rate or source.fps)
@@ -50,7 +53,14 @@ class Player(Node):  # type: ignore[misc] # rclpy has no stubs
 
     @property
     def finished(self) -> bool:
-        """Whether the last image is sent and had time to leave."""
+        """Whether the last image is sent and had time to leave.
+
+        Raises:
+            SourceError: there was none that could be sent.
+        """
+        if self._ended is not None and self.sent == 0:
+            why = self.trouble or (self._refused[0] if self._refused else "it has none")
+            raise SourceError(f"no image of {self._name} can be shown: {why}")
         return self._ended is not None and time.monotonic() - self._ended > _LINGER_S
 
     def _tick(self) -> None:
@@ -71,20 +81,23 @@ class Player(Node):  # type: ignore[misc] # rclpy has no stubs
 
     def close(self) -> None:
         """Say how it ended."""
-        if self.trouble is not None:
+        if self.trouble is not None and self.sent:
             self.get_logger().error(str(self.trouble))
         self.get_logger().info(f"{self.sent} images sent")
 
 
-def _images(source: Source, loop: bool) -> Iterator[CameraImage]:
+def _images(source: Source, loop: bool, refuse: Callable[[str], None] = lambda why: None) -> Iterator[CameraImage]:
     again = True
     while again:
         again = False
         for entry in source:
-            if isinstance(entry, Frame):
+            if not isinstance(entry, Frame):
+                refuse(str(entry.error))
+            else:
                 try:
                     image = decode(entry.image)
-                except MalformedImage:
+                except MalformedImage as error:
+                    refuse(str(error))
                     continue  # a real camera would not send it either; `drive_seg run` reports it
                 again = loop  # but never look for ever for an image in a recording that has none
                 yield image
@@ -98,7 +111,7 @@ def _message(image: CameraImage) -> Image:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 at the end of the recording or after a signal, 2 when it cannot be opened."""
+    """0 at the end of the recording or after a signal, 1 when it has no image, 2 when it cannot be opened."""
     parser = argparse.ArgumentParser(description="Publish a recording as a camera.")
     parser.add_argument("source")
     parser.add_argument("--rate", type=float, default=0.0, help="images per second; 0: the recording's")
