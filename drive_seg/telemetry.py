@@ -79,12 +79,6 @@ class Window:
         """Percentiles of the window; None when it is empty."""
         return Percentiles.of(self.values())
 
-    def rate(self) -> float:
-        """Observations per second between the first and the last in the window; 0 below two of them."""
-        times = self._times[self._times > self._clock() - self._seconds]
-        span = float(times.max() - times.min()) if times.size > 1 else 0.0
-        return (times.size - 1) / span if span > 0 else 0.0
-
 
 class LatencyLog:
     """Every stage of every frame: a sliding window for diagnostics or, with ``seconds=inf``, a whole run."""
