@@ -33,9 +33,8 @@ from drive_seg.network.mixture import open_sets
 from drive_seg.network.pack import pack
 from drive_seg.network.panoptic import NetworkConfig, PanopticNet
 from drive_seg.network.render import render
-from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample
+from drive_seg.network.samples import UNKNOWN_INSTANCE, InMemory, Sample, Taught
 from drive_seg.network.start import settle, start_from
-from drive_seg.network.taught import Taught
 from drive_seg.network.teach import Teacher, decide, teach
 from drive_seg.network.train import train
 from drive_seg.network.train_config import TrainConfig, load_train_config

@@ -13,9 +13,8 @@ from drive_seg.network.augment import view
 from drive_seg.network.datasets import load_set
 from drive_seg.network.pack import is_packed, read_packed
 from drive_seg.network.paste import cutouts_of, paste
-from drive_seg.network.samples import SampleSet
+from drive_seg.network.samples import SampleSet, Taught
 from drive_seg.network.targets import make_targets, possible_classes
-from drive_seg.network.taught import Taught
 from drive_seg.network.train_config import TrainConfig
 
 _MOST_PASTED = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -93,6 +93,33 @@ class RenderedSet(SampleSet):
 
     def __getitem__(self, index: int) -> Sample:
         return sample_of_panoptic(np.asarray(self._images[index]), np.asarray(self._panoptic[index]))
+
+
+class Taught(SampleSet):
+    """A set in which a teacher has decided what the labels left open; ``teach`` writes the decisions, codes.
+
+    Raises:
+        ConfigError: the folder has not one PNG per image.
+    """
+
+    def __init__(self, samples: SampleSet, folder: Path) -> None:
+        self._samples = samples
+        self._files = sorted(folder.glob("*.png"))
+        if len(self._files) != len(samples):
+            raise ConfigError(
+                f"{folder} has {len(self._files)} PNG, the set it was taught for {len(samples)} images; "
+                "write it again with: python -m drive_seg.network.teach"
+            )
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._samples[index]
+        codes = np.asarray(cv2.imread(str(self._files[index]), cv2.IMREAD_UNCHANGED), np.uint8)
+        if codes.shape != sample.codes.shape:
+            raise ConfigError(f"{self._files[index]} is {codes.shape}, its image {sample.codes.shape} (H, W)")
+        return replace(sample, codes=codes)
 
 
 def sample_of_panoptic(image: NDArray[np.uint8], panoptic: NDArray[np.uint16]) -> Sample:
