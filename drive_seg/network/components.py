@@ -18,7 +18,13 @@ from drive_seg.network.samples import UNKNOWN_INSTANCE
 
 MIN_AREA = 200
 """Pixels of the source image; smaller components say little about shape."""
-
+_SHAPES = (
+    ((3,), (0.7, 2.2), 0.7),
+    ((4, PEDESTRIAN_OR_CYCLIST), (0.2, 0.5), 0.45),
+    ((5,), (0.25, 0.9), 0.4),
+)
+"""Of one vehicle, one walking person, one rider with bicycle: its class first of the codes that are taken for it, how
+many times as wide as high it is, and the least share of its box that it fills."""
 
 _UNKNOWN = np.array([UNKNOWN_INSTANCE if is_thing(code) else 0 for code in range(256)], np.uint16)
 
@@ -32,34 +38,15 @@ def guess_instances(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArr
     """``Sample.instances`` and ``Sample.classes`` for class codes without objects."""
     instances = unknown_instances(codes)
     classes = [0]
-    for mask in whole_vehicles(codes == 3):
-        classes.append(3)
-        instances[mask] = len(classes) - 1
-    for mask in upright_people((codes == 4) | (codes == PEDESTRIAN_OR_CYCLIST)):
-        classes.append(4)
-        instances[mask] = len(classes) - 1
-    for mask in single_cyclists(codes == 5):
-        classes.append(5)
-        instances[mask] = len(classes) - 1
+    for among, aspect, filled in _SHAPES:
+        for mask in _components(np.isin(codes, among), aspect, filled):
+            classes.append(among[0])
+            instances[mask] = len(classes) - 1
     return instances, np.array(classes, np.uint8)
 
 
-def whole_vehicles(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-    """Components that fill their box as one vehicle does: 0.7 to 2.2 times as wide as high, 70 % filled."""
-    return _components(mask, (0.7, 2.2), 0.7)
-
-
-def upright_people(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-    """Components shaped like one walking person: 0.2 to 0.5 times as wide as high, 45 % filled."""
-    return _components(mask, (0.2, 0.5), 0.45)
-
-
-def single_cyclists(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-    """Components shaped like one rider with bicycle: 0.25 to 0.9 times as wide as high, 40 % filled."""
-    return _components(mask, (0.25, 0.9), 0.4)
-
-
 def _components(mask: NDArray[np.bool_], aspect: tuple[float, float], filled: float) -> Iterator[NDArray[np.bool_]]:
+    """The connected parts of ``mask`` that have this shape."""
     count, number, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     for index in range(1, count):
         _, _, width, height, area = (int(v) for v in stats[index])
