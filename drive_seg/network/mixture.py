@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from drive_seg.network.augment import view
 from drive_seg.network.datasets import load_set
 from drive_seg.network.pack import is_packed, read_packed
-from drive_seg.network.paste import cutouts_of, paste
+from drive_seg.network.paste import cut_out, paste
 from drive_seg.network.samples import SampleSet, Taught
 from drive_seg.network.targets import make_targets, possible_classes
 from drive_seg.network.train_config import TrainConfig
@@ -56,7 +56,7 @@ class Mixture(Dataset[tuple[Any, ...]]):
         shares = np.array(list(config.sets.values()))
         self.shares = shares / shares.sum()
         self.possible = possible_classes(config.network.classes)
-        self.cutouts = cutouts_of(by_name[name] for name in config.paste_from)
+        self.cutouts = [one for name in config.paste_from for one in cut_out(by_name[name])]
         self.pasted = [config.pasted if name in config.paste_into and self.cutouts else 0.0 for name in config.sets]
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ in the picture, the larger it is drawn, as if a camera at the height of a car's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -89,8 +88,3 @@ def _place(
     columns = slice(max(left, 0), min(left + size[0], shape[1]))
     part = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
     return (rows, columns), np.asarray(colour[part], np.uint8), np.asarray(mask[part])
-
-
-def cutouts_of(sets: Iterable[SampleSet]) -> list[Cutout]:
-    """The cut-outs of several sets."""
-    return [cutout for samples in sets for cutout in cut_out(samples)]
