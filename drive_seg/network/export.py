@@ -108,7 +108,7 @@ def write_model(
             write_graph(net, graphs["fp16"], size, half=True)
         if "int8" in precisions:
             graphs["int8"] = sidecar.with_suffix(".int8.onnx")
-            write_int8(graphs["fp32"], graphs["int8"], iter(images))
+            write_int8(graphs["fp32"], graphs["int8"], images)
         write_sidecar(sidecar, _document(sidecar.stem, graphs, card, labels, size))
     except OSError as error:
         raise ModelError(f"cannot write the model to {sidecar.parent}: {error}") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -50,19 +49,18 @@ _MOST_IMAGES = 24
 """For calibration."""
 
 
-def write_int8(source: Path, target: Path, images: Iterator[NDArray[np.uint8]]) -> None:
+def write_int8(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) -> None:
     """Write ``source`` (fp32 ONNX) with Q/DQ pairs, calibrated on ``images``, each uint8 (H, W, 3) RGB, network size.
 
     Raises:
-        ModelError: there is no image, or no convolution of a head was found by its name.
+        ModelError: no convolution of a head was found by its name.
     """
-    calibration = list(images)
-    if not calibration:
-        raise ModelError("int8 needs calibration images, got none")
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        kept = _in_float(onnx.load(str(prepared)))
+        wanted = tuple(f"/net/{module}/" for module in IN_FLOAT)
+        nodes = onnx.load(str(prepared)).graph.node
+        kept = [node.name for node in nodes if node.op_type == "Conv" and node.name.startswith(wanted)]
         if not any(name.startswith(f"/net/{HEADS[0]}/") for name in kept):
             raise ModelError(
                 f"{source} has no convolution named after {', '.join(HEADS)}: it is not one of our exports"
@@ -70,7 +68,7 @@ def write_int8(source: Path, target: Path, images: Iterator[NDArray[np.uint8]]) 
         quantize_static(
             str(prepared),
             str(target),
-            _Images(calibration),
+            _Images(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=kept,
@@ -119,12 +117,6 @@ def _of_folder(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
         image = read_rgb(paths[number])
         if image is not None:
             yield image
-
-
-def _in_float(model: Any) -> list[str]:
-    """Names of the convolutions that stay in float."""
-    wanted = tuple(f"/net/{module}/" for module in IN_FLOAT)
-    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.name.startswith(wanted)]
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is untyped
