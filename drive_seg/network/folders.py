@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError, SourceError
-from drive_seg.labels import DRIVING, PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED
+from drive_seg.labels import DRIVING
 from drive_seg.network.codes import VOID, code_of, is_thing
 from drive_seg.network.components import guess_instances, unknown_instances
 from drive_seg.network.samples import UNKNOWN_INSTANCE, Sample, SampleSet, read_rgb
 from drive_seg.offline.bags import is_bag
 from drive_seg.offline.images import SUFFIXES, is_image
-from drive_seg.offline.label_map import LabelMap, bind, load_map
+from drive_seg.offline.label_map import CLASS_OF_ID, LabelMap, bind, load_map
 from drive_seg.offline.scoring import Truth
 from drive_seg.offline.truth import FORMATS, TruthSource, open_truth
 
@@ -95,9 +95,10 @@ class FolderSet(SampleSet):
             raise ConfigError(f"folders.{self._name}: image {path} {what}")
         if truth.map.shape != image.shape[:2]:
             raise ConfigError(f"folders.{self._name}: {path} is {image.shape[:2]}, its truth {truth.map.shape} (H, W)")
+        table = self._codes[CLASS_OF_ID if truth.classes is None else truth.classes]
         if self._instances and truth.map.dtype == np.uint16:
-            return _with_instances(image, truth, self._codes)
-        codes = self._codes[_class_ids(truth)[truth.map]]
+            return _with_instances(image, truth, table)
+        codes = table[truth.map]
         if self._config.guess_instances:
             return Sample(image, codes, *guess_instances(codes))
         return Sample(image, codes, unknown_instances(codes), np.zeros(1, np.uint8))
@@ -122,29 +123,19 @@ def _code_table(truth: TruthSource, label_map: str) -> tuple[NDArray[np.uint8], 
     return codes, truth.instances and bound.instances
 
 
-def _class_ids(truth: Truth) -> NDArray[np.uint8]:
-    """uint8 table from the values of ``truth.map`` to the truth's class ids."""
-    if truth.classes is not None:
-        return truth.classes
-    values = np.arange(1 << 16 if truth.map.dtype == np.uint16 else 1 << 8)
-    ids = np.where(values >= PANOPTIC_DIVISOR, values // PANOPTIC_DIVISOR, np.minimum(values, UNLABELLED))
-    if truth.map.dtype == np.uint16:
-        ids[PANOPTIC_UNLABELLED] = UNLABELLED
-    return ids.astype(np.uint8)
-
-
 def _with_instances(image: NDArray[np.uint8], truth: Truth, table: NDArray[np.uint8]) -> Sample:
-    """Objects whose class is one of our things are instances; crowds and objects of an uncertain class are unknown."""
-    code_of_value = np.zeros(1 << 16, np.uint8)
+    """Objects whose class is one of our things are instances; crowds and objects of an uncertain class are unknown.
+
+    Args:
+        table: uint8 (N,) codes by values of the truth.
+    """
     instance_of_value = np.zeros(1 << 16, np.uint16)
-    values = np.flatnonzero(np.bincount(truth.map.reshape(-1)))
-    code_of_value[values] = table[_class_ids(truth)[values]]
     classes = [0]
-    for value in values.tolist():
-        code = int(code_of_value[value])
+    for value in np.flatnonzero(np.bincount(truth.map.reshape(-1))).tolist():
+        code = int(table[value])
         if code in _THING_IDS and value not in truth.crowds:
             instance_of_value[value] = len(classes)
             classes.append(code)
         elif is_thing(code):
             instance_of_value[value] = UNKNOWN_INSTANCE
-    return Sample(image, code_of_value[truth.map], instance_of_value[truth.map], np.array(classes, np.uint8))
+    return Sample(image, table[truth.map], instance_of_value[truth.map], np.array(classes, np.uint8))

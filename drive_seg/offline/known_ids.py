@@ -8,6 +8,7 @@ import numpy as np
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, UNLABELLED
+from drive_seg.offline.label_map import CLASS_OF_ID
 from drive_seg.offline.scoring import Truth
 from drive_seg.places import places
 
@@ -24,13 +25,10 @@ class KnownIds:
 
     def __init__(self, classes: Mapping[str, int]) -> None:
         self._classes = classes
-        known = np.zeros(1 << 16, np.bool_)
-        known[list(classes.values())] = True
-        values = np.arange(1 << 16)
-        self._masks = known[: 1 << 8].copy()
-        self._masks[UNLABELLED] = True
-        self._panoptic = known[np.where(values >= PANOPTIC_DIVISOR, values // PANOPTIC_DIVISOR, values)]
-        self._panoptic[PANOPTIC_UNLABELLED] = True
+        self._masks = np.zeros(1 << 8, np.bool_)
+        self._masks[list(classes.values())] = True
+        self._panoptic = self._masks[CLASS_OF_ID]
+        self._masks[UNLABELLED] = self._panoptic[PANOPTIC_UNLABELLED] = True
 
     def check(self, name: str, truth: Truth) -> Truth:
         """The truth itself; ``name`` is for the message.

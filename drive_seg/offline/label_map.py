@@ -40,10 +40,10 @@ from drive_seg.resources import at_home, share_dir
 LANE = "lane_marking"
 """The scored class whose pixels are the lane markings."""
 
-
 _IDS = np.arange(1 << 16)
-_CLASS_OF_ID = np.where(_IDS >= PANOPTIC_DIVISOR, _IDS // PANOPTIC_DIVISOR, np.minimum(_IDS, UNLABELLED))
-_CLASS_OF_ID[PANOPTIC_UNLABELLED] = UNLABELLED
+CLASS_OF_ID = np.where(_IDS >= PANOPTIC_DIVISOR, _IDS // PANOPTIC_DIVISOR, np.minimum(_IDS, UNLABELLED))
+"""int64 (65536,): the class of a panoptic or class id; 255 for ids of neither kind, which are void."""
+CLASS_OF_ID[PANOPTIC_UNLABELLED] = UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class LabelMap:
     @cached_property
     def truth_table(self) -> NDArray[np.uint8]:
         """uint8 (65536,): scored class by panoptic or class id of the truth."""
-        return self.truth[_CLASS_OF_ID]
+        return self.truth[CLASS_OF_ID]
 
     @cached_property
     def predicted_table(self) -> NDArray[np.uint8]:
         """uint8 (65536,): scored class by panoptic or class id of the prediction."""
-        return self.predicted[_CLASS_OF_ID]
+        return self.predicted[CLASS_OF_ID]
 
     @property
     def predicts_own(self) -> bool:
