@@ -24,7 +24,7 @@ from drive_seg.model import open_model
 from drive_seg.offline.bags import BagSource, is_bag
 from drive_seg.offline.evaluate import EvaluationOptions, Judge, Judged, Tally, score_source
 from drive_seg.offline.evaluation import FrameScore
-from drive_seg.offline.identities import BagsReplay, Note, Witness
+from drive_seg.offline.identities import Note, Replay, Witness
 from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.opening import open_offline
 from drive_seg.offline.report_frames import WorstFrames
@@ -200,7 +200,7 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
     info, in_flight = pipeline.engine.info, outcome.summary.in_flight
     notes: Sequence[Note] = witness.notes if witness is not None else ()
     if job.tracking is not None and chunk.first and chunk.last:
-        replay = BagsReplay(job.tracking)
+        replay = Replay(job.tracking)
         scores = replay.go_on(chunk.bag, scores, notes)
         judge.tally.totals.tracking += replay.counts()
         notes = ()
@@ -303,7 +303,7 @@ class _Total:
     def __init__(self, job: Job, judge: Judge, warn: Warn) -> None:
         self.counts = FrameCounts(0, 0, {}, 0)
         self.gallery = WorstFrames(job.worst)
-        self.replay = None if job.tracking is None else BagsReplay(job.tracking)
+        self.replay = None if job.tracking is None else Replay(job.tracking)
         self.errors: list[DriveSegError] = []
         self.engine: EngineInfo | None = None
         self.in_flight = 1

@@ -60,45 +60,31 @@ class Witness:
 
 
 class Replay:
-    """Goes through the notes of one recording."""
-
-    def __init__(self, options: TrackingOptions) -> None:
-        self._tracker = Tracker(options)
-        self._trajectories = Trajectories()
-
-    def go_on(self, notes: Sequence[Note]) -> list[int]:
-        """The next piece; returns the identity switches of its scored frames."""
-        switches = []
-        for note in notes:
-            tracks = dict(zip(note.ids, self._tracker.update(note.sighting), strict=True))
-            met = note.met
-            here = 0 if met is None else self._trajectories.add(met, note.objects, tracks)
-            switches += [here] if note.scored else []
-        return switches
-
-    def counts(self) -> TrackingCounts:
-        """What the recording comes to."""
-        return self._trajectories.counts()
-
-
-class BagsReplay:
-    """Goes through bag after bag, chunk after chunk."""
+    """Goes through the notes of bag after bag, chunk after chunk."""
 
     def __init__(self, options: TrackingOptions) -> None:
         self._options = options
         self._bag: str | None = None
-        self._replay = Replay(options)
         self._done = TrackingCounts()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tracker, self._trajectories = Tracker(self._options), Trajectories()
 
     def go_on(self, bag: str, scores: Sequence[FrameScore], notes: Sequence[Note]) -> list[FrameScore]:
         """The scores of the next chunk with their identity switches."""
         if bag != self._bag:
-            self._done += self._replay.counts()
-            self._bag, self._replay = bag, Replay(self._options)
-        switches = self._replay.go_on(notes)
+            self._done += self._trajectories.counts()
+            self._bag = bag
+            self._begin()
+        switches = []
+        for note in notes:
+            tracks = dict(zip(note.ids, self._tracker.update(note.sighting), strict=True))
+            here = 0 if note.met is None else self._trajectories.add(note.met, note.objects, tracks)
+            switches += [here] if note.scored else []
         return [replace(score, id_switches=number) for score, number in zip(scores, switches, strict=True)]
 
     def counts(self) -> TrackingCounts:
         """What all bags come to. To be called once."""
-        self._done += self._replay.counts()
+        self._done += self._trajectories.counts()
         return self._done
