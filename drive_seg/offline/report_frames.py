@@ -57,11 +57,6 @@ class FramePicture:
     wrong: float
     size: tuple[int, int]
 
-    @property
-    def rank(self) -> tuple[float, str]:
-        """Worst first, equal scores by name."""
-        return self.score, self.name
-
 
 class WorstFrames:
     """Keeps the ``keep`` frames of the lowest score. Mergeable: ``a += b`` is the worst of both.
@@ -106,11 +101,11 @@ class WorstFrames:
         return self
 
     def _wants(self, score: float, name: str) -> bool:
-        return len(self._kept) < self._keep or (self._keep > 0 and (score, name) < self._kept[-1].rank)
+        return len(self._kept) < self._keep or (self._keep > 0 and (score, name) < _rank(self._kept[-1]))
 
     def _insert(self, picture: FramePicture | _Sketch) -> None:
         self._kept.append(picture)
-        self._kept.sort(key=lambda kept: kept.rank)
+        self._kept.sort(key=_rank)
         del self._kept[self._keep :]
 
 
@@ -135,11 +130,6 @@ class _Sketch:
     found: NDArray[np.uint16]
     wrong_pixels: NDArray[np.float32]
     labels: LabelSet
-
-    @property
-    def rank(self) -> tuple[float, str]:
-        """As that of the picture."""
-        return self.score, self.name
 
     @classmethod
     def of(
@@ -184,6 +174,11 @@ class _Sketch:
             wrong=self.wrong,
             size=(width, height),
         )
+
+
+def _rank(kept: FramePicture | _Sketch) -> tuple[float, str]:
+    """Worst first, equal scores by name."""
+    return kept.score, kept.name
 
 
 def _shrink(ids: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
