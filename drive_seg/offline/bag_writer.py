@@ -64,6 +64,12 @@ class BagFile:
             self._channels[topic] = Channel(topic, msgtype, definition, digest, [self._profile(latched)])
         self.carry(Passage(self._channels[topic], recorded_ns, self._store.serialize_cdr(message, msgtype)))
 
+    def announce(self, topic: str, labels: LabelSet, header: Any, recorded_ns: int) -> None:
+        """Append a latched vision_msgs/LabelInfo, once; raises DriveSegError where that fails."""
+        if topic not in self._channels:
+            classes = [self.types["vision_msgs/msg/VisionClass"](label.id, label.name) for label in labels]
+            self.write(topic, LABEL_INFO, self.types[LABEL_INFO](header, classes, 0.0), recorded_ns, latched=True)
+
     def carry(self, passage: Passage) -> None:
         """Append a serialised message; raises DriveSegError where that fails."""
         channel = passage.channel
@@ -167,11 +173,6 @@ class BagFile:
         step, data = RECORD.itemsize, records.view(np.uint8)
         return self.types[CLOUD](header, 1, records.size, fields, False, step, data.size, data, False)
 
-    def label_info(self, header: Any, labels: LabelSet) -> Any:
-        """vision_msgs/LabelInfo."""
-        vision_class = self.types["vision_msgs/msg/VisionClass"]
-        return self.types[LABEL_INFO](header, [vision_class(label.id, label.name) for label in labels], 0.0)
-
     def detections(self, header: Any, instances: Sequence[Instance]) -> Any:
         """vision_msgs/Detection2DArray."""
         return self.types[DETECTIONS](header, [self._detection(header, instance) for instance in instances])
@@ -228,7 +229,6 @@ class BagSink:
         self._bag = BagFile(path)
         self._labels = labels
         self._overlay = overlay
-        self._label_info_written = False
 
     def write(self, result: PanopticResult) -> None:
         """Append the messages of one frame, all with the camera's header."""
@@ -236,9 +236,7 @@ class BagSink:
         bag.require_room(result.mask.nbytes + result.panoptic.nbytes)
         at = origin.recorded_ns
         header = bag.header(result.frame.stamp_ns, origin.frame_id)
-        if not self._label_info_written:
-            bag.write("/segmentation/label_info", LABEL_INFO, bag.label_info(header, self._labels), at, latched=True)
-            self._label_info_written = True
+        bag.announce("/segmentation/label_info", self._labels, header, at)
         bag.write("/segmentation/mask", IMAGE, bag.image(header, "mono8", result.mask), at)
         bag.write("/segmentation/panoptic", IMAGE, bag.image(header, "16UC1", result.panoptic), at)
         bag.write("/segmentation/instances", DETECTIONS, bag.detections(header, result.instances), at)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import ConfigError
 from drive_seg.labels import DRIVING
-from drive_seg.offline.bag_images import CLOUD, IMAGE, LABEL_INFO
+from drive_seg.offline.bag_images import CLOUD, IMAGE
 from drive_seg.offline.bag_writer import CAMERA_INFO, DETECTIONS, BagFile
 from drive_seg.offline.lane_files import LANES_FILE
 from drive_seg.offline.sinks import BAGS, NO_FOLDERS, FrameFolder, make_room
@@ -62,16 +62,12 @@ class _BagRender:
     def __init__(self, path: Path, intrinsics: NDArray[np.float64] | None) -> None:
         self._bag = BagFile(path)
         self._intrinsics = intrinsics
-        self._label_info_written = False
 
     def write(self, number: int, frame: SimFrame) -> None:
         bag, at = self._bag, frame.stamp_ns
         bag.require_room(frame.image.nbytes + frame.mask.nbytes + frame.panoptic.nbytes)
         header = bag.header(at, "camera_optical_frame")
-        if not self._label_info_written:
-            labels = bag.label_info(header, DRIVING)
-            bag.write("/camera/truth/label_info", LABEL_INFO, labels, at, latched=True)
-            self._label_info_written = True
+        bag.announce("/camera/truth/label_info", DRIVING, header, at)
         bag.write("/camera/image_raw", IMAGE, bag.image(header, "rgb8", frame.image), at)
         if self._intrinsics is not None:
             info = bag.camera_info(header, frame.image.shape[:2], self._intrinsics)
