@@ -153,20 +153,12 @@ def plan(bags: Sequence[str], topic: str | None = None, seconds: float | None = 
 
 
 @lru_cache(maxsize=1)
-def _pipeline(
-    model: str,
-    network: tuple[int, int] | None,
-    backend: str,
-    precision: str,
-    fusion: FusionOptions,
-    latency: bool,
-    threads: int,
-) -> Pipeline:
+def _pipeline(job: Job) -> Pipeline:
     """The pipeline of this process: the chunks that come to it are of one job."""
-    card = open_model(model)
-    if network is not None:
-        card = replace(card, width=network[0], height=network[1])
-    return open_offline(card, backend, precision, fusion, latency, threads)
+    card = open_model(job.model)
+    if job.network is not None:
+        card = replace(card, width=job.network[0], height=job.network[1])
+    return open_offline(card, job.backend, job.precision, job.fusion, job.latency, job.threads)
 
 
 def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
@@ -175,18 +167,23 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
     Raises:
         DriveSegError: nothing of it can be done.
     """
-    pipeline = _pipeline(job.model, job.network, job.backend, job.precision, job.fusion, job.latency, job.threads)
-    truth = open_chunk_truth(job, chunk, pipeline)
+    pipeline = _pipeline(job)
+    before = around = None
+    if chunk.window is not None:
+        start, stop = chunk.window
+        before = (start - _LOOK_BACK_NS, start)
+        around = (start - 2 * _LOOK_BACK_NS, stop + _LOOK_BACK_NS)
+    truth = BagTruth(Path(chunk.bag), pipeline.labels, job.truth_topic, job.carla, around)
     gallery = WorstFrames(job.worst)
     witness = None if job.tracking is None else Witness()
     warnings: list[str] = []
     options = replace(job.options, out=None)  # whoever adds the chunks up writes
     try:
         judge = Judge(truth, pipeline.labels, options, True, gallery.see, witness)
-        if chunk.window is not None and not chunk.first:
-            before = _last_with_truth(BagSource(Path(chunk.bag), job.topic, _before(chunk.window)), truth, pipeline)
-            if before is not None:
-                judge.prime(*before)
+        if before is not None and not chunk.first:
+            last = _last_with_truth(BagSource(Path(chunk.bag), job.topic, before), truth, pipeline)
+            if last is not None:
+                judge.prime(*last)
         source = BagSource(Path(chunk.bag), job.topic, chunk.window)
         outcome = score_source(source, judge, pipeline, job.model, options, warn=warnings.append)
         scores = list(judge.log)
@@ -206,18 +203,6 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
         notes = ()
     told = outcome.told_to_end
     return ChunkResult(chunk, counts, judge.tally, scores, gallery, info, in_flight, warnings, error, notes, told)
-
-
-def open_chunk_truth(job: Job, chunk: Chunk, pipeline: Pipeline) -> BagTruth:
-    """The truth in the bag of a chunk, from some time before it."""
-    window = None
-    if chunk.window is not None:
-        window = (chunk.window[0] - 2 * _LOOK_BACK_NS, chunk.window[1] + _LOOK_BACK_NS)
-    return BagTruth(Path(chunk.bag), pipeline.labels, job.truth_topic, job.carla, window)
-
-
-def _before(window: tuple[int, int]) -> tuple[int, int]:
-    return window[0] - _LOOK_BACK_NS, window[0]
 
 
 def _last_with_truth(
