@@ -76,7 +76,7 @@ def carla_truth(name: str, rgb: NDArray[np.uint8], instances: bool) -> Truth:
 
 @lru_cache(maxsize=1)
 def _palette() -> Palette:
-    return Palette(CARLA, COLORS)
+    return Palette(COLORS)
 
 
 def open_carla(path: Path) -> TruthSource:

@@ -18,15 +18,13 @@ class Palette:
     """Turns colours into class ids by a table of all colours (16 MB), since images have a million pixels.
 
     Args:
-        classes: ids by name.
-        colors: RGB by name.
+        colors: RGB by name, in the order of the class ids.
     """
 
-    def __init__(self, classes: Mapping[str, int], colors: Mapping[str, tuple[int, int, int]]) -> None:
-        self.classes = classes
+    def __init__(self, colors: Mapping[str, tuple[int, int, int]]) -> None:
         self._table = np.full(1 << 24, UNLABELLED, np.uint8)
-        for name, (red, green, blue) in colors.items():
-            self._table[red << 16 | green << 8 | blue] = classes[name]
+        for number, (red, green, blue) in enumerate(colors.values()):
+            self._table[red << 16 | green << 8 | blue] = number
 
     def decode(self, path: Path, pixels: NDArray[Any]) -> Truth:
         """The truth of a file's pixels, uint8 (H, W, 3 or 4) BGR.

@@ -114,12 +114,11 @@ def open_camvid(path: Path) -> TruthSource:
     inner = next((path / name for name in ("labels_orig", "labels") if (path / name).is_dir()), path)
     files = png_files(inner, ("_L", ""))
     first = read_label_image(next(iter(files.values())))
+    classes = {name: number for number, name in enumerate(CAMVID)}
     if first.ndim == 3:
-        palette = Palette(dict(zip(CAMVID, range(len(CAMVID)), strict=True)), CAMVID)
-        return FolderTruth(str(path), files, palette.decode, palette.classes, "camvid", instances=False)
+        return FolderTruth(str(path), files, Palette(CAMVID).decode, classes, "camvid", instances=False)
     # One picture need not show any of the classes that only the 32 have.
     if any(_highest(read_label_image(file)) >= len(CAMVID_11) for file in files.values()):
-        classes = {name: number for number, name in enumerate(CAMVID)}
         return FolderTruth(str(path), files, mask_truth, classes, "camvid", instances=False)
     return FolderTruth(str(path), files, mask_truth, CAMVID_11, "camvid11", instances=False)
 
