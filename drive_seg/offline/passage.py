@@ -77,8 +77,10 @@ class Copier:
 
     def _channel(self, connection: Any) -> Channel | None:
         if not self._reader.is2:
-            latched = [_latched()] if connection.ext.latching else []
-            return self._from_store(connection.topic, self._adopt(connection.msgtype), latched)
+            from rosbags.convert.converter import LATCH
+
+            self._adopt(connection.msgtype)
+            return self._from_store(connection.topic, connection.msgtype, LATCH[:1] if connection.ext.latching else ())
         qos = connection.ext.offered_qos_profiles
         if connection.msgdef.data and not connection.topic.startswith(RESULTS):
             # A single MCAP file has no hashes where rosbags looks for them.
@@ -101,7 +103,7 @@ class Copier:
         definition, _ = self._store.generate_msgdef(msgtype, ros_version=2)
         return Channel(topic, msgtype, definition, self._store.hash_rihs01(msgtype), qos)
 
-    def _adopt(self, msgtype: str) -> str:
+    def _adopt(self, msgtype: str) -> None:
         """Know a ROS 1 type under the name it has in ROS 2."""
         from rosbags.typesys import get_types_from_msg
 
@@ -109,7 +111,6 @@ class Copier:
             text, _ = self._reader.typestore.generate_msgdef(msgtype, ros_version=2)
             types = get_types_from_msg(text, msgtype)
             self._store.register({name: fields for name, fields in types.items() if name not in self._store.fielddefs})
-        return msgtype
 
     def _as_ros2(self, msgtype: str, raw: bytes | memoryview) -> bytes | memoryview:
         from rosbags.convert.converter import migrate_bytes
@@ -125,9 +126,3 @@ def _definition(connection: Any) -> str:
     text, heading = str(connection.msgdef.data), f"{'=' * 80}\nIDL: "
     bare = connection.msgdef.format == MessageDefinitionFormat.IDL and not text.startswith(heading)
     return f"{heading}{connection.msgtype}\n{text}" if bare else text
-
-
-def _latched() -> Any:
-    from rosbags.convert.converter import LATCH
-
-    return LATCH[0]
