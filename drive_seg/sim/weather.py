@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -26,9 +27,9 @@ class Weather:
     sky_top: FloatArray
     sky_low: FloatArray
     cloud: float
-    lamps: float  # 0..1, how bright head and tail lamps are
-    wet: float  # 0..1, reflection of the road
-    rain: float  # 0..1, streaks
+    lamps: float = 0.0  # 0..1, how bright head and tail lamps are
+    wet: float = 0.0  # 0..1, reflection of the road
+    rain: float = 0.0  # 0..1, streaks
 
     @property
     def dark(self) -> bool:
@@ -39,14 +40,12 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
     """A state of the named weather (one of WEATHERS)."""
     uniform = rng.uniform
     warm = np.array([1.0, 0.95, 0.86])
-    azimuth = float(uniform(-np.pi, np.pi))
+    state = partial(Weather, name=name, sun_azimuth=float(uniform(-np.pi, np.pi)))
     if name == "clear":
         top = np.array([uniform(40, 130), uniform(100, 175), uniform(190, 250)])
         low = np.array([uniform(170, 245), uniform(205, 245), uniform(230, 255)])
         strength = uniform(0.55, 0.95)
-        return Weather(
-            name=name,
-            sun_azimuth=azimuth,
+        return state(
             sun_elevation=float(uniform(0.3, 1.15)),
             sun=warm * strength,
             ambient=np.array([0.42, 0.46, 0.52]) * uniform(0.75, 1.25),
@@ -56,15 +55,10 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
             sky_top=top,
             sky_low=low,
             cloud=float(uniform(0, 0.7)),
-            lamps=0.0,
-            wet=0.0,
-            rain=0.0,
         )
     if name == "overcast":
         grey = np.array([1.0, 1.0, 1.02]) * uniform(170, 252)
-        return Weather(
-            name=name,
-            sun_azimuth=azimuth,
+        return state(
             sun_elevation=1.2,
             sun=warm * 0.12,
             ambient=np.array([0.72, 0.74, 0.78]) * uniform(0.75, 1.15),
@@ -76,13 +70,11 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
             cloud=float(uniform(0.5, 1.0)),
             lamps=float(rng.random() < 0.3) * 0.4,
             wet=float(uniform(0, 0.12)),
-            rain=0.0,
         )
     if name == "dusk":
         glow = np.array([uniform(200, 255), uniform(130, 190), uniform(80, 150)])
         top = np.array([uniform(40, 90), uniform(60, 110), uniform(110, 170)])
-        return Weather(
-            name=name,
+        return state(
             sun_azimuth=float(uniform(-0.9, 0.9)),
             sun_elevation=float(uniform(0.06, 0.25)),
             sun=np.array([0.75, 0.5, 0.3]) * uniform(0.4, 0.9),
@@ -94,15 +86,11 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
             sky_low=glow,
             cloud=float(uniform(0.2, 0.9)),
             lamps=0.7,
-            wet=0.0,
-            rain=0.0,
         )
     if name == "night":
         low = np.array([uniform(14, 44), uniform(12, 34), uniform(14, 40)])
         lamp = np.array([1.0, uniform(0.72, 0.95), uniform(0.4, 0.85)])
-        return Weather(
-            name=name,
-            sun_azimuth=azimuth,
+        return state(
             sun_elevation=0.8,
             sun=lamp * 0.05,
             ambient=lamp * uniform(0.12, 0.30),
@@ -114,13 +102,10 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
             cloud=float(uniform(0, 0.6)),
             lamps=1.0,
             wet=float(rng.random() < 0.35) * float(uniform(0.1, 0.5)),
-            rain=0.0,
         )
     if name == "rain":
         grey = np.array([0.97, 1.0, 1.04]) * uniform(120, 215)
-        return Weather(
-            name=name,
-            sun_azimuth=azimuth,
+        return state(
             sun_elevation=1.2,
             sun=warm * 0.05,
             ambient=np.array([0.58, 0.61, 0.66]) * uniform(0.7, 1.1),
@@ -135,9 +120,7 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
             rain=float(uniform(0.3, 1.0)),
         )
     grey = np.array([1.0, 1.0, 1.01]) * uniform(150, 235)
-    return Weather(
-        name="fog",
-        sun_azimuth=azimuth,
+    return state(
         sun_elevation=1.2,
         sun=warm * 0.05,
         ambient=np.array([0.66, 0.68, 0.7]) * uniform(0.8, 1.1),
@@ -149,5 +132,4 @@ def draw_weather(rng: np.random.Generator, name: str) -> Weather:
         cloud=0.15,
         lamps=0.5,
         wet=float(uniform(0, 0.25)),
-        rain=0.0,
     )
