@@ -64,10 +64,7 @@ class BenchmarkResult:
             "pipeline_ms": {"p50": round(self.pipeline.p50, 3), "p99": round(self.pipeline.p99, 3)},
             "ratio": round(self.ratio, 4),
             "fps": round(self.fps, 2),
-            "stages_ms": {
-                stage: {name: round(getattr(value, name), 3) for name in ("p50", "p95", "p99", "max")}
-                for stage, value in self.stages.items()
-            },
+            "stages_ms": {stage: value.as_dict() for stage, value in self.stages.items()},
             "rss_growth_mb": None if self.rss_growth_mb is None else round(self.rss_growth_mb, 2),
         }
 

@@ -51,6 +51,10 @@ class Percentiles:
         p50, p95, p99 = (float(ordered[rank]) for rank in ranks)
         return cls(p50, p95, p99, float(ordered[-1]), int(ordered.size))
 
+    def as_dict(self) -> dict[str, float]:
+        """All but the count, to the microsecond."""
+        return {name: round(value, 3) for name, value in vars(self).items() if name != "count"}
+
 
 class Window:
     """The last ``seconds`` of a quantity, in a ring of ``capacity`` values: bounded memory at any rate."""

@@ -33,7 +33,7 @@ from drive_seg.offline.runner import Outcome, Progress, Warn, run
 from drive_seg.offline.scoring import TOLERANCE, Prediction, Scorer, Totals, Truth, tables_of
 from drive_seg.offline.shared_pass import share
 from drive_seg.offline.sources import Source, origin_of
-from drive_seg.offline.summary import SUMMARY_FILE, percentiles_dict, versions
+from drive_seg.offline.summary import SUMMARY_FILE, versions
 from drive_seg.offline.truth import TruthSource
 from drive_seg.pipeline import Pipeline
 from drive_seg.ranges import check_kind, check_number
@@ -201,7 +201,7 @@ class Judge:
                 "frames and truth must have equal names, or equal stamps where one is a bag (those of a folder of "
                 "truth are in its instances.jsonl and lanes.jsonl, or its files are called by them)"
             )
-        latency = {stage: percentiles_dict(value) for stage, value in tally.latency.percentiles().items()}
+        latency = {stage: value.as_dict() for stage, value in tally.latency.percentiles().items()}
         truths = [count for count in tally.truths.values() if count is not None]
         known = len(truths) == len(tally.truths)
         unmatched = {

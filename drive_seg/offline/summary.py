@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -80,7 +79,7 @@ class Summary:
                 "failed": self.counts.failed,
             },
             "fps": round(self.fps, 3),
-            "latency_ms": {stage: percentiles_dict(value) for stage, value in self.latency.items()},
+            "latency_ms": {stage: value.as_dict() for stage, value in self.latency.items()},
             **self.environment,
             **({} if self.warnings is None else {"warnings": list(self.warnings)}),
         }
@@ -91,11 +90,6 @@ class Summary:
             path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise DriveSegError(f"cannot write {path}: {error}") from error
-
-
-def percentiles_dict(value: Percentiles) -> dict[str, float]:
-    """p50, p95, p99 and max, in milliseconds to the microsecond."""
-    return {name: round(x, 3) for name, x in dataclasses.asdict(value).items() if name != "count"}
 
 
 def versions(engine: EngineInfo | None = None) -> dict[str, str]:
