@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.offline.metrics.overlaps import VOID, Overlaps
+from drive_seg.offline.metrics.overlaps import Overlaps
 
 THRESHOLDS = 10
 _STEPS = 1000
@@ -60,16 +60,13 @@ class PrecisionCounts:
         """
         self._open()
         truths, predictions = found.truths, found.predictions
-        crowd = truths.crowds(crowds)
+        crowd, _, excused = found.matches(crowds)
         countable = scored[truths.classes] & ~crowd
         self.truths += np.bincount(truths.classes[countable], minlength=self.classes)
         answers = np.flatnonzero(scored[predictions.classes])
         self.seen += int(countable.sum()) + answers.size
         steps = _steps(predictions.ids, scores)
         levels = _levels(found, countable, steps)
-        on_crowd = found.same_class.copy()
-        on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
-        excused = found.prediction_sum(on_crowd | ((found.truth == VOID) & (found.prediction != VOID)))
         judged = np.maximum(levels, _reached(excused, predictions.areas))
         for row in answers:
             cell = (

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.offline.metrics.overlaps import VOID, Overlaps
+from drive_seg.offline.metrics.overlaps import Overlaps
 
 SIZES = ("small", "medium", "large")
 _SIZE_EDGES = (32 * 32, 96 * 96)
@@ -64,12 +64,8 @@ def encounter(found: Overlaps, scored: NDArray[np.bool_], crowds: Collection[int
         crowds: panoptic ids of the truth that stand for several objects.
     """
     truths, predictions = found.truths, found.predictions
-    crowd = truths.crowds(crowds)
-    on_crowd = found.same_class.copy()
-    on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
-    match = found.same_class & ~on_crowd & (2 * found.areas > found.unions)
+    crowd, match, excused = found.matches(crowds)
     match[match] = scored[truths.classes[found.truth[match]]]
-    excused = found.prediction_sum(on_crowd | ((found.truth == VOID) & (found.prediction != VOID)))
     missed = scored[truths.classes] & ~crowd
     missed[found.truth[match]] = False
     wrong = scored[predictions.classes] & (2 * excused <= predictions.areas)

@@ -97,6 +97,14 @@ class Overlaps:
         same[known] = self.truths.classes[self.truth[known]] == self.predictions.classes[self.prediction[known]]
         return same
 
+    def matches(self, crowds: Collection[int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+        """True segments that are crowds; pairs that match: of one class, no crowd, an IoU above one half; and pixels of
+        every predicted segment that excuse it: on unlabelled truth, or on crowds of its class."""
+        crowd, on_crowd = self.truths.crowds(crowds), self.same_class.copy()
+        on_crowd[on_crowd] = crowd[self.truth[on_crowd]]
+        match = self.same_class & ~on_crowd & (2 * self.areas > self.unions)
+        return crowd, match, self.on_void + self.prediction_sum(on_crowd)
+
 
 @dataclass(frozen=True)
 class Runs:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.offline.metrics.overlaps import VOID, Overlaps
+from drive_seg.offline.metrics.overlaps import Overlaps
 
 IOU_BITS = 52
 """IoUs are summed as whole multiples of 2**-52, the step of a double between 0.5 and 1: such sums do not depend on
@@ -45,10 +45,7 @@ class MatchCounts:
             crowds: panoptic ids of the truth that stand for several objects: neither matched nor missed.
         """
         truths, predictions = found.truths, found.predictions
-        crowd = truths.crowds(crowds)
-        on_crowd = found.same_class.copy()
-        on_crowd[on_crowd] = crowd[found.truth[on_crowd]]
-        match = found.same_class & ~on_crowd & (2 * found.areas > found.unions)
+        crowd, match, excused = found.matches(crowds)
         classes = truths.classes[found.truth[match]]
         self.tp += np.bincount(classes, minlength=self.classes)
         for number, both, either in zip(
@@ -58,7 +55,6 @@ class MatchCounts:
         missed = ~crowd
         missed[found.truth[match]] = False
         self.fn += np.bincount(truths.classes[missed], minlength=self.classes)
-        excused = found.prediction_sum(on_crowd | ((found.truth == VOID) & (found.prediction != VOID)))
         wrong = 2 * excused <= predictions.areas
         wrong[found.prediction[match]] = False
         self.fp += np.bincount(predictions.classes[wrong], minlength=self.classes)
