@@ -81,19 +81,15 @@ def score(net: PanopticNet, held_out: HeldOut, data_root: Path) -> dict[str, flo
 
 
 def _pipeline(net: PanopticNet, camera: tuple[int, int], size: tuple[int, int]) -> Pipeline:
-    return Pipeline(FunctionEngine(_Function(net), fitted_size(camera, size)), DRIVING)
-
-
-class _Function:
     """The network as the engine of a pipeline, in the precision that it trains in."""
-
-    def __init__(self, net: PanopticNet) -> None:
-        self._net = DeployedNet(net).eval()
-        self._device = next(net.parameters()).device
-        self._net.normalise.to(self._device)
+    deployed = DeployedNet(net).eval()
+    device = next(net.parameters()).device
+    deployed.normalise.to(device)
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[np.uint8]) -> RawOutputs:
-        with torch.autocast(self._device.type, torch.bfloat16):
-            maps = self._net(torch.from_numpy(images).to(self._device))
+    def infer(images: NDArray[np.uint8]) -> RawOutputs:
+        with torch.autocast(device.type, torch.bfloat16):
+            maps = deployed(torch.from_numpy(images).to(device))
         return RawOutputs(*(np.ascontiguousarray(one.cpu().numpy()) for one in maps))
+
+    return Pipeline(FunctionEngine(infer, fitted_size(camera, size)), DRIVING)
