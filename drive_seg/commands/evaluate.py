@@ -42,13 +42,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from drive_seg.model import Model
-    from drive_seg.offline.evaluate import EvaluationOptions, Judged
+    from drive_seg.offline.chunks import Job
+    from drive_seg.offline.evaluate import Judged
     from drive_seg.offline.predictions import PredictionSource
     from drive_seg.offline.report_frames import WorstFrames
     from drive_seg.offline.simulated import TruthfulSim
     from drive_seg.offline.truth import TruthSource
-    from drive_seg.postprocess import FusionOptions
-    from drive_seg.tracking import TrackingOptions
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -199,6 +198,7 @@ def evaluate(
         raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
     _refuse_idle(context, source, ground_truth or source, engine, track, out)
     from drive_seg.model import open_model
+    from drive_seg.offline.chunks import Job
     from drive_seg.offline.evaluate import EvaluationOptions
     from drive_seg.offline.report import require_report_packages
     from drive_seg.offline.sinks import make_room, require_replaceable
@@ -211,25 +211,22 @@ def evaluate(
         out = at_home(out)  # of --out=~/report no shell makes anything
         require_report_packages()
         require_replaceable(out, overwrite, RESULTS)
-    asked = _Asked(
-        source=source,
-        ground_truth=ground_truth,
-        kind=kind,
-        topic=topic or None,
-        truth_topic=truth_topic or None,
+    job = Job(
         model=model if Path(model).suffix == "" else str(card.path.resolve()),
-        card=card,
         backend=backend.value,
         precision=precision.value,
-        size=size,
         fusion=FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area),
-        tracking=TrackingOptions(track_max_age) if track else None,
         options=EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None),
+        topic=topic or None,
+        truth_topic=truth_topic or None,
+        carla=kind is Format.carla,
+        threads=int(engine is Spreading.ray),
+        worst=worst if out is not None else 0,
         latency=latency,
-        pictures=worst if out is not None else 0,
-        of_a_run=given(context, *OF_A_RUN),
-        ready=partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None,
+        tracking=TrackingOptions(track_max_age) if track else None,
     )
+    ready = partial(make_room, out, overwrite, RESULTS) if out is not None else lambda: None
+    asked = _Asked(source, ground_truth, kind, card, size, job, given(context, *OF_A_RUN), ready)
     if engine is Spreading.ray or Path(source).suffix == ".txt":
         outcome, gallery = _over_bags(asked, (address, workers) if engine is Spreading.ray else None, chunk_seconds)
     else:
@@ -267,9 +264,8 @@ class _Asked:
     """What the options come to.
 
     Attributes:
-        model: name or path of the sidecar ``card``, also for a worker elsewhere.
+        job: how frames are run and scored; its ``threads`` are for several bags only.
         of_a_run: options that were given and are of the pipeline.
-        pictures: how many of the worst frames to keep.
         ready: makes room for the results. What is to be replaced stays until the source and its truth are open: a slip
             of the pen costs nobody a report.
     """
@@ -277,19 +273,10 @@ class _Asked:
     source: str
     ground_truth: str
     kind: Format
-    topic: str | None
-    truth_topic: str | None
-    model: str
     card: Model
-    backend: str
-    precision: str
     size: str
-    fusion: FusionOptions
-    tracking: TrackingOptions | None
-    options: EvaluationOptions
-    latency: bool
+    job: Job
     of_a_run: list[str]
-    pictures: int
     ready: Callable[[], None]
 
     def environment(self) -> dict[str, Any]:
@@ -302,25 +289,10 @@ class _Asked:
 def _over_bags(asked: _Asked, cluster: tuple[str, int] | None, chunk_seconds: float) -> tuple[Judged, WorstFrames]:
     """Several bags, or the workers of Ray: ``cluster`` is its address and how many."""
     from drive_seg.commands.spread import evaluate_bags
-    from drive_seg.offline.chunks import Job
 
-    if asked.ground_truth or asked.options.limit or asked.kind not in (Format.auto, Format.carla):
+    if asked.ground_truth or asked.job.options.limit or asked.kind not in (Format.auto, Format.carla):
         raise typer.BadParameter("several bags, and --engine ray, take whole bags with a truth topic of their own")
-    job = Job(
-        model=asked.model,
-        backend=asked.backend,
-        precision=asked.precision,
-        fusion=asked.fusion,
-        options=asked.options,
-        topic=asked.topic,
-        truth_topic=asked.truth_topic,
-        carla=asked.kind is Format.carla,
-        threads=int(cluster is not None),
-        worst=asked.pictures,
-        latency=asked.latency,
-        tracking=asked.tracking,
-    )
-    return evaluate_bags(asked.source, job, asked.size, asked.environment(), cluster, chunk_seconds, asked.ready)
+    return evaluate_bags(asked.source, asked.job, asked.size, asked.environment(), cluster, chunk_seconds, asked.ready)
 
 
 def _simulated(frames: int, seed: int, weather: Weather) -> TruthfulSim:
@@ -335,9 +307,9 @@ def _in_one_pass(asked: _Asked, simulated: TruthfulSim | None) -> tuple[Judged, 
     from drive_seg.offline.report_frames import WorstFrames
 
     predictions, truth = _opened(asked) if simulated is None else (None, simulated)
-    gallery = WorstFrames(asked.pictures)
+    gallery = WorstFrames(asked.job.worst)
     try:
-        label_map_for(truth, asked.card.labels, asked.options.label_map)  # whether it fits
+        label_map_for(truth, asked.card.labels, asked.job.options.label_map)  # whether it fits
         if predictions is not None:
             outcome = _score(predictions, truth, asked, gallery)
         else:
@@ -359,10 +331,10 @@ def _opened(asked: _Asked) -> tuple[PredictionSource | None, TruthSource]:
             f"source '{source}' is no file or folder; expected sim, or a bag or folder that has its truth, "
             "or name the truth with --ground-truth"
         )
-    predictions = open_predictions(source, labels, asked.topic)
+    predictions = open_predictions(source, labels, asked.job.topic)
     if isinstance(predictions, FolderPredictions) and not asked.ground_truth:
         raise ConfigError(f"{source} holds predictions only; name their truth with --ground-truth")
-    return predictions, open_truth(asked.ground_truth or source, labels, asked.kind.value, asked.truth_topic)
+    return predictions, open_truth(asked.ground_truth or source, labels, asked.kind.value, asked.job.truth_topic)
 
 
 def _score(predictions: PredictionSource, truth: TruthSource, asked: _Asked, gallery: WorstFrames) -> Judged:
@@ -372,10 +344,10 @@ def _score(predictions: PredictionSource, truth: TruthSource, asked: _Asked, gal
     if asked.of_a_run:
         warn(f"no effect of {', '.join(asked.of_a_run)}: {asked.source} holds predictions made before")
     asked.ready()
-    total = min((n for n in (asked.options.limit, predictions.count) if n is not None), default=None)
+    total = min((n for n in (asked.job.options.limit, predictions.count) if n is not None), default=None)
     with progress_bar(f"scoring {Path(asked.source).name}", total) as progress:
         return evaluate_predictions(
-            predictions, truth, asked.card.labels, asked.options, asked.environment(), progress, gallery.see
+            predictions, truth, asked.card.labels, asked.job.options, asked.environment(), progress, gallery.see
         )
 
 
@@ -385,18 +357,17 @@ def _run_and_score(simulated: TruthfulSim | None, truth: TruthSource, asked: _As
     from drive_seg.offline.opening import open_offline
     from drive_seg.offline.sources import camera_size, open_source
 
-    opened = simulated or open_source(asked.source, asked.topic)
+    opened = simulated or open_source(asked.source, asked.job.topic)
     sized = network_size(asked.card, asked.size, camera_size(opened))
     asked.ready()
-    total = min((n for n in (asked.options.limit, opened.count) if n is not None), default=None)
+    job = asked.job
+    total = min((n for n in (job.options.limit, opened.count) if n is not None), default=None)
     with (
-        open_offline(
-            sized, asked.backend, asked.precision, asked.fusion, asked.latency, tracking=asked.tracking
-        ) as pipeline,
+        open_offline(sized, job.backend, job.precision, job.fusion, job.latency, tracking=job.tracking) as pipeline,
         progress_bar(f"evaluating {Path(asked.source).name}", total) as progress,
     ):
         return evaluate_source(
-            opened, truth, pipeline, asked.card.name, asked.options, asked.environment(), progress, warn, gallery.see
+            opened, truth, pipeline, asked.card.name, job.options, asked.environment(), progress, warn, gallery.see
         )
 
 
