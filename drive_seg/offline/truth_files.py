@@ -105,7 +105,7 @@ def open_folder(path: Path, labels: LabelSet, kind: str = "auto") -> TruthSource
     if kind == "drive_seg":
         return _own(path, labels)
     if kind == "labels":
-        return _training(path)
+        return FolderTruth(str(path), png_files(path / "labels"), mask_truth, TRAINING_LABELS, "labels", False)
     from drive_seg.offline.truth_sets import OPENERS
 
     if kind not in OPENERS:
@@ -137,16 +137,10 @@ def _own(path: Path, labels: LabelSet) -> FolderTruth:
     lanes = open_lanes(path)
     lines = path / "instances.jsonl"
     listed = tuple(read_instances(lines, classes)) if lines.is_file() else ()
-    if (path / "panoptic").is_dir():
-        files = png_files(path / "panoptic")
-        return FolderTruth(str(path), files, panoptic_truth, classes, None, instances=True, lanes=lanes, listed=listed)
-    files = png_files(path / "mask")
-    return FolderTruth(str(path), files, mask_truth, classes, None, instances=False, lanes=lanes, listed=listed)
-
-
-def _training(path: Path) -> FolderTruth:
-    files = png_files(path / "labels")
-    return FolderTruth(str(path), files, mask_truth, TRAINING_LABELS, "labels", instances=False)
+    instances = (path / "panoptic").is_dir()
+    files = png_files(path / ("panoptic" if instances else "mask"))
+    decode = panoptic_truth if instances else mask_truth
+    return FolderTruth(str(path), files, decode, classes, None, instances, lanes=lanes, listed=listed)
 
 
 def png_files(folder: Path, endings: Sequence[str] = ("",)) -> dict[str, Path]:
