@@ -149,7 +149,8 @@ class BagTruth:
     def _take(self, topic: str, message: Any) -> None:
         stamp = stamp_of(message)
         if topic == self.topic:
-            if self._last is not None and stamp_of(self._last) == stamp and not _equal(self._last, message):
+            twice = self._last is not None and stamp_of(self._last) == stamp
+            if twice and not np.array_equal(np.asarray(self._last.data), np.asarray(message.data)):
                 raise SourceError(
                     f"ground truth {self.topic} of {self.name} has different images of one stamp ({stamp}); "
                     "frames and truth are matched by the stamps of their headers, which must be filled in"
@@ -183,11 +184,6 @@ class BagTruth:
             kept.clear()
         self._last = None
         self._messages.close()
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two images are the same, as of one that was published twice."""
-    return np.array_equal(np.asarray(one.data), np.asarray(other.data))
 
 
 def _tells_apart(path: Path, topic: str, carla: bool) -> bool:

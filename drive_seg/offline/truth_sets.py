@@ -118,14 +118,9 @@ def open_camvid(path: Path) -> TruthSource:
     if first.ndim == 3:
         return FolderTruth(str(path), files, Palette(CAMVID).decode, classes, "camvid", instances=False)
     # One picture need not show any of the classes that only the 32 have.
-    if any(_highest(read_label_image(file)) >= len(CAMVID_11) for file in files.values()):
+    if any(ids[ids != UNLABELLED].max(initial=0) >= len(CAMVID_11) for ids in map(read_label_image, files.values())):
         return FolderTruth(str(path), files, mask_truth, classes, "camvid", instances=False)
     return FolderTruth(str(path), files, mask_truth, CAMVID_11, "camvid11", instances=False)
-
-
-def _highest(ids: NDArray[Any]) -> int:
-    """The highest but void's; 0 without any."""
-    return int(ids[ids != UNLABELLED].max(initial=0))
 
 
 TUSIMPLE = {"line": 0}

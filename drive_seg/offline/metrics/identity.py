@@ -139,10 +139,6 @@ _RATIOS = ("idf1", "idp", "idr", "mota", "f1")
 _NUMBERS = ("id_switches", "objects", "tracks", "idtp", "idfp", "idfn", "tp", "fp", "fn")
 
 
-def _shown(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
@@ -181,7 +177,8 @@ class TrackingCounts:
         known = self.total().tracks > 0
 
         def row(counts: IdentityCounts) -> dict[str, float | int | None]:
-            return {name: _shown(getattr(counts, name)) if known else None for name in _RATIOS + _NUMBERS}
+            values = {name: getattr(counts, name) for name in _RATIOS + _NUMBERS}
+            return {name: value if known and not math.isnan(value) else None for name, value in values.items()}
 
         return {
             **row(self.total()),
