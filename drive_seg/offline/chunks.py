@@ -358,8 +358,12 @@ def read_list(path: Path) -> list[str]:
 
 def one_after_another(work: Work, chunks: Sequence[Chunk]) -> Iterator[ChunkResult | DriveSegError]:
     """The ``Spread`` of this process alone."""
-    for chunk in chunks:
-        try:
-            yield work(chunk)
-        except DriveSegError as error:
-            yield error
+    return map(partial(attempt, work), chunks)
+
+
+def attempt(work: Work, chunk: Chunk) -> ChunkResult | DriveSegError:
+    """What is wrong with the data stays so however often it is tried: an answer, not a failure of the worker."""
+    try:
+        return work(chunk)
+    except DriveSegError as error:
+        return error

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from drive_seg.errors import DriveSegError, MissingDependency, pip_install
-from drive_seg.offline.chunks import Chunk, ChunkResult, Work
+from drive_seg.offline.chunks import Chunk, ChunkResult, Work, attempt
 from drive_seg.privacy import forbid_reports
 
 _RETRIES = 3
@@ -62,7 +62,7 @@ class Cluster:
         """Results in the order of the chunks. A chunk whose worker dies is done again by another; only what comes back
         from a whole chunk counts, so nothing is counted twice."""
         ray = self._ray
-        remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_attempt)
+        remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(attempt)
         shared = ray.put(work)
         waiting: dict[int, Any] = {}
         sent = 0
@@ -83,11 +83,3 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
-
-
-def _attempt(work: Work, chunk: Chunk) -> ChunkResult | DriveSegError:
-    """What is wrong with the data stays so however often it is tried: an answer, not a failure of the worker."""
-    try:
-        return work(chunk)
-    except DriveSegError as error:
-        return error
