@@ -160,7 +160,10 @@ class CameraInput:
         try:
             image = camera_image(message)
         except MalformedImage as error:
-            self._refuse(error)
+            ledger = self._worker.ledgers[self._camera]
+            ledger.receive()
+            ledger.drop("malformed")
+            self._report(self._camera, error)
             return
         self._worker.offer(self._frame(image, message.header, moment))
 
@@ -185,12 +188,6 @@ class CameraInput:
         received, age = moment
         moves_by = stamp_ns(header) or received  # the only time that is known of it, and what its tracks move by
         return core.Frame(image, self._camera, moves_by, received, age, token=header)
-
-    def _refuse(self, error: MalformedImage) -> None:
-        ledger = self._worker.ledgers[self._camera]
-        ledger.receive()
-        ledger.drop("malformed")
-        self._report(self._camera, error)
 
 
 def _seconds(clock: Any) -> float:
