@@ -71,6 +71,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         ConfigError: a parameter given at start-up is refused.
     """
 
+    finished = False  # it serves until it is told to stop
+
     def __init__(
         self,
         name: str = "drive_seg",
@@ -105,11 +107,6 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]  # rclpy is untyped
         wanted, (_, state) = _TRANSITIONS.get(transition, transition), self._state_machine.current_state
         self.get_logger().error(f"transition {wanted} is not possible now: the node is {state}")
         return TransitionCallbackReturn.FAILURE
-
-    @property
-    def finished(self) -> bool:
-        """Never: it serves until it is told to stop."""
-        return False
 
     @property
     def config(self) -> Config:
