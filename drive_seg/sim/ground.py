@@ -100,11 +100,10 @@ class Ground:
                     BACKGROUND,
                 )
                 self._fill(self._band(first, last, inner, inner, 0.0, KERB), paint.kerb * 0.72, BACKGROUND)
-        if layout.parking_right or layout.parking_left:
-            for edge, parked in ((layout.right, layout.parking_right), (layout.left, layout.parking_left)):
-                if parked:
-                    inner = edge - np.sign(edge) * 0.02
-                    self._fill(self._band(first, last, inner, edge - np.sign(edge) * 2.2), paint.side, ROAD)
+        for edge, parked in ((layout.right, layout.parking_right), (layout.left, layout.parking_left)):
+            if parked:
+                inner = edge - np.sign(edge) * 0.02
+                self._fill(self._band(first, last, inner, edge - np.sign(edge) * 2.2), paint.side, ROAD)
         if layout.median:
             self._fill(
                 self._band(first, last, 0.1, layout.median - 0.1, KERB, KERB),
