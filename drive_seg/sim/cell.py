@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,10 +37,10 @@ class Crosser:
 class Cell:
     """The still life of CELL metres of road."""
 
-    houses: tuple[House, ...] = ()
-    barriers: tuple[Barrier, ...] = ()
-    trees: tuple[Tree, ...] = ()
-    posts: tuple[Post, ...] = ()
-    patches: tuple[Patch, ...] = ()
-    actors: tuple[Actor, ...] = ()
-    crossers: tuple[Crosser, ...] = ()
+    houses: Sequence[House] = ()
+    barriers: Sequence[Barrier] = ()
+    trees: Sequence[Tree] = ()
+    posts: Sequence[Post] = ()
+    patches: Sequence[Patch] = ()
+    actors: Sequence[Actor] = ()
+    crossers: Sequence[Crosser] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import cv2
@@ -45,7 +45,7 @@ class Stage:
     def draw(self, cells: list[Cell], actors: list[Actor]) -> None:
         """The painter's algorithm: what nothing else hides comes last."""
         items: list[tuple[Item, float, float]] = []
-        before: tuple[House, ...] = ()
+        before: Sequence[House] = ()
         hidden_ends: set[int] = set()
         for cell in cells:
             items += [(house, house.s1, 22.0) for house in cell.houses]
@@ -105,7 +105,7 @@ class Stage:
         return partial(self._scenery.post, item, foot)
 
     @staticmethod
-    def _hidden_ends(houses: tuple[House, ...], before: tuple[House, ...]) -> set[int]:
+    def _hidden_ends(houses: Sequence[House], before: Sequence[House]) -> set[int]:
         """The houses (by identity) whose end wall stands against the house before."""
         return {
             id(house)

@@ -68,11 +68,11 @@ class World:
         numbers = (number_of(index, place, moves=False) for place in count())
         return replace(
             cell,
-            actors=tuple(replace(actor, number=number) for actor, number in zip(cell.actors, numbers, strict=False)),
-            crossers=tuple(
+            actors=[replace(actor, number=number) for actor, number in zip(cell.actors, numbers, strict=False)],
+            crossers=[
                 replace(crosser, actor=replace(crosser.actor, number=number))
                 for crosser, number in zip(cell.crossers, numbers, strict=False)
-            ),
+            ],
         )
 
     def _cell(self, index: int) -> Cell:
@@ -183,15 +183,7 @@ class World:
                     int(rng.integers(99)),
                 )
             )
-        return Cell(
-            tuple(houses),
-            tuple(barriers),
-            tuple(trees),
-            tuple(posts),
-            tuple(patches),
-            tuple(actors),
-            tuple(crossers),
-        )
+        return Cell(houses, barriers, trees, posts, patches, actors, crossers)
 
     def _house(self, index: int, s: float, inner: float, out: float) -> House:
         # Two cells of the same side usually are one building.
@@ -362,4 +354,4 @@ class World:
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             if walk:
                 actors += self._stand(rng, s - 4, edge, walk, float(np.sign(edge)))
-        return Cell(posts=tuple(posts), patches=tuple(patches), actors=tuple(actors), crossers=tuple(crossers))
+        return Cell(posts=posts, patches=patches, actors=actors, crossers=crossers)
