@@ -128,15 +128,7 @@ class Simulator:
         self._paint = draw_paint(chance(seed, 5))
         self._effects = Effects(seed, width, height, self._weather)
         self._rough = halves(ground_tile(seed))
-        haze_share = 1 - float(np.exp(-220 / self._weather.sight))
-        self._sky = panorama(
-            seed,
-            self._weather.sky_top,
-            self._weather.sky_low,
-            self._weather.cloud,
-            self._weather.haze,
-            haze_share,
-        )
+        self._sky = panorama(seed, self._weather)
 
     def __reduce__(self) -> tuple[type[Simulator], tuple[int, int, int, float, str]]:
         """Pickled as what it is drawn from: its caches stay behind."""

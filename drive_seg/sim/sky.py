@@ -5,28 +5,27 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .camera import Camera, FloatArray
+from .camera import Camera
 from .canvas import ByteArray, Canvas
 from .chance import chance
 from .textures import noise, to_bytes
+from .weather import Weather
 
 COLUMNS, ROWS = 1440, 224  # 4 columns to a degree
 LOW, HIGH = -0.10, 0.80  # tangents of the elevations of the last and first row
 
 
-def panorama(seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: FloatArray, hidden: float) -> ByteArray:
-    """The far panorama (ROWS, COLUMNS, 3): gradient, clouds, and a skyline at the horizon.
-
-    `hidden` 0..1 says how much of the skyline the haze swallows.
-    """
+def panorama(seed: int, weather: Weather) -> ByteArray:
+    """The far panorama (ROWS, COLUMNS, 3): gradient, clouds, and a skyline at the horizon."""
     rng = chance(seed, 204)
-    rows, columns = ROWS, COLUMNS
+    rows, columns, top, low = ROWS, COLUMNS, weather.sky_top, weather.sky_low
+    hidden = 1 - float(np.exp(-220 / weather.sight))  # 0..1, how much of the skyline the haze swallows
     height = np.linspace(HIGH, LOW, rows, dtype=np.float32)[:, None]
     blend = np.clip(height / 0.55, 0, 1) ** 0.7
     picture = low.astype(np.float32) + (top - low).astype(np.float32) * blend[:, :, None]
     picture = np.repeat(picture, columns, axis=1)
     field = noise(rng, rows, columns, (6, 14, 36, 90), (0.5, 0.45, 0.3, 0.15))
-    cover = np.clip((field - 0.9 + 1.9 * cloud) * rng.uniform(0.5, 1.3), 0, 0.92)[:, :, None]
+    cover = np.clip((field - 0.9 + 1.9 * weather.cloud) * rng.uniform(0.5, 1.3), 0, 0.92)[:, :, None]
     shade = 1.06 - 0.18 * np.clip(noise(rng, rows, columns, (10, 30), (0.6, 0.4)), -1, 1)[:, :, None]
     brightest = np.maximum(low, top).astype(np.float32)
     picture += (np.minimum(brightest * 1.08 * shade, 255) - picture) * cover
@@ -34,7 +33,7 @@ def panorama(seed: int, top: FloatArray, low: FloatArray, cloud: float, haze: Fl
     for depth in (0.75, 0.4):
         ground = np.array([rng.uniform(45, 95), rng.uniform(60, 105), rng.uniform(45, 90)]) * low.mean() / 220
         far = min(1.0, depth + hidden)
-        tone = (ground * (1 - far) + haze * far).astype(np.float32)
+        tone = (ground * (1 - far) + weather.haze * far).astype(np.float32)
         under = height < np.roll(line, int(rng.integers(columns)))[None, :] * (0.6 + depth)
         texture = 1 + noise(rng, rows, columns, (120, 360), (0.06, 0.06)) * (1 - far)
         picture = np.where(under[:, :, None], tone * texture[:, :, None], picture)
