@@ -62,15 +62,7 @@ class SimFrame:
         rows, columns = np.divmod(places[order], self.panoptic.shape[1])
         first_row, last_row = np.minimum.reduceat(rows, starts), np.maximum.reduceat(rows, starts)
         first, last = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts)
-        table = zip(
-            present.tolist(),
-            areas.tolist(),
-            first.tolist(),
-            first_row.tolist(),
-            last.tolist(),
-            last_row.tolist(),
-            strict=True,
-        )
+        table = np.stack([present, areas, first, first_row, last, last_row], axis=1)
         return tuple(
             Instance(
                 value,
@@ -81,7 +73,7 @@ class SimFrame:
                 area,
                 self.tracks[value],
             )
-            for value, area, x, y, x_end, y_end in table
+            for value, area, x, y, x_end, y_end in table.tolist()
         )
 
     @property
