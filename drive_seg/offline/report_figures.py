@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -167,26 +168,18 @@ def _log_milliseconds(axes: Any) -> None:
     axes.set_xlabel("milliseconds (logarithmic)")
 
 
-class _figure:  # noqa: N801 - reads as the function it stands for
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Any, Any]]:
     """A figure and its axes in the house style; the style of whoever calls us is left alone."""
-
-    def __init__(self, width: float, height: float) -> None:
-        self._size = (width, height)
-
-    def __enter__(self) -> tuple[Any, Any]:
-        try:
-            import matplotlib as mpl
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingDependency("matplotlib", "report.html", INSTALL) from error
-        # Ubuntu 22.04 has 3.5, which has no text.parse_math.
-        self._style = mpl.rc_context({key: value for key, value in _STYLE.items() if key in mpl.rcParams})
-        self._style.__enter__()
-        figure = Figure(figsize=self._size, layout="constrained")
-        return figure, figure.subplots()
-
-    def __exit__(self, *error: object) -> None:
-        self._style.__exit__(None, None, None)
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency("matplotlib", "report.html", INSTALL) from error
+    # Ubuntu 22.04 has 3.5, which has no text.parse_math.
+    with mpl.rc_context({key: value for key, value in _STYLE.items() if key in mpl.rcParams}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots()
 
 
 def _short(name: str) -> str:
