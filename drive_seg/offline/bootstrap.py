@@ -82,16 +82,8 @@ class FrameCounts:
 
     def take(self, order: NDArray[np.intp]) -> FrameCounts:
         """The frames in another order."""
-        return FrameCounts(
-            tuple(self.names[number] for number in order),
-            self.segments[order],
-            self.outlines[order],
-            self.changed[order],
-            self.lines[order],
-            self.shown[order],
-            self.points[order],
-            self.stamps[order],
-        )
+        tables = {name: table[order] for name, table in vars(self).items() if name != "names"}
+        return FrameCounts(tuple(self.names[number] for number in order), **tables)
 
     def columns(self, order: Sequence[int]) -> FrameCounts:
         """The classes in another order."""

@@ -53,14 +53,8 @@ class LineScore:
     points: int = 0
 
     def __add__(self, other: LineScore) -> LineScore:
-        return LineScore(
-            self.frames + other.frames,
-            self.found + other.found,
-            self.predicted + other.predicted,
-            self.true + other.true,
-            self.right + other.right,
-            self.points + other.points,
-        )
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return LineScore(*(mine + theirs for mine, theirs in pairs))
 
     @property
     def f1(self) -> float:
