@@ -113,11 +113,6 @@ class ChunkResult:
     notes: Sequence[Note] = ()
     told_to_end: bool = False
 
-    @property
-    def entries(self) -> int:
-        """Images of the chunk: the next chunk's numbers begin behind them."""
-        return self.counts.received
-
 
 Work = Callable[[Chunk], ChunkResult]
 Spread = Callable[[Work, Sequence[Chunk]], Iterable["ChunkResult | DriveSegError"]]
@@ -302,7 +297,7 @@ class _Total:
             self.errors.append(result)
             return
         whole = not result.error or chunk.last
-        rename = self._names(chunk, result.entries if whole else _images(self._job, chunk))
+        rename = self._names(chunk, result.counts.received if whole else _images(self._job, chunk))
         scores = result.scores
         if self.replay is not None and not (chunk.first and chunk.last):
             scores = self.replay.go_on(chunk.bag, scores, result.notes)
