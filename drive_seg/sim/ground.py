@@ -48,6 +48,7 @@ class Ground:
         self._lit = np.clip(weather.ambient + weather.sun * np.sin(weather.sun_elevation), 0, 2)
         self._s = stretch.origin + _SECTIONS
         self._level = int(np.clip(camera.horizon(), 0, canvas.height - 1))  # the row of what is far and level
+        self._offset = np.array([0, self._level << SHIFT], dtype=np.int32)  # of light maps, which begin there
         if weather.dark:
             self._lit = self._lit + 0.38
 
@@ -192,27 +193,25 @@ class Ground:
         contacts: list[FixedArray],
     ) -> None:
         """Multiply the ground by its texture, its patches and the shadows on it."""
-        canvas, top = self._canvas, self._level
-        light = self._texture(top)
-        self._wheel_tracks(light, top)
+        light = self._texture()
+        self._wheel_tracks(light)
         for patch, shape, _ in patches:
             if patch.gain != 1.0:
-                self._darken(light, top, shape, patch.gain)
+                self._darken(light, shape, patch.gain)
         for shapes, strength, soft in ((shadows, self._weather.shadow, 5), (contacts, 0.6, 7)):
             if shapes and strength:
                 mask = np.zeros_like(light)
-                offset = np.array([0, top << SHIFT], dtype=np.int32)
                 for shape in shapes:
-                    cv2.fillConvexPoly(mask, shape - offset, (255.0 * strength,), cv2.LINE_8, SHIFT)
+                    cv2.fillConvexPoly(mask, shape - self._offset, (255.0 * strength,), cv2.LINE_8, SHIFT)
                 cv2.multiply(light, cv2.bitwise_not(cv2.blur(mask, (soft, 3))), dst=light, scale=1 / 255)
         if self._weather.dark:
-            cv2.multiply(light, self._headlights(top), dst=light, scale=1 / 255)
-        part = canvas.image[top:]
+            cv2.multiply(light, self._headlights(), dst=light, scale=1 / 255)
+        part = self._canvas.image[self._level :]
         cv2.multiply(part, cv2.cvtColor(light, cv2.COLOR_GRAY2RGB), dst=part, scale=1 / 128)
 
-    def _headlights(self, top: int) -> ByteArray:
-        """Share of light (rows below `top`, width), 255 = full, of the camera car's own lamps at night."""
-        camera, canvas = self._camera, self._canvas
+    def _headlights(self) -> ByteArray:
+        """Share of light (rows below the level, width), 255 = full, of the camera car's own lamps at night."""
+        camera, canvas, top = self._camera, self._canvas, self._level
         rows = np.linspace(top, canvas.height, max((canvas.height - top) // 8, 2))[:, None]
         columns = np.linspace(0, canvas.width, canvas.width // 8)[None, :]
         away = camera.focal * camera.position[2] / np.maximum(rows - camera.horizon(), 0.5)
@@ -221,24 +220,23 @@ class Ground:
         small = (255 * (_UNLIT + (1 - _UNLIT) * beam)).astype(np.uint8)
         return np.asarray(cv2.resize(small, (canvas.width, canvas.height - top)), dtype=np.uint8)
 
-    def _wheel_tracks(self, light: ByteArray, top: int) -> None:
+    def _wheel_tracks(self, light: ByteArray) -> None:
         """The lanes are a little darker where the wheels go."""
         layout, gain = self._layout, self._tracks
         if gain == 1.0:
             return
         mask = np.zeros_like(light)
-        offset = np.array([0, top << SHIFT], dtype=np.int32)
         lanes = [layout.lane_centre(index) for index in range(layout.forward)]
         lanes += [layout.lane_centre(index, True) for index in range(layout.oncoming)]
         for d in lanes:
             for side in (-0.75, 0.75):
                 band = self._band(0, len(self._s) - 20, d + side - 0.3, d + side + 0.3)
                 if band is not None:
-                    cv2.fillPoly(mask, [band - offset], (255.0 * (1 - gain),), cv2.LINE_8, SHIFT)
+                    cv2.fillPoly(mask, [band - self._offset], (255.0 * (1 - gain),), cv2.LINE_8, SHIFT)
         cv2.multiply(light, cv2.bitwise_not(cv2.blur(mask, (9, 3))), dst=light, scale=1 / 255)
 
-    def _darken(self, light: ByteArray, top: int, shape: FixedArray, gain: float) -> None:
-        moved = shape - np.array([0, top << SHIFT], dtype=np.int32)
+    def _darken(self, light: ByteArray, shape: FixedArray, gain: float) -> None:
+        moved = shape - self._offset
         low, high = moved.min(axis=0) >> SHIFT, (moved.max(axis=0) >> SHIFT) + 1
         x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
         x1, y1 = min(int(high[0]) + 1, light.shape[1]), min(int(high[1]) + 1, light.shape[0])
@@ -250,9 +248,9 @@ class Ground:
         cv2.fillPoly(mask, [moved - corner], (255,), cv2.LINE_8, SHIFT)
         cv2.copyTo(cv2.convertScaleAbs(part, alpha=gain), mask, part)
 
-    def _texture(self, top: int) -> ByteArray:
-        """Light map (rows below `top`, width), 128 = unchanged: the tile of each surface in perspective."""
-        camera, canvas = self._camera, self._canvas
+    def _texture(self) -> ByteArray:
+        """Light map (rows below the level, width), 128 = unchanged: the tile of each surface in perspective."""
+        camera, canvas, top = self._camera, self._canvas, self._level
         per_metre = TILE / TILE_METRES
         # The tangent plane of the road at the camera; fine for the near part, where texture is seen.
         ground = np.array(
@@ -292,22 +290,22 @@ class Ground:
         bare = cv2.inRange(canvas.owners[top:], (BACKGROUND,), (BACKGROUND,))
         light = as_bytes(cv2.extractChannel(out, 1))
         cv2.copyTo(cv2.extractChannel(out, 0), cv2.bitwise_not(bare), light)
-        paved = self._paved(top)
+        paved = self._paved()
         if paved is not None:
             cv2.copyTo(cv2.extractChannel(out, 2), cv2.bitwise_and(paved, bare), light)
         return light
 
-    def _paved(self, top: int) -> ByteArray | None:
+    def _paved(self) -> ByteArray | None:
         layout = self._layout
         shapes = []
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             if walk:
                 shape = self._band(0, len(self._s) - 1, edge, edge + np.sign(edge) * walk, KERB, KERB)
                 if shape is not None:
-                    shapes.append(shape - np.array([0, top << SHIFT], dtype=np.int32))
+                    shapes.append(shape - self._offset)
         if not shapes:
             return None
-        mask = np.zeros((self._canvas.height - top, self._canvas.width), dtype=np.uint8)
+        mask = np.zeros((self._canvas.height - self._level, self._canvas.width), dtype=np.uint8)
         cv2.fillPoly(mask, shapes, (255,), cv2.LINE_8, SHIFT)
         return mask
 
