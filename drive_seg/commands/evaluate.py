@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from drive_seg.model import Model
-    from drive_seg.offline.chunks import Job
+    from drive_seg.offline.chunks import Job, Spread
     from drive_seg.offline.evaluate import Judged
     from drive_seg.offline.predictions import PredictionSource
     from drive_seg.offline.report_frames import WorstFrames
@@ -211,12 +212,13 @@ def evaluate(
         out = at_home(out)  # of --out=~/report no shell makes anything
         require_report_packages()
         require_replaceable(out, overwrite, RESULTS)
+    command = shlex.join(["drive_seg", *sys.argv[1:]])
     job = Job(
         model=model if Path(model).suffix == "" else str(card.path.resolve()),
         backend=backend.value,
         precision=precision.value,
         fusion=FusionOptions(score_threshold=score_threshold, min_instance_area=min_instance_area),
-        options=EvaluationOptions(label_map or None, tolerance, out, _command(), frames or None),
+        options=EvaluationOptions(label_map or None, tolerance, out, command, frames or None),
         topic=topic or None,
         truth_topic=truth_topic or None,
         carla=kind is Format.carla,
@@ -287,12 +289,33 @@ class _Asked:
 
 
 def _over_bags(asked: _Asked, cluster: tuple[str, int] | None, chunk_seconds: float) -> tuple[Judged, WorstFrames]:
-    """Several bags, or the workers of Ray: ``cluster`` is its address and how many."""
-    from drive_seg.commands.spread import evaluate_bags
+    """Several bags, to whose first the network's input is fitted; or the workers of Ray: its address and how many."""
+    from drive_seg.commands.terminal import progress_bar, warn
+    from drive_seg.offline.bags import BagSource
+    from drive_seg.offline.chunks import evaluate_chunks, one_after_another, plan, read_list
+    from drive_seg.offline.sources import camera_size
+    from drive_seg.resources import at_home
 
-    if asked.ground_truth or asked.job.options.limit or asked.kind not in (Format.auto, Format.carla):
+    source, job = Path(asked.source), asked.job
+    if asked.ground_truth or job.options.limit or asked.kind not in (Format.auto, Format.carla):
         raise typer.BadParameter("several bags, and --engine ray, take whole bags with a truth topic of their own")
-    return evaluate_bags(asked.source, asked.job, asked.size, asked.environment(), cluster, chunk_seconds, asked.ready)
+    bags = read_list(source) if source.suffix == ".txt" else [asked.source]
+    bags = [str(at_home(bag).resolve()) for bag in bags]
+    with ExitStack() as stack:
+        spread: Spread = one_after_another
+        around = asked.environment()
+        if cluster is not None:
+            from drive_seg.offline.cluster import Cluster
+
+            connected = stack.enter_context(Cluster(*cluster))
+            spread = connected.spread
+            around["workers"] = connected.workers
+        chunks, images = plan(bags, job.topic, chunk_seconds if cluster is not None else None)
+        card = network_size(asked.card, asked.size, camera_size(BagSource(Path(bags[0]), job.topic)))
+        asked.ready()
+        progress = stack.enter_context(progress_bar(f"evaluating {source.name}", images or None))
+        job = replace(job, network=(card.width, card.height))
+        return evaluate_chunks(job, chunks, spread, around, progress, warn)
 
 
 def _simulated(frames: int, seed: int, weather: Weather) -> TruthfulSim:
@@ -387,7 +410,3 @@ def _finish(outcome: Judged, gallery: WorstFrames, out: Path | None, as_json: bo
         raise outcome.error
     if outcome.interrupted:
         raise DriveSegError(f"interrupted; the figures are those of {document['frames']} frames")
-
-
-def _command() -> str:
-    return shlex.join(["drive_seg", *sys.argv[1:]])
