@@ -20,7 +20,7 @@ from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.network.adjustment import LogitAdjustment
 from drive_seg.network.checkpoint import load_checkpoint
 from drive_seg.network.deploy import DEFAULT_SIZE, INPUT_NAME, OUTPUT_NAMES, DeployedNet
-from drive_seg.network.graph import fold_padding
+from drive_seg.network.lite import same_padding
 from drive_seg.network.panoptic import PanopticNet
 from drive_seg.network.precision import calibration_images, write_int8
 from drive_seg.network.sidecar import write_sidecar
@@ -150,9 +150,39 @@ def write_graph(net: PanopticNet, path: Path, size: tuple[int, int], half: bool 
             dynamo=False,
         )
     model = onnx.load(str(path))
-    fold_padding(model)
+    _fold_padding(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def _fold_padding(model: Any) -> None:
+    """Put each Pad before a convolution of stride 2 into that convolution.
+
+    torch has no convolution that pads more at one side than at the other. ONNX has, and engines run it in one step.
+    Only ``lite``'s padding occurs in our graphs, so the amounts follow from the kernel.
+    """
+    graph = model.graph
+    padded = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Pad"}
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[0] in padded:
+            attributes = {attribute.name: attribute for attribute in node.attribute}
+            before, after = same_padding(attributes["kernel_shape"].ints[0])
+            node.input[0] = padded[node.input[0]]
+            node.attribute.remove(attributes["pads"])
+            node.attribute.append(onnx.helper.make_attribute("pads", [before, before, after, after]))
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: Any) -> None:
+    """Remove nodes whose results nobody reads, from the end backwards."""
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if needed.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            needed.update(node.input)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)
 
 
 def _document(
