@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,20 +19,10 @@ from drive_seg.resources import at_home
 from drive_seg.sim import SimFrame
 
 
-class RenderSink(Protocol):
-    """Takes rendered frames in order."""
-
-    def write(self, number: int, frame: SimFrame) -> None:
-        """Store one frame."""
-        ...
-
-    def close(self) -> None:
-        """Finish the files."""
-        ...
-
-
-def open_render_sink(path: Path, overwrite: bool = False, intrinsics: NDArray[np.float64] | None = None) -> RenderSink:
-    """A bag for ``.mcap`` and ``.bag2``, else a folder.
+def open_render_sink(
+    path: Path, overwrite: bool = False, intrinsics: NDArray[np.float64] | None = None
+) -> _BagRender | _FolderRender:
+    """A bag for ``.mcap`` and ``.bag2``, else a folder; both take rendered frames in order.
 
     Args:
         intrinsics: K (3, 3) of the camera, for the bag's ``camera_info``; None writes none.
