@@ -129,16 +129,10 @@ def open_source(spec: str | Path | int, topic: str | None = None, seed: int = 0,
     path = at_home(spec)
     if not spec or not path.exists():  # of an empty name pathlib makes the current folder
         raise SourceError(f"source '{spec}' does not exist; expected {EXPECTED}")
-    return _open_path(path, topic)
-
-
-def _open_path(path: Path, topic: str | None) -> Source:
     from drive_seg.offline.bags import BagSource, is_bag
     from drive_seg.offline.images import FolderSource, is_image
     from drive_seg.offline.video import VideoSource
 
     if is_bag(path):
         return BagSource(path, topic)
-    if path.is_dir() or is_image(path):
-        return FolderSource(path)
-    return VideoSource(path)
+    return FolderSource(path) if path.is_dir() or is_image(path) else VideoSource(path)
