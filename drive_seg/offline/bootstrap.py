@@ -90,27 +90,18 @@ class FrameCounts:
         outlines = self.outlines[:, [*order, -1]]
         return replace(self, segments=self.segments[:, order], outlines=outlines, shown=self.shown[:, order])
 
-    def weighted(self, weights: Array) -> tuple[Array, Array, Array, Array]:
-        """Sums over frames, each taken as often as its weight says: (B, C, 6), (B, C + 1, 4), (B, 2), (B, 2).
-
-        Args:
-            weights: float64 (B, F), whole numbers.
-        """
-        tables = (self.segments, self.outlines, self.changed, self.lines)
-        segments, outlines, changed, lines = (
-            (weights @ table.reshape(len(self), -1)).reshape(len(weights), *table.shape[1:]) for table in tables
-        )
-        return segments, outlines, changed, lines
-
 
 def scores(counts: FrameCounts, weights: Array, classes: Sequence[str], things: Sequence[bool]) -> dict[str, Array]:
     """Every score that follows from the counts, float64 (B,) by its path in ``metrics.json``; NaN where undefined.
 
     Args:
-        weights: float64 (B, F), how often each frame was drawn.
+        weights: float64 (B, F), how often each frame was drawn: whole numbers.
         things: for each class, whether it is a thing.
     """
-    segments, outlines, changed, lines = counts.weighted(weights)
+    tables = (counts.segments, counts.outlines, counts.changed, counts.lines)
+    segments, outlines, changed, lines = (  # (B, C, 6), (B, C + 1, 4), (B, 2), (B, 2) sums over frames
+        (weights @ table.reshape(len(counts), -1)).reshape(len(weights), *table.shape[1:]) for table in tables
+    )
     tp, fp, fn, iou_sum, intersection, union = np.moveaxis(segments, -1, 0)
     weight = tp + (fp + fn) / 2
     qualities = {
