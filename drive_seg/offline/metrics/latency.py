@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -71,9 +71,7 @@ class StageSamples:
             if stage in samples:
                 ranked = Percentiles.of(np.array(samples[stage], np.float64))
                 if ranked is not None:
-                    found[stage] = Percentiles(
-                        ranked.p50, ranked.p95, ranked.p99, self.highest[stage], len(samples[stage])
-                    )
+                    found[stage] = replace(ranked, max=self.highest[stage])
         return found
 
 
