@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -65,7 +64,7 @@ class Stage:
         there = np.flatnonzero(seen)
         for index in there[self._order([items[index][0] for index in there], moved[there, 2])]:
             item = items[index][0]
-            self._job(item, feet[index], moved[index], id(item) not in hidden_ends)()
+            self._paint(item, feet[index], moved[index], id(item) not in hidden_ends)
 
     def _order(self, items: list[Item], depths: FloatArray) -> list[int]:
         """Far to near; by `depths` (N,), metres, where no rectangle says who hides whom."""
@@ -87,22 +86,17 @@ class Stage:
         plans = Plans(middles[:, :2], along, places[:, 2:4])
         return far_to_near(plans, self._camera.position[:2], depths, np.stack([ahead - half, ahead + half], axis=1))
 
-    def _job(
-        self,
-        item: Item,
-        foot: FloatArray,
-        moved: FloatArray,
-        open_end: bool,
-    ) -> Callable[[], None]:
+    def _paint(self, item: Item, foot: FloatArray, moved: FloatArray, open_end: bool) -> None:
         if isinstance(item, Actor):
-            return partial(self._actor, item, foot)
-        if isinstance(item, House):
-            return partial(self._scenery.house, item, open_end)
-        if isinstance(item, Barrier):
-            return partial(self._scenery.barrier, item)
-        if isinstance(item, Tree):
-            return partial(self._scenery.tree, item, foot, moved)
-        return partial(self._scenery.post, item, foot)
+            self._actor(item, foot)
+        elif isinstance(item, House):
+            self._scenery.house(item, open_end)
+        elif isinstance(item, Barrier):
+            self._scenery.barrier(item)
+        elif isinstance(item, Tree):
+            self._scenery.tree(item, foot, moved)
+        else:
+            self._scenery.post(item, foot)
 
     @staticmethod
     def _hidden_ends(houses: Sequence[House], before: Sequence[House]) -> set[int]:
