@@ -31,7 +31,8 @@ def far_to_near(plans: Plans, eye: FloatArray, depths: FloatArray, bearings: Flo
         bearings: (N, 2) from where to where each is seen, radians; who is seen elsewhere hides nothing.
     """
     order = np.argsort(-depths, kind="stable")
-    later = _hides(plans, eye) & _side_by_side(bearings)
+    low, high = bearings[:, 0], bearings[:, 1]
+    later = _hides(plans, eye) & (low[:, None] < high) & (low < high[:, None])
     later = later[np.ix_(order, order)]
     if not np.triu(later).any():
         return [int(index) for index in order]
@@ -67,9 +68,3 @@ def _hides(plans: Plans, eye: FloatArray) -> npt.NDArray[np.bool_]:
         never |= (parted & ~beyond).T
     hides: npt.NDArray[np.bool_] = never.T & ~never
     return hides
-
-
-def _side_by_side(bearings: FloatArray) -> npt.NDArray[np.bool_]:
-    low, high = bearings[:, 0], bearings[:, 1]
-    overlap: npt.NDArray[np.bool_] = (low[:, None] < high) & (low < high[:, None])
-    return overlap
