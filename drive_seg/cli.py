@@ -15,7 +15,7 @@ from drive_seg.commands import benchmark, build_engine, demo, evaluate, info, ne
 from drive_seg.commands.options import Debug, debug_wanted
 from drive_seg.errors import DriveSegError, printable
 from drive_seg.signals import requests_to_end
-from drive_seg.standard_streams import occupy
+from drive_seg.standard_streams import flush, occupy
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says whose disk, quota or largest file is full, most often of what stdout was sent to."""
@@ -71,13 +71,18 @@ def main() -> None:
     # NumPy's OpenBLAS and SciPy's would each reserve 40 MB and start a thread per core, and no matrix here needs one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        app()
+        try:
+            app()
+        finally:
+            flush()
     except SystemExit as ended:
         if ended.code != _INTERRUPTED:
             raise
         _fail("interrupted")
     except DriveSegError as error:
         _fail(str(error))
+    except BrokenPipeError:  # as after `| head`, whose user has seen enough
+        sys.exit(1)
     except OSError as error:
         if error.errno in _OUT_OF_REACH and error.filename:
             _fail(f"cannot open {os.fsdecode(error.filename)}: {error.strerror}")

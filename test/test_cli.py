@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -142,9 +143,11 @@ def test_a_narrow_terminal_folds_what_info_says(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 @pytest.mark.parametrize("command", ["info", "info --json", "--help"])
 def test_a_full_disk_is_no_bug_of_ours(command: str) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         arguments = [sys.executable, "-m", "drive_seg", *command.split()]
-        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        pipe = subprocess.PIPE
+        done = subprocess.run(arguments, stdout=full, stderr=pipe, text=True, timeout=60, check=False, env=buffered)
     assert done.returncode == 1
     assert done.stderr == "drive_seg: error: cannot write: No space left on device\n"
 
@@ -261,11 +264,13 @@ def test_an_empty_name_is_not_the_current_folder(
     ],
 )
 def test_a_name_that_no_file_can_have_is_no_bug_of_ours(arguments: tuple[str, ...]) -> None:
-    """pathlib raises for it, where it only answers no for others; and so for a folder that may not be looked into."""
+    """pathlib raises for it before Python 3.14, where it only answers no for others; and so for a folder that may not
+    be looked into."""
     if arguments[0] in ("demo", "export"):
         pytest.importorskip("rclpy" if arguments[0] == "demo" else "torch")
     said = drive_seg(*(one.replace("{long}", "x" * 300) for one in arguments), code=1).stderr
-    assert said.startswith("drive_seg: error: cannot ") and "File name too long" in said and said.count("\n") == 1
+    assert said.startswith("drive_seg: error: ") and said.count("\n") == 1
+    assert "File name too long" in said or "does not exist" in said
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path, model: Path) -> None:

@@ -258,7 +258,10 @@ def test_processes_that_cannot_find_each_other_are_said_early(demo: Demo, model:
 
 def test_ctrl_c_while_the_video_is_drawn_ends_it(demo: Demo, model: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", 5)
-    draw_for_ever = "session.render_video = lambda *given: print('drawing', flush=True) or time.sleep(600)"
+    # In short naps: a signal that comes just before a long one would wait for its end.
+    draw_for_ever = (
+        "session.render_video = lambda *_: print('drawing', flush=True) or [*map(time.sleep, [0.01] * 60_000)]"
+    )
     script = f"import time; from drive_seg import cli; from drive_seg.demo import session; {draw_for_ever}; cli.main()"
     given = ["--source", tmp_path / "in.mp4", "--model", model, "--backend", "onnxruntime", "--out", demo.out]
     command = [sys.executable, "-c", script, "demo", *map(str, given)]
