@@ -117,6 +117,7 @@ class Peer:
         self.node = rclpy.create_node("peer", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
         self.diagnostics: list[DiagnosticArray] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
         several = len(cameras) > 1
@@ -206,12 +207,13 @@ class Peer:
             self.until(lambda feed=feed: drained(feed), f"{feed.name} to drain")
 
     def call(self, kind: Any, service: str, request: Any) -> Any:
-        """The answer of a service."""
-        client = self.node.create_client(kind, service)
+        """The answer of a service. One client for all calls: an answer to one that DDS has not matched yet is lost."""
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        client = self._clients[service]
         self.until(client.service_is_ready, service)
         future = client.call_async(request)
         self.until(future.done, f"an answer of {service}")
-        self.node.destroy_client(client)
         return future.result()
 
     def set_parameter(self, name: str, value: Any, node: str = "drive_seg") -> Any:
