@@ -714,6 +714,23 @@ class TestBuilding:
             judge(job.key, builder.make(job, lambda *_: None).agreement)
         assert not gpu.leaks
 
+    @pytest.mark.parametrize("given", [True, False])
+    def test_nothing_is_compiled_where_there_is_nothing_to_compare_with(
+        self, given: bool, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Compiling takes minutes, after which the engine would be thrown away."""
+
+        def nobody(*_: object) -> Reference:
+            raise EngineError("the fp32 network cannot be run for comparison")
+
+        compiled: list[object] = []
+        monkeypatch.setattr(builder, "compile_plan", lambda *_: compiled.append(1) or (b"FAKE plan", b"times"))
+        monkeypatch.setattr(builder, "compute", nobody)
+        job = Job(model, key_here(model, EngineOptions()), 0, reference=tmp_path / "not_there.npz" if given else None)
+        with pytest.raises(EngineError, match="no reference that drive_seg wrote" if given else "cannot be run"):
+            builder.make(job, lambda *_: None)
+        assert not compiled
+
     def test_one_bad_image_of_a_full_batch_is_enough_to_be_refused(self, gpu: FakeGpu, model: Model) -> None:
         job = Job(model, key_here(model, EngineOptions(max_batch=4)), 0)
         right = gpu.network

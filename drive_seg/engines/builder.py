@@ -48,10 +48,11 @@ def make(job: Job, progress: BuildProgress) -> Made:
         key.workspace_mb,
         job.timing,
     )
+    # Before the minutes that compiling takes: there may be nothing to compare with.
+    reference = Reference.load(job.reference, model) if job.reference else compute(model, simulated_frames(model))
     with Arena(job.gpu_id).active("compile the engine"):  # TensorRT compiles for, and measures on, the current GPU
         plan, timing = compile_plan(trt, order, progress, never)
     progress("comparing with the fp32 network", 0, 0)
-    reference = Reference.load(job.reference, model) if job.reference else compute(model, simulated_frames(model))
     with TrtEngine(Plan(key, plan, {}), model, EngineOptions(gpu_id=job.gpu_id)) as engine:
         return Made(plan, timing, compare_engine(engine, reference, [label.id for label in model.labels.things]))
 
