@@ -89,6 +89,30 @@ def test_parts_add_up_even_where_each_has_a_folder_of_its_own(root: Path, tmp_pa
     assert (root / "out" / "gpu" / "tensorrt.json").read_text() == "a case\n" * 2
 
 
+def test_a_folder_of_an_earlier_run_takes_nothing_of_later_ones_away(root: Path, tmp_path: Path) -> None:
+    first, kept = tmp_path / "first", root / "out" / "gpu"
+    check(root, "benchmark", out=str(first))
+    check(root, "benchmark")
+    check(root, "tests", out=str(first))
+    assert (kept / "tensorrt.json").read_text() == "a case\n" * 2
+    check(root, "benchmark", out=str(first))
+    assert (first / "tensorrt.json").read_text() == (kept / "tensorrt.json").read_text() == "a case\n" * 3
+    assert (first / "benchmark.log").read_text() == "said\n" * 3
+    assert (first / "tensorrt.json~").read_text() == "a case\n", "what it had is not thrown away either"
+
+
+@pytest.mark.parametrize("arguments", [["test"], ["-k", "Parity"], ["--help"], ["benchmark", "--sizes", "640x384"]])
+def test_what_it_does_not_know_starts_no_run_of_hours(arguments: list[str], root: Path) -> None:
+    ended = subprocess.run(
+        [str(root / "tools" / "gpu_check.sh"), *arguments],
+        env={**os.environ, "PYTHON": str(root / "python"), "ASKED": str(root / "asked")},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2 and "gpu_check.sh tests [ARGUMENTS]" in ended.stderr
+    assert not (root / "asked").exists() and not (root / "out").exists()
+
+
 def test_the_python_with_torch_is_the_one_on_the_path_here(root: Path) -> None:
     """The Python with TensorRT may come with a PATH of its own, on which the same name is another."""
     other = root / "bin" / "python_of_torch"
@@ -106,3 +130,17 @@ def test_what_was_measured_before_a_failure_is_kept(root: Path, tmp_path: Path) 
         check(root, out=str(tmp_path / "first"), BREAKS="1")
     for folder in (tmp_path / "first", root / "out" / "gpu"):
         assert {path.name for path in folder.iterdir()} == {"tests.log", "benchmark.log", "tensorrt.json"}
+
+
+def test_tests_that_cannot_be_run_cost_no_benchmark(root: Path, tmp_path: Path) -> None:
+    asked = root / "asked"
+    paths = {"PYTHON": str(root / "python"), "ASKED": str(asked), "TMPDIR": str(root / "tmp")}
+    own = {"REFERENCE_PYTHON": "/bin/false", "TORCH_PYTHON": "", "OUT": "", "DRIVE_SEG_DATA": ""}
+    ended = subprocess.run(
+        [str(root / "tools" / "gpu_check.sh")],
+        env={**os.environ, **own, **paths},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1 and "no tests without" in ended.stdout
+    assert "-m pytest" not in asked.read_text() and "benchmark --backend tensorrt --full" in asked.read_text()
