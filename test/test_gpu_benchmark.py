@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -254,6 +255,26 @@ class TestRun:
         page = markdown(results)
         assert "| 160x96 | fp32 | 1 |" in page and "* 160x96 fp32 x1: the shapes of conv7 cannot be inferred" in page
 
+    def test_nor_does_an_onnx_that_knows_no_such_graph(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def uncountable(*_: object) -> None:
+            raise RuntimeError("[ShapeInferenceError] unknown opset")
+
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", uncountable)
+        case = self.run(tmp_path, [Case(SIZE, "fp32", 1)])["cases"]["160x96 fp32 x1"]
+        assert case["ours"]["p50"] > 0 and case["uncounted"] == "RuntimeError: [ShapeInferenceError] unknown opset"
+
+    def test_the_command_of_the_page_can_be_given_again(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """``tools/gpu_check.sh`` gives empty options where nothing was asked for."""
+        given = ["benchmark", "--full", "--sizes", "", "--out", str(tmp_path / "my results")]
+        monkeypatch.setattr("sys.argv", ["/somewhere/drive_seg", *given])
+        results = self.run(tmp_path, [])
+        assert shlex.split(results["command"]) == ["drive_seg", *given]
+        assert f"    {results['command']}\n" in markdown(results)
+
     def put_peaks(self, tmp_path: Path) -> None:
         file = tmp_path / "out" / "t.json"
         results = json.loads(file.read_text())
@@ -278,6 +299,15 @@ class TestRun:
         assert self.run(tmp_path, [Case(SIZE, "fp32", 1)])["cases"] == first["cases"] and not gpu.launches
         with pytest.raises(EngineError, match="another machine or with other frames"):
             self.run(tmp_path, [Case(SIZE, "fp32", 1)], frames=5)
+
+    @pytest.mark.parametrize("content", ['{"machine": {', "[]", "\xff"])
+    def test_a_file_that_was_cut_is_left_alone_and_named(self, content: str, gpu: FakeGpu, tmp_path: Path) -> None:
+        file = tmp_path / "out" / "t.json"
+        file.parent.mkdir()
+        file.write_text(content, encoding="latin-1")
+        with pytest.raises(EngineError, match=r"t\.json .*; move it away"):
+            self.run(tmp_path, [])
+        assert file.read_text(encoding="latin-1") == content
 
     def test_torch_is_asked_again_until_it_has_answered(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -355,6 +385,20 @@ class TestRun:
         monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"peaks": peaks, "torch": "2"})
         found = self.run(tmp_path, [case])["cases"][case.name]
         assert found["roofline_share"] == pytest.approx(1.0 / found["gpu_ms"]["gpu_inference"], rel=1e-3)
+
+    def test_shares_follow_for_what_former_runs_measured_and_all_are_of_the_same_peaks(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where one part of the run had no time left for torch, and every size is a part."""
+        first, second = Case(SIZE, "fp32", 1), Case(SIZE, "fp32", 2)
+        assert "roofline_share" not in self.run(tmp_path, [first])["cases"][first.name]
+        peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
+        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"peaks": peaks, "torch": "2"})
+        cases = self.run(tmp_path, [second])["cases"]
+        assert all("roofline_share" in case and "pcie_share" in case for case in cases.values()) and len(cases) == 2
+        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"peaks": {**peaks, "memory": 9e12}, "torch": "2"})
+        results = self.run(tmp_path, [first, second])
+        assert results["torch"]["peaks"] == peaks and results["cases"] == cases
 
     def test_shares_of_the_peaks_need_peaks(self, gpu: FakeGpu, tmp_path: Path) -> None:
         self.run(tmp_path, [])

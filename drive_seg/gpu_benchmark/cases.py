@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from drive_seg.gpu_benchmark.sample import SampleEngine
 from drive_seg.gpu_benchmark.work import Peaks, count
 from drive_seg.machine import hardware
 from drive_seg.model import Model
+from drive_seg.network_size import size_of
 from drive_seg.pipeline import Pipeline
 from drive_seg.preprocess import Preprocessor
 from drive_seg.telemetry import Percentiles, Stopwatch
@@ -53,6 +55,12 @@ class Case:
     def name(self) -> str:
         """``960x544 fp16 x4``."""
         return f"{self.size[0]}x{self.size[1]} {self.precision} x{self.batch}"
+
+    @classmethod
+    def named(cls, name: str) -> Case:
+        """The one of this name."""
+        size, precision, batch = name.split()
+        return cls(size_of(size), precision, int(batch.removeprefix("x")))
 
 
 def cases(sizes: Sequence[tuple[int, int]] = SIZES, precisions: Sequence[str] = PRECISIONS) -> list[Case]:
@@ -90,7 +98,7 @@ def measure(
     about["capability"] = list(about["capability"])
     del about["pci"]  # a machine that is lent again is another one of its kind
     machine = {**hardware(), "gpu": about, "input": [images[0].width, images[0].height], "frames": frames}
-    record = Record(file, machine, " ".join(["drive_seg", *sys.argv[1:]]))
+    record = Record(file, machine, shlex.join(["drive_seg", *sys.argv[1:]]))
     done, torch = record.results["cases"], record.results["torch"]
     # One whole size after the other, ours first: time on a GPU may be lent, and compiling takes torch minutes.
     steps: list[Case | tuple[int, int]] = []
@@ -108,9 +116,12 @@ def measure(
             record.begin(_name(step), torch, why)
             figures = ask_torch(torch_python, images, frames, step)
             del torch[why]
+            if "peaks" in torch:  # the shares are of these
+                figures["peaks"] = torch["peaks"]
             torch |= {why if name == "why" else name: value for name, value in figures.items()}
-        for case in wanted:
-            _add_shares(done.get(case.name), _sized(model, case), case, case.batch * images[0].data.size, torch)
+        for name, found in done.items():  # also of former runs, which may have had no peaks
+            case = Case.named(name)
+            _add_shares(found, _sized(model, case), case, case.batch * images[0].data.size, torch)
         record.keep()
     return record.results
 
@@ -143,11 +154,9 @@ def _result(
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _add_shares(
-    found: dict[str, Any] | None, model: Model, case: Case, up_bytes: int, torch_figures: dict[str, Any]
-) -> None:
+def _add_shares(found: dict[str, Any], model: Model, case: Case, up_bytes: int, torch_figures: dict[str, Any]) -> None:
     """As soon as the peaks are known; what was measured counts without them."""
-    if found is None or {"error", "uncounted", "roofline_ms"} & found.keys():
+    if {"error", "uncounted", "roofline_ms"} & found.keys():
         return
     if "gflop" in found and "peaks" not in torch_figures:
         return
@@ -155,6 +164,8 @@ def _add_shares(
         found |= shares(model, case, found["gpu_ms"], up_bytes, torch_figures)
     except DriveSegError as error:
         found["uncounted"] = str(error)
+    except Exception as error:  # noqa: BLE001 - as of onnx, to which a graph may be new; the figures count
+        found["uncounted"] = f"{type(error).__name__}: {error}"
 
 
 def measure_case(

@@ -19,7 +19,7 @@ class Record:
         command: how they came to be.
 
     Raises:
-        EngineError: the file is of another machine.
+        EngineError: the file is of another machine, or no such file.
 
     Attributes:
         results: all of it. ``cases`` by name, each with its figures or its ``error``; ``torch``, with
@@ -27,7 +27,7 @@ class Record:
     """
 
     def __init__(self, file: Path, machine: dict[str, Any], command: str) -> None:
-        self.results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self.results: dict[str, Any] = _read(file) if file.is_file() else {}
         if self.results.get("machine", machine) != machine:
             raise EngineError(f"{file} was measured on another machine or with other frames; move it away")
         self.results |= {"machine": machine, "command": command}
@@ -56,3 +56,13 @@ class Record:
             part = file.with_suffix(".part")
             part.write_text(text, encoding="utf-8")
             part.replace(file)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # a copy that was cut, for one
+        raise EngineError(f"{file} cannot be read ({error}); move it away") from error
+    if not isinstance(results, dict):
+        raise EngineError(f"{file} has no measurements; move it away")
+    return results
