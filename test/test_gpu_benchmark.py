@@ -309,6 +309,24 @@ class TestRun:
             self.run(tmp_path, [])
         assert file.read_text(encoding="latin-1") == content
 
+    def test_figures_of_two_releases_or_models_are_not_mixed(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        case = Case(SIZE, "fp32", 1)
+        page = markdown(self.run(tmp_path, [case]))
+        assert "TensorRT 10.3.0, model tiny " in page
+        gpu.tensorrt = "11.4.0"
+        install(gpu, monkeypatch)
+        with pytest.raises(EngineError, match=r"another machine or with other frames \(tensorrt\)"):
+            self.run(tmp_path, [case])
+        gpu.tensorrt = "10.3.0"
+        install(gpu, monkeypatch)
+        model = replace(load_model(tmp_path / "tiny.yaml"), name="another")
+        images = [CameraImage.from_rgb(picture(seed)) for seed in range(3)]
+        options = EngineOptions(cache_dir=tmp_path / "cache")
+        with pytest.raises(EngineError, match=r"other frames \(model\)"):
+            measure(model, images, 4, [case], tmp_path / "out" / "t.json", options, "/bin/false", lambda *_: None)
+
     def test_torch_is_asked_again_until_it_has_answered(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

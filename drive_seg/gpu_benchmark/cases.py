@@ -23,6 +23,7 @@ from drive_seg.engines.planned import plan_for
 from drive_seg.engines.protocol import EngineOptions
 from drive_seg.engines.reference import yardstick
 from drive_seg.engines.trt import TrtEngine
+from drive_seg.engines.trt_library import load_tensorrt
 from drive_seg.errors import DriveSegError, EngineError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.gpu_benchmark.latency import WARM_UP, host_to_host
@@ -92,12 +93,19 @@ def measure(
         say: progress.
 
     Raises:
-        EngineError: no GPU, or the file is of another machine.
+        EngineError: no GPU, or the file is of another machine, TensorRT or model.
     """
     about = asdict(find_gpu(options.gpu_id))
     about["capability"] = list(about["capability"])
     del about["pci"]  # a machine that is lent again is another one of its kind
-    machine = {**hardware(), "gpu": about, "input": [images[0].width, images[0].height], "frames": frames}
+    machine = {
+        **hardware(),
+        "gpu": about,
+        "tensorrt": load_tensorrt(options.gpu_id)[0].__version__,
+        "model": f"{model.name} {model.onnx[yardstick(model)].sha256[:12]}",
+        "input": [images[0].width, images[0].height],
+        "frames": frames,
+    }
     record = Record(file, machine, shlex.join(["drive_seg", *sys.argv[1:]]))
     done, torch = record.results["cases"], record.results["torch"]
     # One whole size after the other, ours first: time on a GPU may be lent, and compiling takes torch minutes.

@@ -15,7 +15,7 @@ class Record:
 
     Args:
         file: the JSON; the page is beside it.
-        machine: what the figures are of.
+        machine: what the figures are of, with what else they depend on.
         command: how they came to be.
 
     Raises:
@@ -29,7 +29,9 @@ class Record:
     def __init__(self, file: Path, machine: dict[str, Any], command: str) -> None:
         self.results: dict[str, Any] = _read(file) if file.is_file() else {}
         if self.results.get("machine", machine) != machine:
-            raise EngineError(f"{file} was measured on another machine or with other frames; move it away")
+            was = self.results["machine"]
+            other = ", ".join(name for name in machine if was.get(name) != machine[name])
+            raise EngineError(f"{file} was measured on another machine or with other frames ({other}); move it away")
         self.results |= {"machine": machine, "command": command}
         for part in ("cases", "torch", "begun"):
             self.results.setdefault(part, {})

@@ -26,7 +26,8 @@ def markdown(results: dict[str, Any]) -> str:
         "# TensorRT, measured",
         "",
         f"{gpu['name']} (sm_{gpu['capability'][0]}{gpu['capability'][1]}, driver for CUDA {gpu['driver']}), "
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}. Input {width}x{height}, "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}. "
+        f"TensorRT {machine['tensorrt']}, model {machine['model']}. Input {width}x{height}, "
         f"{machine['frames']} frames each after a warm-up.",
         "",
         f"    {results['command']}",
