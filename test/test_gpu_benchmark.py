@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import drive_seg
 from fake_gpu import GPU, FakeGpu, install
 from numpy.typing import NDArray
 from test_trt_engine import engine_of, picture
@@ -326,6 +327,20 @@ class TestRun:
         options = EngineOptions(cache_dir=tmp_path / "cache")
         with pytest.raises(EngineError, match=r"other frames \(model\)"):
             measure(model, images, 4, [case], tmp_path / "out" / "t.json", options, "/bin/false", lambda *_: None)
+
+    def test_a_run_that_measured_nothing_has_failed(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sidecar = write_tiny_model(tmp_path, size=SIZE)
+        monkeypatch.setattr("drive_seg.commands.benchmark._images", lambda _: [CameraImage.from_rgb(picture(1))])
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+        options = ["--model", sidecar, "--frames", 2, "--sizes", "160x96", "--torch-python", "/bin/false", "--json"]
+        options += ["--out", tmp_path / "out", "--precisions"]
+        ended = drive_seg("benchmark", "--full", *options, "int8", code=1)
+        assert "no int8 graph" in json.loads(ended.stdout)["cases"]["160x96 int8 x1"]["error"]
+        assert "drive_seg: error: nothing could be measured: " in ended.stderr and "no int8 graph" in ended.stderr
+        drive_seg("benchmark", "--full", *options, "fp32,int8")
 
     def test_torch_is_asked_again_until_it_has_answered(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,7 @@ def _full(
     from drive_seg.commands.terminal import phase_bar, report
     from drive_seg.engines import EngineOptions
     from drive_seg.engines.trt_library import load_tensorrt
+    from drive_seg.errors import EngineError
     from drive_seg.gpu_benchmark.cases import PRECISIONS, SIZES, cases, measure
     from drive_seg.model import open_model
     from drive_seg.resources import cache_folder
@@ -138,6 +139,9 @@ def _full(
         results = measure(card, images, frames, wanted, file, options, torch_python, progress)
     page = file.with_suffix(".md")
     report(as_json, results, page.read_text(encoding="utf-8"), f"written to {page} and {file}")
+    measured = [results["cases"][case.name] for case in wanted]
+    if all("error" in case for case in measured):
+        raise EngineError(f"nothing could be measured: {measured[0]['error']}")
 
 
 def _images(source: str) -> list[CameraImage]:
