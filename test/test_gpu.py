@@ -350,7 +350,7 @@ class TestEnds:
         def captured(_: int) -> bool:
             with Pipeline(engine_of(model, "fp16"), model.labels) as pipeline:
                 pipeline(Frame(CameraImage.from_rgb(street(1))))
-                return pipeline.engine.slots[0]._graph is not None
+                return any(slot._graph is not None for slot in pipeline.engine.slots)  # one of them served
 
         with ThreadPoolExecutor(2) as pool:
             graphs = list(pool.map(captured, range(20)))
