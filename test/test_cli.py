@@ -152,6 +152,18 @@ def test_a_full_disk_is_no_bug_of_ours(command: str) -> None:
     assert done.stderr == "drive_seg: error: cannot write: No space left on device\n"
 
 
+def test_without_a_stdout_a_command_does_its_work() -> None:
+    command = [sys.executable, "-m", "drive_seg", "info"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_children_too_have_something_in_place_of_a_stream_that_is_closed() -> None:
+    child = "subprocess.call([sys.executable, '-c', 'import os; os.fstat(2)'])"
+    program = f"import subprocess, sys; from drive_seg.standard_streams import occupy; occupy(); sys.exit({child})"
+    assert subprocess.call([sys.executable, "-c", program], timeout=60, preexec_fn=lambda: os.close(2)) == 0
+
+
 def test_run_stops_after_frames(tmp_path: Path, model: Path) -> None:
     write_video(tmp_path / "in.mp4", 9)
     done = run(tmp_path / "in.mp4", tmp_path / "out.mp4", model, "--frames", 4, "--json")

@@ -471,6 +471,12 @@ def test_start_raises_what_opening_raised_and_leaves_no_thread() -> None:
     assert threading.active_count() == threads
 
 
+def test_a_worker_that_was_never_started_can_be_stopped() -> None:
+    """As where a topic of the node cannot be made: that is the error to be seen."""
+    worker = Worker(lambda: pytest.fail("opened"), ["front"], print, print, print)
+    worker.stop()
+
+
 def test_cameras_that_share_no_batch_take_turns_and_the_newest_frame_of_each_is_served() -> None:
     gate = Gate()
     cameras = tuple("abcdef")
