@@ -150,9 +150,11 @@ def test_the_engine_has_the_next_batch_before_the_last_is_published() -> None:
         served.worker.offer(frame(1))
         assert engine.was_given(1)
         served.worker.offer(frame(2))
+        begun = time.monotonic()
         turnstile.open.release()
         served.until(lambda: len(served.finished) == 1)
         assert had == [2] and served.stamps() == [1]
+        served.until(lambda: time.monotonic() - begun > served.worker.busy_s)  # with the second batch, not with both
         turnstile.open.release()
         served.until(lambda: len(served.finished) == 2)
     assert had == [2, 2] and served.stamps() == [1, 2]
