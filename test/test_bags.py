@@ -28,8 +28,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from drive_seg.decode import decode_rgb
 from drive_seg.engines import FunctionEngine
-from drive_seg.errors import ConfigError, MalformedImage, SourceError
-from drive_seg.frame import CameraImage, Frame
+from drive_seg.errors import ConfigError, DriveSegError, MalformedImage, SourceError
+from drive_seg.frame import CameraImage, Frame, PanopticResult
 from drive_seg.labels import DRIVING
 from drive_seg.offline.bag_images import IMAGE, pixels_of
 from drive_seg.offline.bag_writer import BagFile
@@ -174,6 +174,22 @@ def test_a_copy_of_a_ros1_bag_is_a_ros2_bag(tmp_path: Path, pipeline: Pipeline) 
         assert recorded == stamp_of(number) + RECORDED_LATER
         assert not hasattr(image.header, "seq")
         np.testing.assert_array_equal(image.data.reshape(HEIGHT, WIDTH, 3), picture(number))
+    with AnyReader([tmp_path / "out.mcap"]) as reader:
+        qos = {c.topic: [offer.durability for offer in c.ext.offered_qos_profiles] for c in reader.connections}
+    assert (qos["/note"], qos["/front/image_raw"]) == ([QosDurability.TRANSIENT_LOCAL], []), "latched or not"
+
+
+def test_a_full_disk_ends_a_copy_with_all_that_was_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(result: PanopticResult) -> None:
+        raise DriveSegError("no room for a frame")
+
+    bag = BagSource(write_bag(tmp_path / "in", 4))
+    sink = open_sink(tmp_path / "out.mcap", DRIVING, bag.fps)
+    monkeypatch.setattr(sink, "write", full)
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT), slots=3), DRIVING) as pipeline:
+        outcome = run(BagCopy(bag), sink, pipeline, "tiny", threads=False)
+    assert "no room" in str(outcome.error)
+    assert (outcome.summary.counts.failed, outcome.summary.counts.in_flight) == (3, 0)
 
 
 def test_a_copy_with_a_limit_ends_with_its_last_image(tmp_path: Path, pipeline: Pipeline) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import http.server
 import json
+import signal
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import camera_size, is_live, open_source, origin_of
 from drive_seg.offline.video import VideoSource, VideoWriter
 from drive_seg.pipeline import Pipeline
+from drive_seg.tracking import TrackingOptions
 
 NAMES = ["b_2.png", "b_10.png", "a.png"]
 IN_ORDER = ["a", "b_2", "b_10"]
@@ -108,6 +110,7 @@ def test_summary_has_the_contracts_keys_and_accounts_for_every_frame(tmp_path: P
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, pipeline: Pipeline) -> None:
     write_images(tmp_path / "in", NAMES)
+    pipeline.tracking = TrackingOptions()
     go(tmp_path / "in", tmp_path / "one", pipeline)
     go(tmp_path / "in", tmp_path / "two", pipeline)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
@@ -608,6 +611,19 @@ def test_a_frame_the_engine_fails_on_is_failed_and_the_others_go_on(tmp_path: Pa
     assert outcome.error is not None and "out of memory" in str(outcome.error)
 
 
+def test_frames_that_the_engine_does_not_take_are_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(count: int) -> None:
+        raise EngineError("fell off the bus")
+
+    write_images(tmp_path / "in", NAMES)
+    engine = FunctionEngine(network, (WIDTH, HEIGHT), slots=1)
+    monkeypatch.setattr(engine.slots[0], "submit", refuse)
+    with Pipeline(engine, DRIVING) as pipeline:
+        outcome = go(tmp_path / "in", tmp_path / "out", pipeline)
+    assert (outcome.summary.counts.failed, outcome.summary.counts.total_dropped) == (3, 0)
+    assert "fell off the bus" in str(outcome.error)
+
+
 class Uneven(FunctionEngine):
     """Computes all its slots at once, from ``submit`` on, and every other frame takes long."""
 
@@ -712,6 +728,19 @@ def test_ctrl_c_leaves_readable_results_and_a_balanced_summary(tmp_path: Path) -
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["frames"] == {"received": 4, "published": 2, "dropped": {"interrupted": 2}, "failed": 0}
     assert len(lines_of(tmp_path / "out")) == 2
+
+
+def test_ctrl_c_ends_a_run_before_its_source_does(tmp_path: Path, pipeline: Pipeline) -> None:
+    write_images(tmp_path / "in", [f"{number:03d}.png" for number in range(20)])
+    sink = open_sink(tmp_path / "out", DRIVING, 10.0)
+    source = open_source(str(tmp_path / "in"))
+
+    def progress(done: int) -> None:
+        if done == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    assert run(source, sink, pipeline, "tiny", progress=progress).interrupted
+    assert len(lines_of(tmp_path / "out")) < 20
 
 
 def test_reading_ahead_ends_while_nothing_comes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from drive_seg.config import load
 from drive_seg.engines import EngineInfo
+from drive_seg.errors import EngineError
 from drive_seg.frame import StageTimes
+from drive_seg.ros import diagnostics
 from drive_seg.ros.cameras import Arrivals, transport_ms
 from drive_seg.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Verdict, watch, worst
 from drive_seg.telemetry import FrameLedger, LatencyLog
+from drive_seg.upgrade import Progress
 
 
 @dataclass
@@ -181,24 +185,23 @@ def test_a_camera_is_judged_by_its_rate_and_its_silence(
     assert verdict.level == level and says in verdict.message
 
 
-@pytest.mark.parametrize(("seconds", "delay"), [(math.inf, "30.500"), (0.0, "n/a")])
-def test_the_delay_of_a_frame_that_has_left_the_window_is_no_current_one(seconds: float, delay: str) -> None:
-    sent: list[DiagnosticArray] = []
-    times = StageTimes(processing=20.0, end_to_end=30.5)
-    latencies = LatencyLog(seconds)
-    latencies.add(times)
-    session = SimpleNamespace(
-        pipeline=SimpleNamespace(
-            engine=SimpleNamespace(info=EngineInfo("function", "fp32", "CPU", "1")), network_size=(64, 32), max_batch=1
-        ),
-        upgrade=None,
-        worker=SimpleNamespace(busy_s=0.0, ledgers={"front": FrameLedger()}),
-        cameras=[SimpleNamespace(name="front", image_topic="/a")],
-        inputs={},
-        latencies={"front": latencies},
-        newest={"front": times},
-    )
-    node = SimpleNamespace(
+def session(**changes: Any) -> SimpleNamespace:
+    """Of a node with one camera."""
+    engine = SimpleNamespace(info=EngineInfo("function", "fp32", "CPU", "1"))
+    usual = {
+        "pipeline": SimpleNamespace(engine=engine, network_size=(64, 32), max_batch=1),
+        "upgrade": None,
+        "worker": SimpleNamespace(busy_s=0.0, ledgers={"front": FrameLedger()}),
+        "cameras": [SimpleNamespace(name="front", image_topic="/a")],
+        "inputs": {},
+        "latencies": {"front": LatencyLog()},
+        "newest": {},
+    }
+    return SimpleNamespace(**{**usual, **changes})
+
+
+def node_of(session: SimpleNamespace, sent: list[DiagnosticArray]) -> Any:
+    return SimpleNamespace(
         create_publisher=lambda *_: SimpleNamespace(publish=sent.append),
         create_timer=lambda *_, **__: None,
         get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(to_msg=Time)),
@@ -212,10 +215,76 @@ def test_the_delay_of_a_frame_that_has_left_the_window_is_no_current_one(seconds
         trouble="",
         opening_since=None,
     )
-    Diagnostics(node).publish()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("seconds", "delay"), [(math.inf, "30.500"), (0.0, "n/a")])
+def test_the_delay_of_a_frame_that_has_left_the_window_is_no_current_one(seconds: float, delay: str) -> None:
+    sent: list[DiagnosticArray] = []
+    times = StageTimes(processing=20.0, end_to_end=30.5)
+    latencies = LatencyLog(seconds)
+    latencies.add(times)
+    Diagnostics(node_of(session(latencies={"front": latencies}, newest={"front": times}), sent)).publish()
     camera = {item.key: item.value for item in sent[0].status[-1].values}
     assert camera["current_delay_from_realtime_ms"] == delay
     assert camera.get("end_to_end_ms.p50", "n/a") == delay, "both are of the same frames"
+
+
+def test_a_camera_s_lost_frames_are_told_for_as_long_as_they_are_news() -> None:
+    sent: list[DiagnosticArray] = []
+    arrivals = Arrivals()
+    arrivals.add(1)
+    inputs = {"front": SimpleNamespace(arrivals=arrivals, listening=True, topic="/a")}
+    node = node_of(session(inputs=inputs), sent)
+    told = Diagnostics(node)
+
+    def said(malformed: int = 0, failed: int = 0) -> tuple[bytes, str]:
+        ledger = node.session.worker.ledgers["front"]
+        for _ in range(malformed):
+            ledger.drop("malformed")
+        for _ in range(failed):
+            ledger.fail()
+        told.publish()
+        return sent[-1].status[-1].level, sent[-1].status[-1].message
+
+    assert said() == (OK, "running")
+    assert said(malformed=2) == (WARN, "2 malformed images in the last second")
+    assert said(malformed=1, failed=3) == (ERROR, "3 frames failed in the last second")
+    assert said() == (OK, "running")
+    node.session = session(inputs=inputs)  # configured anew, and it counts anew
+    assert said(failed=1) == (ERROR, "1 frames failed in the last second")
+
+
+def test_a_gpu_that_nobody_can_ask_is_no_faulty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def watch(gpu_id: int) -> None:
+        asked.append(gpu_id)
+        raise EngineError("no NVML")
+
+    monkeypatch.setattr(diagnostics, "GpuWatch", watch)
+    sent: list[DiagnosticArray] = []
+    serving = session()
+    serving.pipeline.engine.info = EngineInfo("function", "fp32", "a GPU", "1", on_gpu=True)
+    said = Diagnostics(node_of(serving, sent))
+    for _ in range(2):
+        said.publish()
+        (gpu,) = (status for status in sent[-1].status if status.name == "drive_seg: gpu 0")
+        assert (gpu.level, gpu.message, asked) == (OK, "not watched: no NVML", [0])
+
+
+@pytest.mark.parametrize(
+    ("progress", "level", "also"),
+    [
+        (Progress("building"), OK, "; building: starting, 0 s"),
+        (Progress("building", trouble="no room"), WARN, "; building: no room"),
+        (Progress("building", done=True), OK, ""),
+    ],
+)
+def test_a_better_engine_is_told_of_until_it_serves(progress: Progress, level: bytes, also: str) -> None:
+    sent: list[DiagnosticArray] = []
+    Diagnostics(node_of(session(upgrade=SimpleNamespace(progress=progress)), sent)).publish()
+    (engine,) = (status for status in sent[0].status if status.name == "drive_seg: engine")
+    assert (engine.level, engine.message) == (level, f"function fp32 on CPU{also}")
 
 
 def test_one_frame_makes_no_rate() -> None:

@@ -137,6 +137,7 @@ def test_an_engine_that_fails_loses_its_frame_only() -> None:
     counts = harness.worker.ledgers["front"].counts()
     assert (counts.failed, counts.published, counts.in_flight) == (1, 1, 0)
     assert isinstance(harness.errors[0][1], EngineError) and "device lost" in str(harness.errors[0][1])
+    assert harness.worker.lost is None
 
 
 def test_an_image_that_cannot_be_decoded_for_another_reason_loses_its_frame_only(
