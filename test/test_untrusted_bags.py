@@ -6,6 +6,7 @@ import bz2
 import resource
 import sqlite3
 import struct
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recordings import write_bag
+from recordings import write_bag, write_ros1_bag
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import DRIVING
@@ -211,6 +212,62 @@ def test_columns_of_other_types_are_damage(change: str, tmp_path: Path) -> None:
         list(BagSource(path))
     with pytest.raises(SourceError, match=r"bag\.db3"):
         open_truth(str(path), DRIVING)
+
+
+def replaced(old: bytes, new: bytes, later: int = 0) -> Callable[[bytes], bytes]:
+    """A file whose bytes so many behind ``old`` are others."""
+
+    def change(data: bytes) -> bytes:
+        at = data.index(old) + later
+        return data[:at] + new + data[at + len(new) :]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "got", "lost"),
+    [
+        ("mcap none", bytes, 3, set()),
+        ("mcap storage", bytes, 3, set()),
+        ("mcap none", lambda data: data[:-1], 3, {"the end"}),
+        ("mcap none", lambda data: data[: len(data) // 2], 0, {"a record", "the end"}),
+        ("mcap none", replaced(b"", b"Rosbag"), 0, {"all"}),
+        ("mcap none", replaced(b"/front", b"??", -8), 0, {"a record"}),
+        ("mcap none", replaced(b"", b"crc!", 76), 3, {"a part of a chunk"}),
+        ("mcap storage", replaced(b"zstd", b"crc!", -8), 0, {"a chunk", "a part of a chunk"}),
+        ("mcap storage", replaced(b"zstd", b"????", 60), 0, {"a chunk"}),
+        ("ros1 none", bytes, 4, set()),
+        ("ros1 bz2", bytes, 4, set()),
+        ("ros1 none", replaced(b"index_pos=", bytes(8), 10), 4, {"the end"}),
+        ("ros1 none", lambda data: data[: len(data) // 2], 0, {"the end"}),
+        ("ros1 none", replaced(b"", b"bag"), 0, {"all"}),
+        ("ros1 none", replaced(b"topic=", b"ny_pic"), 1, {"a record"}),
+        ("ros1 bz2", replaced(b"BZh", b"????"), 0, {"a chunk"}),
+        ("sqlite3 none", bytes, 3, set()),
+        ("sqlite3 none", "UPDATE messages SET timestamp = 'noon' WHERE id = 2", 2, {"a message"}),
+        ("sqlite3 none", "CREATE VIEW more AS SELECT * FROM messages", 0, {"all"}),
+        ("sqlite3 none", "DROP TABLE topics", 0, {"all"}),
+    ],
+)
+def test_a_salvage_tells_what_it_could_not_get(
+    kind: str, change: Any, got: int, lost: set[str], tmp_path: Path
+) -> None:
+    """Else a bag of which much is gone, and that rosbags refuses for another reason, would be taken for a whole one."""
+    storage, packed = kind.split()
+    path = tmp_path / "bag.bag"
+    if storage == "ros1":
+        write_ros1_bag(path, 3, compression=packed.replace("none", ""))
+    else:
+        path = write_bag(tmp_path / "bag", 3, storage, packed=packed)
+    if isinstance(change, str):
+        with sqlite3.connect(path) as connection:
+            connection.execute(change)
+        connection.close()
+    else:
+        path.write_bytes(change(path.read_bytes()))
+    said: list[str] = []
+    assert len(list(salvage_messages([path], said))) == got
+    assert set(said) == lost
 
 
 @settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
