@@ -50,5 +50,9 @@ def test_frames_of_one_size_cost_hardly_a_page_fault() -> None:
 
 
 @needs_glibc
-def test_what_the_environment_says_of_malloc_stands() -> None:
-    assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > 200
+@pytest.mark.parametrize(
+    "variable", ["MALLOC_TRIM_THRESHOLD_=131072", "GLIBC_TUNABLES=glibc.malloc.trim_threshold=131072"]
+)
+def test_what_the_environment_says_of_malloc_stands(variable: str) -> None:
+    name, _, value = variable.partition("=")
+    assert page_faults("keep", **{name: value}) > 200
