@@ -6,6 +6,7 @@ import bz2
 import resource
 import sqlite3
 import struct
+import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -224,11 +225,18 @@ def replaced(old: bytes, new: bytes, later: int = 0) -> Callable[[bytes], bytes]
     return change
 
 
+def with_checksum(data: bytes) -> bytes:
+    """As rosbag2 writes them, of an MCAP file whose only chunk is not compressed."""
+    content = data[92 : 92 + struct.unpack_from("<Q", data, 84)[0]]
+    return replaced(b"", struct.pack("<I", zlib.crc32(content)), 76)(data)
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "got", "lost"),
     [
         ("mcap none", bytes, 3, set()),
         ("mcap storage", bytes, 3, set()),
+        ("mcap none", with_checksum, 3, set()),
         ("mcap none", lambda data: data[:-1], 3, {"the end"}),
         ("mcap none", lambda data: data[: len(data) // 2], 0, {"a record", "the end"}),
         ("mcap none", replaced(b"", b"Rosbag"), 0, {"all"}),
@@ -240,11 +248,14 @@ def replaced(old: bytes, new: bytes, later: int = 0) -> Callable[[bytes], bytes]
         ("ros1 bz2", bytes, 4, set()),
         ("ros1 none", replaced(b"index_pos=", bytes(8), 10), 4, {"the end"}),
         ("ros1 none", lambda data: data[: len(data) // 2], 0, {"the end"}),
+        ("ros1 none", lambda data: data + b"??", 4, {"the end"}),
         ("ros1 none", replaced(b"", b"bag"), 0, {"all"}),
         ("ros1 none", replaced(b"topic=", b"ny_pic"), 1, {"a record"}),
         ("ros1 bz2", replaced(b"BZh", b"????"), 0, {"a chunk"}),
         ("sqlite3 none", bytes, 3, set()),
         ("sqlite3 none", "UPDATE messages SET timestamp = 'noon' WHERE id = 2", 2, {"a message"}),
+        ("sqlite3 none", "UPDATE messages SET data = 'rain' WHERE id = 2", 2, {"a message"}),
+        ("sqlite3 none", "UPDATE topics SET type = x'07'", 0, {"a message"}),
         ("sqlite3 none", "CREATE VIEW more AS SELECT * FROM messages", 0, {"all"}),
         ("sqlite3 none", "DROP TABLE topics", 0, {"all"}),
     ],
@@ -290,11 +301,11 @@ def test_any_damaged_bag_ends(edits: list[tuple[int, bytes]], tmp_path: Path) ->
         assert "damaged.mcap" in str(error)  # noqa: PT017
 
 
-def loop_pages(path: Path, levels: int, fan: int = 40) -> None:
-    """Put pages above the only one of ``messages``, each with many references to the next: fan ** levels rows."""
+def loop_pages(path: Path, table: str, levels: int, fan: int = 40) -> None:
+    """Put pages above the only one of a table, each with many references to the next: fan ** levels rows."""
     with sqlite3.connect(path) as connection:
         size = connection.execute("PRAGMA page_size").fetchone()[0]
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
     connection.close()
     data = path.read_bytes()
     count, leaf = len(data) // size, data[(root - 1) * size : root * size]
@@ -323,12 +334,15 @@ def small_bag(path: Path, rows: dict[int, bytes]) -> None:
     connection.close()
 
 
-def test_a_few_pages_that_stand_for_endless_rows_are_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("table", "says"), [("messages", "1 images of /image_raw could be read"), ("topics", "no readable image topic")]
+)
+def test_a_few_pages_that_stand_for_endless_rows_are_given_up(table: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "bag.db3"
     small_bag(path, {1: b"\0\1\0\0"})
-    loop_pages(path, 15)
+    loop_pages(path, table, 15)
     assert path.stat().st_size < 10_000
-    with pytest.raises(SourceError, match="1 images of /image_raw could be read"):
+    with pytest.raises(SourceError, match=says):
         list(BagSource(path))
 
 
@@ -350,4 +364,6 @@ def test_the_message_before_a_damaged_one_is_not_lost_with_it(tmp_path: Path) ->
         page = data.index(bytes([lost]) * 500) // 512 * 512
         data[page : page + 4] = b"\xff" * 4  # the number of the page that goes on with it
     path.write_bytes(data)
-    assert [message.data[0] for message in salvage_messages([path])] == [1, 2, 4, 5]
+    said: list[str] = []
+    assert [message.data[0] for message in salvage_messages([path], said)] == [1, 2, 4, 5]
+    assert set(said) == {"a message"}
