@@ -28,6 +28,7 @@ from drive_seg.errors import ConfigError, DriveSegError, EngineError, MissingDep
 from drive_seg.frame import Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING, mask_of
 from drive_seg.offline import video
+from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
@@ -741,6 +742,16 @@ def test_ctrl_c_ends_a_run_before_its_source_does(tmp_path: Path, pipeline: Pipe
 
     assert run(source, sink, pipeline, "tiny", progress=progress).interrupted
     assert len(lines_of(tmp_path / "out")) < 20
+
+
+def test_a_second_request_to_end_acts_at_once() -> None:
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_reading_ahead_ends_while_nothing_comes() -> None:
