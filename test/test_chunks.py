@@ -183,7 +183,7 @@ def test_every_image_is_in_one_chunk(tmp_path: Path, images_apart: float) -> Non
     ]
 
 
-@pytest.mark.parametrize("number", [1, 9])
+@pytest.mark.parametrize("number", [0, 1, 9])
 def test_a_chunk_that_begins_with_an_image_is_shown_the_one_before_it(drives: Drives, job: Job, number: int) -> None:
     bag, expected = drives("mcap")
     source = BagSource(bag)
@@ -316,6 +316,8 @@ def test_frames_behind_a_chunk_that_cannot_be_done_keep_their_names(tmp_path: Pa
     assert "its worker died" in str(judged.error)
     scored = [(frame.frame, frame.stamp_ns) for frame in judged.evaluation.frames]
     assert scored == [(f"{number:06d}", stamp_of(number)) for number in (0, 1, 2, 3, 8, 9)]
+    with pytest.raises(DriveSegError, match="its worker died"):
+        evaluate_chunks(job, plan([str(bag)])[0], lambda work, chunks: [DriveSegError("its worker died")], {})
 
 
 def spoil(file: Path, which: int) -> None:
