@@ -179,6 +179,23 @@ def test_a_copy_of_a_ros1_bag_is_a_ros2_bag(tmp_path: Path, pipeline: Pipeline) 
     assert (qos["/note"], qos["/front/image_raw"]) == ([QosDurability.TRANSIENT_LOCAL], []), "latched or not"
 
 
+def test_a_copy_of_a_ros1_bag_has_the_types_of_its_own(tmp_path: Path, pipeline: Pipeline) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    battery, image = "truck_msgs/msg/Battery", "sensor_msgs/msg/Image"
+    store.register(get_types_from_msg("std_msgs/Header header\nfloat64 volts\n", battery))
+    header = store.types["std_msgs/msg/Header"](7, store.types["builtin_interfaces/msg/Time"](1, 2), "truck")
+    with Ros1Writer(tmp_path / "in.bag") as writer:
+        for topic, kind, message in (
+            ("/battery", battery, store.types[battery](header, 12.5)),
+            ("/image_raw", image, image_message(store, image, 0)),
+        ):
+            connection = writer.add_connection(topic, kind, typestore=store)
+            writer.write(connection, stamp_of(0), store.serialize_ros1(message, kind))
+    assert go(tmp_path / "in.bag", tmp_path / "out.mcap", pipeline, copying=True).error is None
+    ((_, copied),) = read(tmp_path / "out.mcap")["/battery"]
+    assert (copied.volts, copied.header.frame_id, copied.header.stamp.nanosec) == (12.5, "truck", 2)
+
+
 def test_a_full_disk_ends_a_copy_with_all_that_was_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(result: PanopticResult) -> None:
         raise DriveSegError("no room for a frame")
