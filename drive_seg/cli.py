@@ -15,7 +15,7 @@ from drive_seg.commands import benchmark, build_engine, demo, evaluate, info, ne
 from drive_seg.commands.options import Debug, debug_wanted
 from drive_seg.errors import DriveSegError, printable
 from drive_seg.signals import requests_to_end
-from drive_seg.standard_streams import flush, occupy
+from drive_seg.standard_streams import flush, occupy, outlive_terminal
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says whose disk, quota or largest file is full, most often of what stdout was sent to."""
@@ -65,6 +65,7 @@ def _common(
 def main() -> None:
     """The console script: 0 done, 1 the work failed (one line on stderr), 2 bad usage."""
     occupy()
+    outlive_terminal()
     # The other requests to end are taken like Ctrl-C: what is being written is closed in order.
     for number in set(requests_to_end()) - {signal.SIGINT}:  # a shell has its background jobs ignore this one
         signal.signal(number, signal.default_int_handler)

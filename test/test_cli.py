@@ -164,6 +164,21 @@ def test_children_too_have_something_in_place_of_a_stream_that_is_closed() -> No
     assert subprocess.call([sys.executable, "-c", program], timeout=60, preexec_fn=lambda: os.close(2)) == 0
 
 
+def test_work_outlives_the_terminal_that_it_tells_of(tmp_path: Path, model: Path) -> None:
+    write_video(tmp_path / "in.mp4", 9)
+    ours, terminal = os.openpty()
+    arguments = map(str, arguments_of(tmp_path / "in.mp4", tmp_path / "out", model))
+    command = [sys.executable, "-m", "drive_seg", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        said = b""
+        while b"segmenting" not in said:
+            said += os.read(ours, 4096)
+        os.close(ours)
+        assert process.wait(timeout=60) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"]["published"] == 9
+
+
 def test_run_stops_after_frames(tmp_path: Path, model: Path) -> None:
     write_video(tmp_path / "in.mp4", 9)
     done = run(tmp_path / "in.mp4", tmp_path / "out.mp4", model, "--frames", 4, "--json")
