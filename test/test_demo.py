@@ -297,7 +297,12 @@ def test_that_its_folder_cannot_be_written_is_said_before_it_starts(demo: Demo) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"), [("ROS_LOG_DIR", "/dev/null/log", "ROS_LOG_DIR=FOLDER"), ("ROS_DOMAIN_ID", "x", "'x'")]
+    ("name", "value", "says"),
+    [
+        ("ROS_LOG_DIR", "/dev/null/log", "ROS_LOG_DIR=FOLDER"),
+        ("ROS_LOG_DIR", "/proc", "ROS_LOG_DIR=FOLDER"),  # it is there, and nobody may write into it
+        ("ROS_DOMAIN_ID", "x", "'x'"),
+    ],
 )
 def test_what_ros_cannot_start_with_is_one_line_that_says_what_to_do(
     demo: Demo, name: str, value: str, says: str

@@ -77,6 +77,10 @@ def start_ros(args: Sequence[str] | None) -> None:
         if "ROS_DOMAIN_ID" in reason:
             raise ConfigError(f"ROS 2 {reason}; it has {os.environ.get('ROS_DOMAIN_ID')!r}") from error
         raise ConfigError(f"the ROS arguments are refused: {reason}") from error
+    except RuntimeError as error:  # the log's own, as of a folder that is root's since a node was started with sudo
+        if "Failed opening file" not in str(error):
+            raise
+        raise ConfigError(f"ROS 2 cannot write its log: {error}; ROS_LOG_DIR=FOLDER puts it elsewhere") from error
 
 
 def spin(node: Node, until: Callable[[], bool]) -> None:
