@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import http.server
 import json
+import os
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ from drive_seg.offline.prefetch import prefetch
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import camera_size, is_live, open_source, origin_of
+from drive_seg.offline.truth import open_truth
 from drive_seg.offline.video import VideoSource, VideoWriter
 from drive_seg.pipeline import Pipeline
 from drive_seg.tracking import TrackingOptions
@@ -476,6 +478,25 @@ def test_errors_of_sources_name_what_is_there_and_what_was_expected(tmp_path: Pa
         open_source(make(kind, tmp_path))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_said_and_not_left_out(tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", 3)
+    (tmp_path / "in.mp4").chmod(0)
+    with pytest.raises(SourceError, match=r"in\.mp4: Permission denied"):
+        open_source(tmp_path / "in.mp4")
+    write_images(tmp_path / "drives" / "before", ["a.png"])
+    closed = tmp_path / "drives" / "of" / "today"
+    write_images(closed, ["b.png"])
+    closed.chmod(0)
+    try:
+        with pytest.raises(SourceError, match="of/today: Permission denied"):
+            open_source(tmp_path / "drives")
+        with pytest.raises(SourceError, match="of/today: Permission denied"):
+            open_truth(tmp_path / "drives", DRIVING, "camvid")
+    finally:
+        closed.chmod(0o755)
 
 
 @pytest.mark.usefixtures("rosbags")

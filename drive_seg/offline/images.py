@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ def _images(folder: Path) -> list[Path]:
     found = [file for file in folder.iterdir() if file.is_file() and is_image(file)]
     if not found and (folder / "image").is_dir():
         return _images(folder / "image")
-    found = found or [file for file in folder.rglob("*") if file.is_file() and is_image(file)]
+    found = found or [file for file in files_below(folder) if file.is_file() and is_image(file)]
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise SourceError(f"folder {folder} has no images; expected files ending in {kinds}, or a rosbag2 folder")
@@ -67,6 +68,21 @@ def _images(folder: Path) -> list[Path]:
                 f"{file.relative_to(folder)}; their results would share a name"
             )
     return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """What is in a folder and in the folders below it, but for folders; nothing where there is no folder.
+
+    Raises:
+        SourceError: one of them may not be read, which ``Path.rglob`` would leave out without a word.
+    """
+    for place, _, names in os.walk(folder, onerror=_refuse):
+        yield from (Path(place, name) for name in names)
+
+
+def _refuse(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise SourceError(f"cannot open {error.filename}: {error.strerror}") from error
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import SourceError
 from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, LabelSet
-from drive_seg.offline.images import is_image
+from drive_seg.offline.images import files_below, is_image
 from drive_seg.offline.instance_lists import ListedInstances, read_instances
 from drive_seg.offline.known_ids import KnownIds
 from drive_seg.offline.label_image import read_label_image
@@ -122,7 +122,7 @@ def _recognise(path: Path) -> str:
         return "tusimple"
     if path.is_file():
         return "coco"
-    if next(path.rglob("*_labelIds.png"), None) or next(path.rglob("*_instanceIds.png"), None):
+    if any(file.name.endswith(("_labelIds.png", "_instanceIds.png")) for file in files_below(path)):
         return "cityscapes"  # whose folders hold .json too: polygons
     if any(path.glob("*.json")):
         return "coco"
@@ -147,11 +147,12 @@ def png_files(folder: Path, endings: Sequence[str] = ("",)) -> dict[str, Path]:
     """The PNG files in a folder and the folders below it, by stem without the first of ``endings`` that any has.
 
     Raises:
-        SourceError: there is none, or two have one name.
+        SourceError: there is none, or two have one name, or a folder may not be read.
     """
     for ending in endings:
         found: dict[str, Path] = {}
-        for file in sorted(file for file in folder.rglob(f"*{ending}.png") if is_image(file)):
+        named = (file for file in files_below(folder) if file.name.endswith(f"{ending}.png"))
+        for file in sorted(file for file in named if is_image(file)):
             key = file.stem.removesuffix(ending)
             if key in found:
                 raise SourceError(f"ground truth {found[key]} and {file} have the same name; give one folder of them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ class VideoSource:
         capture = _capture(self.name)
         if not capture.isOpened():
             file = Path(self.name)
+            if file.is_file() and not os.access(file, os.R_OK):
+                raise SourceError(f"cannot open {self.name}: {os.strerror(errno.EACCES)}")
             size = f" ({file.stat().st_size} bytes)" if file.is_file() else ""
             raise SourceError(
                 f"{self.name}{size} is no video that can be decoded: expected an MP4, AVI, MKV or similar "
