@@ -593,6 +593,7 @@ def test_two_nodes_of_one_name_are_warned_of_and_go_on(model: Path) -> None:
         peer.send_until_served(paint(64, 48))
         assert peer.process.poll() is None
         assert warned is not None
+        peer.until(lambda: sum(map(len, publishers(peer))) == 1, "the end of the second node's masks")
         with beside(peer, *node_command(model), *warned.message.partition("--ros-args ")[2].split()):
             peer.until(lambda: sum(map(len, publishers(peer))) == 2, "the masks of a second node that took the advice")
             assert sorted(map(len, publishers(peer))) == [1, 1], "they are mixed"
