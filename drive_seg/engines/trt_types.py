@@ -10,13 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def decide_in_float(trt: Any, network: Any) -> int:
+def decide_in_float(trt: Any, network: Any) -> None:
     """Ask for fp32 in whatever lies between the last convolutions and the outputs that are float32: heat and offsets.
 
     Needs ``BuilderFlag.PREFER_PRECISION_CONSTRAINTS``. Masks and confidences, uint8 at the border, are not touched.
-
-    Returns:
-        How many layers were asked.
     """
     makers: dict[str, int] = {}
     for index in range(network.num_layers):
@@ -29,7 +26,6 @@ def decide_in_float(trt: Any, network: Any) -> int:
     outputs = (network.get_output(index) for index in range(network.num_outputs))
     waiting = [output.name for output in outputs if output.dtype == trt.float32]
     seen: set[int] = set()
-    asked = 0
     while waiting:
         maker = makers.get(waiting.pop())
         if maker is None or maker in seen:
@@ -46,5 +42,3 @@ def decide_in_float(trt: Any, network: Any) -> int:
         layer.precision = trt.float32
         for number in floats:
             layer.set_output_type(number, trt.float32)
-        asked += 1
-    return asked
