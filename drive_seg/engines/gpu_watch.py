@@ -5,7 +5,6 @@ A GPU that is too hot halves its clock without a word to CUDA; all that is seen 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -55,7 +54,11 @@ class GpuWatch:
 
     def __init__(self, gpu_id: int) -> None:
         self.gpu = find_gpu(gpu_id)
-        self._nvml = nvml = _nvml()
+        try:
+            import pynvml as nvml
+        except ImportError as error:
+            raise MissingDependency("nvidia-ml-py", "watching the GPU", pip_install("nvidia-ml-py")) from error
+        self._nvml = nvml
         try:
             nvml.nvmlInit()
             self._handle = nvml.nvmlDeviceGetHandleByPciBusId(self.gpu.pci)
@@ -92,12 +95,3 @@ class GpuWatch:
             if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED):
                 raise EngineError(f"GPU {self.gpu.index}: {error}; the kernel's log has the Xid") from error
             return None
-
-
-@functools.cache
-def _nvml() -> Any:
-    try:
-        import pynvml
-    except ImportError as error:
-        raise MissingDependency("nvidia-ml-py", "watching the GPU", pip_install("nvidia-ml-py")) from error
-    return pynvml
