@@ -219,7 +219,9 @@ class Arena:
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
         """Give page-locked memory back before ``close``; ``array`` as ``pinned`` gave it."""
-        self._pinned = [kept for kept in self._pinned if not _release_if(kept, array)]
+        number = next(n for n, kept in enumerate(self._pinned) if kept.ctypes.data == array.ctypes.data)
+        self._pinned[number].base.free()  # type: ignore[union-attr]
+        del self._pinned[number]
 
     def close(self) -> None:
         """Free everything; of a lost device it is only forgotten. A second call does nothing."""
@@ -255,10 +257,3 @@ def _frames_cleared() -> Iterator[None]:
     except BaseException as error:
         clear_frames(error.__traceback__)
         raise
-
-
-def _release_if(kept: NDArray[np.uint8], array: NDArray[np.uint8]) -> bool:
-    if kept.ctypes.data != array.ctypes.data:
-        return False
-    kept.base.free()  # type: ignore[union-attr]
-    return True
