@@ -20,7 +20,7 @@ from drive_seg.engines.cuda import Arena
 from drive_seg.engines.trt import TrtSlot
 from drive_seg.engines.trt_network import Network
 from drive_seg.errors import EngineError
-from drive_seg.frame import CameraImage, Frame, GpuTimes, Lane, PanopticResult, RawOutputs
+from drive_seg.frame import CameraImage, Frame, GpuTimes, Lane, PanopticResult
 from drive_seg.labels import LabelSet
 from drive_seg.lanes import LaneFinder
 from drive_seg.letterbox import Geometry
@@ -266,8 +266,9 @@ class DeviceStages:
         """Copy the maps into the allocator's arrays and read the records."""
         place = outputs.places[index]
         outcome = kernels.read(self._whole(place), place.layout, *place.out, self._labels)
-        if outcome.flags:
-            return self._finish_on_host(frame, outputs, index, geometry, options)
+        if outcome.flags:  # more peaks or segments than the kernels have room for: fuse the network's own maps here
+            self._on_host.options = options
+            return self._on_host(frame, outputs.slot.fetch(outputs.count), index, geometry)
 
         def kept(name: str, pinned: NDArray[Any]) -> NDArray[Any]:
             array = self._allocate(frame, name, (pinned.shape[0], pinned.shape[1]), pinned.dtype)
@@ -306,14 +307,6 @@ class DeviceStages:
         with self._arena.active("fetch the instances"):
             self._arena.driver.memcpy_dtoh(whole, place.results)
         return whole
-
-    def _finish_on_host(
-        self, frame: Frame, outputs: Fused, index: int, geometry: Geometry, options: FusionOptions
-    ) -> PanopticResult:
-        """More peaks or segments than the kernels have room for: fetch the network's maps and fuse them here."""
-        self._on_host.options = options
-        raw: RawOutputs = outputs.slot.fetch(outputs.count)
-        return self._on_host(frame, raw, index, geometry)
 
     def gpu_times(self, outputs: Fused) -> GpuTimes | None:
         """By CUDA events."""
