@@ -772,7 +772,7 @@ class TestBuilding:
             built.append(job.key)
             return builder.make(job, progress)
 
-        monkeypatch.setattr(planned.plan_for, "__defaults__", (*(planned.plan_for.__defaults__ or ())[:-1], here))
+        monkeypatch.setattr(planned, "make_in_child", here)
         options = EngineOptions(cache_dir=tmp_path)
         key, cache = key_here(model, options), PlanCache(tmp_path / "tensorrt")
 
@@ -795,8 +795,7 @@ class TestBuilding:
         self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bad = Made(b"of another machine", b"", Agreement(8, 1.0, 0.0, 0.0, 0.0))
-        given = planned.plan_for.__defaults__ or ()
-        monkeypatch.setattr(planned.plan_for, "__defaults__", (*given[:-1], lambda *_: bad))
+        monkeypatch.setattr(planned, "make_in_child", lambda *_: bad)
         with pytest.raises(PlanRefused, match="magic tag does not match"):
             open_engine(model, "tensorrt", EngineOptions(cache_dir=None))
         assert not gpu.leaks
@@ -811,7 +810,7 @@ class TestBuilding:
         def here(job: Job, progress: Any, cancelled: Any) -> Made:
             return builder.make(job, progress)
 
-        monkeypatch.setattr(planned.plan_for, "__defaults__", (*(planned.plan_for.__defaults__ or ())[:-1], here))
+        monkeypatch.setattr(planned, "make_in_child", here)
         config = dataclasses.replace(
             load(lambda parameter: parameter.default), model=str(model.path), engine_cache_dir=str(tmp_path)
         )

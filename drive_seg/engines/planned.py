@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from drive_seg.engines.build import Job, Maker, never, obtain, plan_key
+from drive_seg.engines.build import Job, never, obtain, plan_key
 from drive_seg.engines.child import make_in_child
 from drive_seg.engines.compiler import BuildProgress
 from drive_seg.engines.plan_cache import Plan, PlanCache, PlanKey
@@ -45,7 +45,6 @@ def plan_for(
     cancelled: Callable[[], bool] = never,
     reference: Path | None = None,
     rebuild: bool = False,
-    make: Maker = make_in_child,
 ) -> Plan:
     """The plan of ``key_here``, built where it is not in the cache.
 
@@ -71,7 +70,7 @@ def plan_for(
             command = shlex.join(_command(model, key, options.gpu_id, folder))
             raise PlanMissing(f"no engine of {key.text} in {cache.folder} yet; make it with: {command}")
         job = Job(model, key, options.gpu_id, reference=reference)
-        return obtain(job, cache, make, progress or _signs_of_life(key), cancelled, rebuild)
+        return obtain(job, cache, make_in_child, progress or _signs_of_life(key), cancelled, rebuild)
 
 
 def _command(model: Model, key: PlanKey, gpu_id: int, folder: Path) -> list[str]:
