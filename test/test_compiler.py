@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from drive_seg.engines.compiler import Order, compile_plan, source_graph
+from drive_seg.engines.compiler import compile_plan, source_graph
+from drive_seg.engines.plan_cache import PlanKey
 from drive_seg.engines.trt_library import strongly_typed
 from drive_seg.errors import EngineError
 from drive_seg.model import load_model
 from drive_seg.resources import find_model
 
-ORDER = Order(b"graph", "image", "fp16", 640, 384, 4, 512, timing=b"old times")
+KEY = PlanKey("m", "", 1, "", "", "", 1, "fp16", 640, 384, 4, 512)
 
 
 KINDS = ("CONVOLUTION", "CONSTANT", "SHAPE", "IDENTITY", "CAST", "ACTIVATION", "POOLING", "ELEMENTWISE", "SELECT")
@@ -194,13 +195,17 @@ class Release:
             module.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
         self.module = module
 
-    def compile(self, order: Order = ORDER, cancelled: Any = lambda: False) -> tuple[bytes, bytes]:
+    def compile(
+        self, key: PlanKey = KEY, timing: bytes = b"old times", cancelled: Any = lambda: False
+    ) -> tuple[bytes, bytes]:
         self.said: list[tuple[str, int, int]] = []
-        return compile_plan(self.module, order, lambda *step: self.said.append(step), cancelled)
+        return compile_plan(
+            self.module, key, b"graph", "image", timing, lambda *step: self.said.append(step), cancelled
+        )
 
 
-def with_precision(precision: str) -> Order:
-    return Order(b"graph", "image", precision, 640, 384, 4, 512)
+def with_precision(precision: str) -> PlanKey:
+    return dataclasses.replace(KEY, precision=precision)
 
 
 @pytest.mark.parametrize(("major", "creation", "typed"), [(8, 1, False), (10, 3, True), (11, 2, True)])
@@ -273,7 +278,7 @@ def test_contexts_may_share_the_one_profile(major: int, shared: bool) -> None:
 @pytest.mark.parametrize("former", [b"damaged", b"of another driver"])
 def test_times_that_are_refused_do_not_cost_the_build(major: int, former: bytes) -> None:
     release = Release(major)
-    plan, timing = release.compile(dataclasses.replace(ORDER, timing=former))
+    plan, timing = release.compile(timing=former)
     assert plan.startswith(b"FAKE plan") and timing == b"new times", "and are replaced"
     assert release.asked["timing"] == (b"", False)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from drive_seg.engines.build import Job, Made, never
-from drive_seg.engines.compiler import BuildProgress, Order, compile_plan, graph_of
+from drive_seg.engines.compiler import BuildProgress, compile_plan, graph_of
 from drive_seg.engines.gate import compare_engine
 from drive_seg.engines.plan_cache import Plan, PlanKey
 from drive_seg.engines.protocol import EngineOptions
@@ -38,20 +38,11 @@ def make(job: Job, progress: BuildProgress) -> Made:
     trt, _ = load_tensorrt(job.gpu_id)
     key = job.key
     model = replace(job.model, width=key.width, height=key.height)
-    order = Order(
-        graph_of(model, key.precision, strongly_typed(trt)),
-        model.input_name,
-        key.precision,
-        key.width,
-        key.height,
-        key.batch,
-        key.workspace_mb,
-        job.timing,
-    )
+    graph = graph_of(model, key.precision, strongly_typed(trt))
     # Before the minutes that compiling takes: there may be nothing to compare with.
     reference = Reference.load(job.reference, model) if job.reference else compute(model, simulated_frames(model))
     with Arena(job.gpu_id).active("compile the engine"):  # TensorRT compiles for, and measures on, the current GPU
-        plan, timing = compile_plan(trt, order, progress, never)
+        plan, timing = compile_plan(trt, key, graph, model.input_name, job.timing, progress, never)
     progress("comparing with the fp32 network", 0, 0)
     with TrtEngine(Plan(key, plan, {}), model, EngineOptions(gpu_id=job.gpu_id)) as engine:
         return Made(plan, timing, compare_engine(engine, reference, [label.id for label in model.labels.things]))

@@ -6,9 +6,9 @@ What one version has and another has not is asked of the module (``hasattr``), n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from drive_seg.engines.plan_cache import PlanKey
 from drive_seg.engines.trt_graph import eight_bit_graph
 from drive_seg.engines.trt_library import Said, strongly_typed
 from drive_seg.engines.trt_types import decide_in_float
@@ -17,28 +17,6 @@ from drive_seg.model import Model
 
 BuildProgress = Callable[[str, int, int], None]
 """``progress(phase, done, total)``; ``total`` is 0 where TensorRT does not say how far it is."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be compiled.
-
-    Attributes:
-        graph: the ONNX file's content, as ``source_graph`` and ``graph_of`` choose it.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        width, height, batch: the one size, and the most images, that the plan serves.
-        workspace_mb: memory that kernels may need beside the tensors.
-        timing: what was measured by earlier builds; may be empty.
-    """
-
-    graph: bytes
-    input_name: str
-    precision: str
-    width: int
-    height: int
-    batch: int
-    workspace_mb: int
-    timing: bytes = b""
 
 
 def source_graph(model: Model, precision: str, typed: bool) -> str:
@@ -60,10 +38,20 @@ def graph_of(model: Model, precision: str, typed: bool) -> bytes:
     return eight_bit_graph(content, half=typed) if precision == "int8" else content
 
 
-def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Callable[[], bool]) -> tuple[bytes, bytes]:
+def compile_plan(
+    trt: Any,
+    key: PlanKey,
+    graph: bytes,
+    input_name: str,
+    timing: bytes,
+    progress: BuildProgress,
+    cancelled: Callable[[], bool],
+) -> tuple[bytes, bytes]:
     """Run the builder; returns the plan and the timing cache for the next build.
 
     Args:
+        graph: the ONNX content, see ``graph_of``.
+        timing: what was measured by earlier builds; may be empty.
         cancelled: asked between steps where TensorRT has progress monitors (10 and newer).
 
     Raises:
@@ -76,19 +64,19 @@ def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Cal
         raise EngineError(f"TensorRT cannot make a builder: {said.reason()}") from error
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, said.logger)
-    if not parser.parse(order.graph):
+    if not parser.parse(graph):
         reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise EngineError(f"TensorRT {trt.__version__} cannot take this graph: {reasons or said.reason()}")
     config = builder.create_builder_config()
-    _configure(trt, config, order)
-    if not strongly_typed(trt) and order.precision != "fp32":
+    _configure(trt, config, key)
+    if not strongly_typed(trt) and key.precision != "fp32":
         config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
         decide_in_float(trt, network)
     profile = builder.create_optimization_profile()
-    image = (order.height, order.width, 3)
-    profile.set_shape(order.input_name, (1, *image), (order.batch, *image), (order.batch, *image))
+    image = (key.height, key.width, 3)
+    profile.set_shape(input_name, (1, *image), (key.batch, *image), (key.batch, *image))
     config.add_optimization_profile(profile)
-    timing = _timing_cache(config, order.timing)
+    times = _timing_cache(config, timing)
     if hasattr(trt, "IProgressMonitor"):
         monitor = _monitor(trt, progress, cancelled)
         config.progress_monitor = monitor  # the config does not keep it alive: the name does, until the end
@@ -99,8 +87,8 @@ def compile_plan(trt: Any, order: Order, progress: BuildProgress, cancelled: Cal
         if cancelled():
             raise EngineError("the engine build was cancelled")
         raise EngineError(f"TensorRT {trt.__version__} cannot build this engine: {said.reason()}")
-    timing = config.get_timing_cache() or timing
-    return bytes(plan), b"" if timing is None else bytes(timing.serialize())
+    times = config.get_timing_cache() or times
+    return bytes(plan), b"" if times is None else bytes(times.serialize())
 
 
 def _timing_cache(config: Any, content: bytes) -> Any:
@@ -124,8 +112,8 @@ def _network_flags(trt: Any) -> int:
     return flags
 
 
-def _configure(trt: Any, config: Any, order: Order) -> None:
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace_mb << 20)
+def _configure(trt: Any, config: Any, key: PlanKey) -> None:
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, key.workspace_mb << 20)
     # TensorRT's own kernels only: cuDNN and cuBLAS need not be there, and one machine's plan does not depend on them.
     sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
     config.set_tactic_sources(sum(1 << int(source) for source in sources))
@@ -133,12 +121,12 @@ def _configure(trt: Any, config: Any, order: Order) -> None:
     sharing = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
     if sharing is not None and not config.get_preview_feature(sharing):
         config.set_preview_feature(sharing, True)
-    if order.precision == "fp32":
+    if key.precision == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no more exact than fp16
     if not strongly_typed(trt):
-        if order.precision in ("fp16", "int8"):
+        if key.precision in ("fp16", "int8"):
             config.set_flag(trt.BuilderFlag.FP16)
-        if order.precision == "int8":
+        if key.precision == "int8":
             config.set_flag(trt.BuilderFlag.INT8)
 
 
