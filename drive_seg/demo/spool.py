@@ -57,10 +57,8 @@ class Spool:
 
     def add(self, frame: SeenFrame) -> None:
         """Keep a frame, if there is time for it."""
-        try:
+        with suppress(queue.Full):
             self._queue.put_nowait(frame)
-        except queue.Full:
-            return
 
     def finish(self) -> None:
         """Write what waits; nothing may be added afterwards."""
