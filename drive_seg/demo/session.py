@@ -258,8 +258,7 @@ class _Show:
         given = {"model": str(self._model.path), "backend": options.backend, "precision": options.precision}
         node = self._start("node", "drive_seg.ros.node", ros_arguments(given))
         _step_back()
-        subscribers = _SUBSCRIBERS
-        self._wait("the node to become active", _NODE_READY_S, lambda: self._watcher.camera_subscribers >= subscribers)
+        self._wait("the node to become active", _NODE_READY_S, lambda: self._watcher.camera_subscribers >= _SUBSCRIBERS)
         self._wait("the first mask", _FIRST_MASK_S, lambda: self._watcher.first_mask is not None)
         self._display.phase(f"first mask {self._first_mask_s:.1f} s after the node was started")
         return node
