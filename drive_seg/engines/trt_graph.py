@@ -84,7 +84,8 @@ def eight_bit_graph(content: bytes, half: bool) -> bytes:
     _replace(graph.node, nodes)
     if half:
         _to_half(model)
-    _drop_unused(graph)
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
     del graph.value_info[:]
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
@@ -137,8 +138,3 @@ def _half(array: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
 def _replace(field: Any, items: list[Any]) -> None:
     del field[:]
     field.extend(items)
-
-
-def _drop_unused(graph: Any) -> None:
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
