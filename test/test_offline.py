@@ -752,6 +752,15 @@ def test_ctrl_c_leaves_readable_results_and_a_balanced_summary(tmp_path: Path) -
     assert len(lines_of(tmp_path / "out")) == 2
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Who runs in the background may have inherited that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_ends_a_run_before_its_source_does(tmp_path: Path, pipeline: Pipeline) -> None:
     write_images(tmp_path / "in", [f"{number:03d}.png" for number in range(20)])
     sink = open_sink(tmp_path / "out", DRIVING, 10.0)
@@ -765,6 +774,7 @@ def test_ctrl_c_ends_a_run_before_its_source_does(tmp_path: Path, pipeline: Pipe
     assert len(lines_of(tmp_path / "out")) < 20
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_a_second_request_to_end_acts_at_once() -> None:
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
