@@ -177,6 +177,22 @@ def test_a_dash_is_seen_until_the_camera_has_passed_its_end() -> None:
     assert seen > 50
 
 
+def test_a_raised_median_hides_the_paint_behind_its_kerb() -> None:
+    simulator = small(211)
+    layout = simulator._layout
+    stretch, camera = simulator._road.stretch(simulator._traffic.ego.travelled(2.0)), simulator._camera(2.0)
+    assert layout.median and camera.position[2] < 2
+    s = stretch.origin + np.arange(6.0, 15.0, 0.25)
+    seen = []
+    for line in (min(layout.lines, key=lambda line: abs(line.d - d)) for d in (layout.median + 0.15, -0.15)):
+        columns, rows = np.rint(camera.pixels(camera.to_camera(stretch.place(s, line.d)))).astype(int).T
+        inside = (columns >= 0) & (columns < WIDTH) & (rows >= 0) & (rows < HEIGHT)
+        seen.append(simulator.frame(60).mask[rows[inside], columns[inside]])
+    behind, before = seen
+    assert len(behind) > 10 and not np.isin(behind, (1, 2)).any()
+    assert len(before) > 10 and (before == 2).mean() > 0.8
+
+
 def test_the_drive_never_turns_back() -> None:
     for seed in range(8):
         simulator = small(seed)
@@ -379,15 +395,15 @@ def test_the_horizon_is_where_what_is_far_and_level_is_seen(pitch: float) -> Non
     assert (row < 95.5) == (pitch < 0) and (row > 95.5) == (pitch > 0), "looking up, it lies low"
 
 
-def test_who_crosses_is_there_from_beginning_to_end_of_it_and_looks_ahead() -> None:
+def test_who_crosses_waits_walks_and_stays_on_the_other_side() -> None:
     walker = Actor(PEDESTRIAN, "walker", 7, 100.0, -5.0, 0.0, gone=0.0, standing=False)
     for d_from, d_to, yaw in ((-5.0, 5.0, np.pi / 2), (5.0, -5.0, -np.pi / 2)):
         crosser = Crosser(walker, begin=40.0, end=10.0, d_from=d_from, d_to=d_to)
-        assert crosser.at(40.1) is None and crosser.at(9.9) is None
-        for distance, d in ((40.0, d_from), (25.0, 0.0), (10.0, d_to)):
+        for distance, d in ((90.0, d_from), (40.1, d_from), (32.5, d_from / 2), (25.0, 0.0), (9.9, d_to), (-3.0, d_to)):
             found = crosser.at(distance)
-            assert found is not None and (found.d, found.yaw) == (pytest.approx(d), yaw)
+            assert (found.d, found.yaw) == (pytest.approx(d), yaw)
             assert found.gone == pytest.approx(abs(d - d_from))
+            assert found.standing == (abs(d) == 5.0)
 
 
 @pytest.mark.parametrize("seed", [3, 11])

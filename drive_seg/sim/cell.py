@@ -22,15 +22,12 @@ class Crosser:
     d_from: float
     d_to: float
 
-    def at(self, distance: float) -> Actor | None:
-        """The crosser with the camera `distance` metres before it; None before and after."""
-        part = (self.begin - distance) / (self.begin - self.end)
-        if not 0.0 <= part <= 1.0:
-            return None
+    def at(self, distance: float) -> Actor:
+        """The crosser with the camera `distance` metres before it: waiting, on the way, or standing on the other side."""
+        part = min(max((self.begin - distance) / (self.begin - self.end), 0.0), 1.0)
         d = self.d_from + part * (self.d_to - self.d_from)
         yaw = np.pi / 2 if self.d_to > self.d_from else -np.pi / 2
-        old = self.actor
-        return replace(old, d=d, yaw=yaw, gone=abs(d - self.d_from))
+        return replace(self.actor, d=d, yaw=yaw, gone=abs(d - self.d_from), standing=part in (0.0, 1.0))
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Ground:
         for first, last in self._stretches():
             self._surfaces(first, last)
             self._marks(first, last, shapes)
+            self._median(first, last)
         self._shine(shapes, shadows, contacts)
         self._haze()
         if self._level:
@@ -105,12 +106,13 @@ class Ground:
             if parked:
                 inner = edge - np.sign(edge) * 0.02
                 self._fill(self._band(first, last, inner, edge - np.sign(edge) * 2.2), paint.side, ROAD)
-        if layout.median:
-            self._fill(
-                self._band(first, last, 0.1, layout.median - 0.1, KERB, KERB),
-                paint.verge if layout.median > 2 else paint.walk,
-                BACKGROUND,
-            )
+
+    def _median(self, first: int, last: int) -> None:
+        """What parts the directions: raised, so it hides paint behind its kerb, and no crosswalk runs over it."""
+        width, paint = self._layout.median, self._paint
+        if width:
+            top = paint.verge if width > 2 else paint.walk
+            self._fill(self._band(first, last, 0.1, width - 0.1, KERB, KERB), top, BACKGROUND)
             self._fill(self._band(first, last, 0.1, 0.1, 0.0, KERB), paint.kerb * 0.8, BACKGROUND)
 
     def _terrain(self, first: int, last: int) -> None:

@@ -199,11 +199,8 @@ class Simulator:
     def _actors(self, time: float, here: float, cells: list[Cell]) -> list[Actor]:
         actors = self._traffic.actors(time)
         for cell in cells:
-            actors += [actor for actor in cell.actors if here - 6 < actor.s < here + AHEAD]
-            for crosser in cell.crossers:
-                actor = crosser.at(crosser.actor.s - here)
-                if actor is not None:
-                    actors.append(actor)
+            still = [*cell.actors, *(crosser.at(crosser.actor.s - here) for crosser in cell.crossers)]
+            actors += [actor for actor in still if here - 6 < actor.s < here + AHEAD]
         return actors
 
 
