@@ -183,16 +183,6 @@ def test_a_run_goes_on_without_what_it_started_from_and_keeps_its_terms(config: 
         assert first[key] == again[key] == both
 
 
-def test_a_checkpoint_that_does_not_say_what_it_started_from_asks_for_it(config: TrainConfig) -> None:
-    start = write_checkpoint(config.out_dir.parent / "start.pt", PanopticNet(TINY), "their pictures", "Their licence")
-    config = replace(config, start=str(start), license="My licence")
-    checkpoint = train(config)
-    state = torch.load(checkpoint, weights_only=True)
-    state.pop("start", None)
-    torch.save(state, checkpoint)
-    assert torch.load(train(replace(config, steps=3)), weights_only=True)["license"] == "Their licence And: My licence"
-
-
 def test_a_run_goes_on_without_the_weights_of_imagenet(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(config, network=replace(TINY, encoder="lite0"), steps=1, imagenet=True)
     monkeypatch.setattr(LiteEncoder, "load_imagenet", lambda _: None)

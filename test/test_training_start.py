@@ -99,18 +99,6 @@ def test_a_block_that_the_network_has_not_is_never_dropped(tmp_path: Path) -> No
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in taught(refined).state_dict().items())
 
 
-def test_a_checkpoint_that_knows_of_no_refine_has_none(tmp_path: Path) -> None:
-    old = taught()
-    checkpoint = write_checkpoint(tmp_path / "old.pt", old, unstated="refine")
-    sidecar = export_onnx(checkpoint, tmp_path, "old", size=(96, 64))
-    net, image = PanopticNet(TINY), torch.randn(1, 3, 64, 96)
-    for start in (checkpoint, sidecar):
-        start_from(net, str(start))
-        with torch.no_grad():
-            found, expected = net.eval()(image).semantic, old(image).semantic
-        assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
-
-
 @pytest.mark.parametrize("change", [{"decoder": 24}, {"head": 24}, {"refine": True}, {"context": 32, "refine": True}])
 def test_a_model_of_another_network_says_how_to_have_that_one(tmp_path: Path, change: dict[str, int]) -> None:
     made = replace(TINY, **change)

@@ -1,4 +1,4 @@
-"""What a checkpoint of ``drive_seg train`` says of itself, old ones included."""
+"""What a checkpoint of ``drive_seg train`` says of itself."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from torch import Tensor
 from drive_seg.errors import ModelError
 from drive_seg.network.panoptic import NetworkConfig
 from drive_seg.network.terms import Terms
-
-_BEFORE: dict[str, Any] = {"refine": False}
-"""Fields of ``NetworkConfig`` that old checkpoints do not state, as networks were then, whatever the defaults are."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def network_of(state: Mapping[str, Any]) -> NetworkConfig:
     """The network whose weights a checkpoint's ``state`` holds."""
-    return NetworkConfig(**{**_BEFORE, **state["network"]})
+    return NetworkConfig(**state["network"])
 
 
 def how_to_have(wanted: NetworkConfig, own: NetworkConfig) -> str:

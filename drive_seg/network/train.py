@@ -106,9 +106,9 @@ class _Run:
         net = PanopticNet(config.network)
         self.start: Terms | None = None
         self.folded = False
-        if self._found is not None and "start" in self._found:
+        if self._found is not None:
             self.start = Terms(**self._found["start"]) if self._found["start"] else None
-        elif config.start:  # of a checkpoint that does not say what its run began with, only the terms are taken
+        elif config.start:
             start = start_from(net, config.start)
             self.start, self.folded = start.terms, start.folded
         own = Terms(config.training_data, config.license)

@@ -116,7 +116,7 @@ class FrameScore:
             None if row["lane"] is None else TolerantScore(**row["lane"]),
             row["temporal"]["changed"],
             row["temporal"]["static"],
-            row["temporal"].get("id_switches", 0),  # older files have none
+            row["temporal"]["id_switches"],
             LineScore(**row["lines"]) if row.get("lines") else None,
         )
 

@@ -23,7 +23,7 @@ class Crosser:
     d_to: float
 
     def at(self, distance: float) -> Actor:
-        """The crosser with the camera `distance` metres before it: waiting, on the way, or standing on the other side."""
+        """The crosser, waiting, on the way or across, with the camera `distance` metres before the place."""
         part = min(max((self.begin - distance) / (self.begin - self.end), 0.0), 1.0)
         d = self.d_from + part * (self.d_to - self.d_from)
         yaw = np.pi / 2 if self.d_to > self.d_from else -np.pi / 2
