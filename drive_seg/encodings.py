@@ -53,6 +53,9 @@ ENCODINGS: dict[str, Encoding] = {
 }
 """Every accepted encoding by name. ``yuv422`` is ROS 1's name of ``uyvy``, ``yuv422_yuy2`` that of ``yuyv``."""
 
+_OF_ARRAYS = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
+"""What cv_bridge calls an array whose sender did not say what its channels are, and what OpenCV's usually are."""
+
 
 def encoding_named(name: str) -> Encoding:
     """The layout of the encoding ``name``.
@@ -66,7 +69,10 @@ def encoding_named(name: str) -> Encoding:
     if found is not None:
         return found
     refuse_depth(name)
-    raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}")
+    fix = "let the driver or image_proc send one of these"
+    if name in _OF_ARRAYS:
+        fix = f"name the colours where it is sent, as in cv2_to_imgmsg(image, {_OF_ARRAYS[name]!r})"
+    raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}: {fix}")
 
 
 def refuse_depth(name: str) -> None:
