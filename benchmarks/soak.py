@@ -124,18 +124,18 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{found['minutes']:g} minutes at {found['rate']:g} Hz, 1280x720, model `{found['model']}`, on a machine "
-            f"of {machine['cores']} cores of which other processes used {machine['used_by_others_cores']:.2f} on "
-            f"average (load average: median {load['median']:.1f}, most {load['max']:.1f}).",
+            f"with {machine['cores']} cores, of which other processes used {machine['used_by_others_cores']:.2f} on "
+            f"average (load average: median {load['median']:.1f}, maximum {load['max']:.1f}).",
             "",
-            "| | first third | last third |",
+            "| ms unless stated | first third | last third |",
             "|---|---|---|",
             *rows,
             f"| heap of the node, median MB | {rss['first']:.1f} | {rss['last']:.1f} |",
             "",
-            "| frames | |",
+            "| frames | number |",
             "|---|---|",
             f"| sent by the camera | {frames['sent']} |",
-            f"| lost on the way (best effort) | {frames['lost_in_transport']} |",
+            f"| lost on the way to the node (best effort) | {frames['lost_in_transport']} |",
             f"| received by the node | {frames['received']} |",
             f"| published | {frames['published']} |",
             f"| dropped | {', '.join(f'{count} {reason}' for reason, count in frames['dropped'].items()) or 0} |",
