@@ -33,7 +33,7 @@ drive_seg benchmark --backend onnxruntime --json
 
 drive_seg benchmark --backend tensorrt --full     [dim]# on a GPU: docs/tensorrt.md[/dim]
 
-drive_seg benchmark --frames 10000     [dim]# is the memory flat?[/dim]"""
+drive_seg benchmark --frames 10000     [dim]# does memory stay flat?[/dim]"""
 
 DIFFERENT_IMAGES = 32
 
@@ -44,25 +44,31 @@ def benchmark(
         str, typer.Option("--source", help="sim (1280x720), a video, images or a bag; its first 32 frames are used.")
     ] = "sim",
     frames: Annotated[
-        int, typer.Option("--frames", min=1, max=10_000_000, help="Measured frames, after 50 to warm up.")
+        int, typer.Option("--frames", min=1, max=10_000_000, help="Measured frames, after 50 for warm-up.")
     ] = 500,
     model: ModelName = "default",
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
     size: NetworkSize = "auto",
     threads: Annotated[
-        int, typer.Option("--threads", min=0, max=1024, help="CPU threads of the engine; 0 is all cores.")
+        int, typer.Option("--threads", min=0, max=1024, help="CPU threads of the engine; 0: all cores.")
     ] = 0,
     full: Annotated[
-        bool, typer.Option("--full", help="TensorRT at every size and precision, beside torch and the usual sample.")
+        bool,
+        typer.Option("--full", help="TensorRT at every size and precision, beside torch and the usual pycuda sample."),
     ] = False,
-    sizes: Annotated[str, typer.Option("--sizes", help="Of --full, as 640x384,960x544; empty: all three.")] = "",
-    precisions: Annotated[str, typer.Option("--precisions", help="Of --full, as fp16,int8; empty: all three.")] = "",
+    sizes: Annotated[
+        str, typer.Option("--sizes", help="With --full: sizes, e.g. 640x384,960x544; default: all three.")
+    ] = "",
+    precisions: Annotated[
+        str, typer.Option("--precisions", help="With --full: precisions, e.g. fp16,int8; default: all three.")
+    ] = "",
     torch_python: Annotated[
-        str, typer.Option("--torch-python", help="Of --full: the Python with torch, onnx, ONNX Runtime, if not this.")
+        str,
+        typer.Option("--torch-python", help="With --full: the Python with torch, onnx, ONNX Runtime, if not this one."),
     ] = "",
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Of --full: folder of tensorrt.json and .md; continued if there.")
+        Path, typer.Option("--out", "-o", help="With --full: folder of tensorrt.json and .md; continues what is there.")
     ] = Path("out/benchmark"),
     as_json: AsJson = False,
     debug: Debug = False,

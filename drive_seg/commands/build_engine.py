@@ -22,18 +22,21 @@ def build_engine(
     model: ModelName = "default",
     precision: PrecisionName = Precision.auto,
     size: Annotated[str, typer.Option("--size", help="Network size WxH, multiples of 32; default: the model's.")] = "",
-    batch: Annotated[int, typer.Option("--batch", min=1, max=64, help="Most images at once: cameras.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=64, help="Largest batch: the number of cameras.")] = 1,
     gpu: Annotated[int, typer.Option("--gpu", min=0, help="CUDA device.")] = 0,
-    cache: Annotated[Path, typer.Option("--cache", help="Folder of engines.")] = Path("~/.cache/drive_seg"),
+    cache: Annotated[Path, typer.Option("--cache", help="Folder of the engine cache.")] = Path("~/.cache/drive_seg"),
     reference: Annotated[
         Optional[Path],
-        typer.Option("--reference", help="Answers of the fp32 network, by python -m drive_seg.engines.reference."),
+        typer.Option("--reference", help="Outputs of the fp32 network, from python -m drive_seg.engines.reference."),
     ] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if it is in the cache.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the engine is in the cache.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compile the model for this GPU, compare it with the fp32 network and keep it; Ctrl-C ends it at once."""
+    """Build the model's TensorRT engine for this GPU, check it against the fp32 network and cache it.
+
+    Ctrl-C ends the build at once.
+    """
     from drive_seg.commands.terminal import phase_bar, report
     from drive_seg.engines import EngineOptions
     from drive_seg.engines.plan_cache import PlanCache

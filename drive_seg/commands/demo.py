@@ -43,26 +43,28 @@ def demo(
     source: Annotated[
         str, typer.Option("--source", help="sim, a video, a folder of images, a bag, a device (0) or a URL.")
     ] = "sim",
-    seconds: Annotated[float, typer.Option("--seconds", min=0.5, help="How long at most.")] = 20.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.5, help="Longest duration, seconds.")] = 20.0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("out/demo"),
     model: ModelName = "default",
     backend: BackendName = Backend.auto,
     precision: PrecisionName = Precision.auto,
-    rate: Annotated[float, typer.Option(min=0.0, max=1000.0, help="Images per second; 0 is the source's.")] = 0.0,
-    loop: Annotated[bool, typer.Option("--loop", help="Play a recording again until the time is up.")] = False,
+    rate: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="Images per second; 0: the source's own rate.")
+    ] = 0.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Repeat a recording until the time is up.")] = False,
     topic: Topic = "",
     seed: Seed = 0,
     weather: SimWeather = Weather.clear,
     video_rate: Annotated[
-        float, typer.Option(min=0.5, max=120.0, help="Most frames per second in the video; keeping costs time.")
+        float, typer.Option(min=0.5, max=120.0, help="Most frames per second in overlay.mp4; writing costs time.")
     ] = 15.0,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Segment a camera over real ROS 2 and watch it: node and camera are processes of their own.
+    """Segment a camera over real ROS 2 and watch it; node and camera run as separate processes.
 
-    Shows rates, drops and latencies while it runs; leaves overlay.mp4, latency.png and summary.json in the folder.
-    Topics are on the ROS domain of your environment, so that rviz2, Foxglove and ros2 topic see them too.
+    Shows rates, drops and latencies while it runs; writes overlay.mp4, latency.png and summary.json to the folder.
+    Topics are on the ROS domain of your environment, so rviz2, Foxglove and ros2 topic see them, too.
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
     from drive_seg.model import open_model

@@ -103,16 +103,14 @@ def evaluate(
         str,
         typer.Argument(
             metavar="PRED_OR_SOURCE",
-            help="What drive_seg run wrote (folder or bag), or what to run first: sim, bag, a .txt that lists bags, "
-            "folder, image, video.",
+            help="What drive_seg run wrote (folder or bag), or what to segment first: sim, bag, a .txt that lists "
+            "bags, folder, image, video.",
             show_default=False,
         ),
     ] = "",
     ground_truth: Annotated[
         str,
-        typer.Option(
-            "--ground-truth", "-g", help="Folder or bag; empty where the source has its own.", show_default=False
-        ),
+        typer.Option("--ground-truth", "-g", help="Folder or bag; default: the source's own.", show_default=False),
     ] = "",
     out: Annotated[
         Optional[Path],
@@ -120,14 +118,21 @@ def evaluate(
     ] = None,
     kind: Annotated[Format, typer.Option("--format", help="Format of the ground truth.")] = Format.auto,
     truth_topic: Annotated[
-        str, typer.Option("--truth-topic", help="Truth topic of a bag; by default the one whose name says so.")
+        str,
+        typer.Option(
+            "--truth-topic",
+            help="Ground truth topic of a bag; default: the one ending in truth/panoptic or truth/mask.",
+        ),
     ] = "",
     label_map: Annotated[
         str,
         typer.Option("--label-map", help="Which classes count as which: a YAML file, or a name of config/label_maps."),
     ] = "",
     tolerance: Annotated[
-        int, typer.Option("--tolerance", min=0, max=64, help="Pixels within which outlines and markings are right.")
+        int,
+        typer.Option(
+            "--tolerance", min=0, max=64, help="Distance in pixels within which outlines and markings count as right."
+        ),
     ] = 3,
     model: ModelName = "default",
     backend: BackendName = Backend.auto,
@@ -138,8 +143,8 @@ def evaluate(
         str,
         typer.Option(
             "--topic",
-            help="Image topic of a bag, by default its only one, or its only image_raw; of one with results of several "
-            "cameras, the panoptic topic of one.",
+            help="Image topic of a bag; default: its only one, or its only image_raw. For a bag with results of "
+            "several cameras, the panoptic topic of one.",
         ),
     ] = "",
     seed: Seed = 0,
@@ -148,17 +153,22 @@ def evaluate(
     min_instance_area: MinInstanceArea = 64,
     track: Track = True,
     track_max_age: TrackMaxAge = 2.0,
-    worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Pictures of worst frames in the report.")] = 8,
+    worst: Annotated[
+        int, typer.Option("--worst", min=0, max=100, help="Number of worst frames shown in the report.")
+    ] = 8,
     compare: Annotated[
         Optional[tuple[Path, Path]],
-        typer.Option("--compare", metavar="BEFORE AFTER", help="Two metrics.json, or their folders; nothing is run."),
+        typer.Option(
+            "--compare", metavar="BEFORE AFTER", help="Compare two metrics.json, or their folders; nothing is run."
+        ),
     ] = None,
     fail_if: Annotated[
         Optional[list[str]],
         typer.Option("--fail-if", metavar="METRIC:MARGIN", help="Exit 1 if the metric is worse by more than this."),
     ] = None,
     engine: Annotated[
-        Spreading, typer.Option("--engine", help="ray spreads bags over processes and machines; same figures.")
+        Spreading,
+        typer.Option("--engine", help="ray spreads bags over processes and machines; the figures are the same."),
     ] = Spreading.serial,
     address: Annotated[
         str, typer.Option("--address", help="Ray cluster (auto, ray://host:10001); empty starts workers here.")
@@ -166,12 +176,10 @@ def evaluate(
     workers: Annotated[int, typer.Option("--workers", min=0, help="Ray workers to start here; 0: one per core.")] = 0,
     chunk_seconds: Annotated[
         float,
-        typer.Option(
-            "--chunk-seconds", min=0.0, max=1e6, help="Of recording that one worker does at a time; 0: a bag."
-        ),
+        typer.Option("--chunk-seconds", min=0.0, max=1e6, help="Seconds of recording per worker task; 0: a whole bag."),
     ] = 60.0,
     block: Annotated[
-        int, typer.Option("--block", min=1, help="Frames that --compare draws together: 30 or so for video.")
+        int, typer.Option("--block", min=1, help="Frames that --compare resamples together: about 30 for video.")
     ] = 1,
     latency: Latency = False,
     overwrite: Overwrite = False,
@@ -181,10 +189,10 @@ def evaluate(
     """Score predictions against ground truth: PQ, mIoU, outlines, lane markings, instances, tracking, latency.
 
     Ground truth is a folder like those of [bold]run[/bold] and [bold]sim[/bold] (panoptic/, mask/), a bag with a truth
-    topic, or a data set named by --format. Classes the truth does not tell apart are scored together: see --label-map.
+    topic, or a data set named by --format. Classes that it does not distinguish are scored together: see --label-map.
 
-    Latencies are those of several frames in flight together; [bold]drive_seg benchmark[/bold] and the node show live
-    latency.
+    Latencies are measured with several frames in flight; for live latency see [bold]drive_seg benchmark[/bold] and the
+    node.
     """
     if compare is not None and not source:
         from drive_seg.commands.compare import compare as compare_two

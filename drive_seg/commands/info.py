@@ -17,7 +17,7 @@ drive_seg info --model models/default.yaml --json"""
 
 def info(
     model: Annotated[
-        str, typer.Option("--model", help="Also print and check this model: a name, or the path of a sidecar YAML.")
+        str, typer.Option("--model", help="Also print and check this model: a name, or path of a sidecar YAML.")
     ] = "",
     as_json: AsJson = False,
     debug: Debug = False,

@@ -31,13 +31,13 @@ INSTALL = pip_install(extra="train")
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Training configuration.", show_default=False)],
-    steps: Annotated[int, typer.Option("--steps", min=0, help="Optimiser steps; 0 keeps the file's.")] = 0,
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the checkpoint; empty keeps the file's.")] = "",
-    data: Annotated[str, typer.Option("--data", help="Folder of the data sets; empty keeps the file's.")] = "",
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Optimiser steps; 0: as in CONFIG.yaml.")] = 0,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the checkpoint; default: as in CONFIG.yaml.")] = "",
+    data: Annotated[str, typer.Option("--data", help="Folder of the data sets; default: as in CONFIG.yaml.")] = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train the network, or go on where the checkpoint in the output folder stopped."""
+    """Train the network, or resume from the checkpoint in the output folder."""
     from drive_seg.commands.terminal import progress_bar, report
 
     try:
@@ -65,36 +65,41 @@ def train(
 
 def export(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="What drive_seg train wrote.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that drive_seg train wrote.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="Name of the model.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ONNX file and its sidecar.")] = Path("models"),
     width: Annotated[int, typer.Option("--width", min=32, help="Network width, a multiple of 32.")] = 640,
     height: Annotated[int, typer.Option("--height", min=32, help="Network height, a multiple of 32.")] = 384,
     precision: Annotated[
-        Optional[list[str]], typer.Option("--precision", help="fp16 or int8 to write beside fp32; may be repeated.")
+        Optional[list[str]],
+        typer.Option("--precision", help="fp16 or int8, written in addition to fp32; may be repeated."),
     ] = None,
     calibration: Annotated[
         Optional[list[str]],
         typer.Option(
             "--calibration",
             metavar="FOLDER|sim",
-            help="Images that int8 takes its scales from, or the simulator; may be repeated.",
+            help="Images, or the simulator, that calibrate the int8 scales; may be repeated.",
         ),
     ] = None,
     adjust: Annotated[
         Optional[list[str]],
         typer.Option(
-            "--adjust", metavar="CLASS=LOGITS", help="Say a class more readily (0.4) or less; may be repeated."
+            "--adjust",
+            metavar="CLASS=LOGITS",
+            help="Add to a class's logits: predict it more (0.4) or less; may be repeated.",
         ),
     ] = None,
     adjust_centers: Annotated[
         Optional[list[str]],
-        typer.Option("--adjust-centers", metavar="CLASS=LOGITS", help="The same of its objects; may be repeated."),
+        typer.Option(
+            "--adjust-centers", metavar="CLASS=LOGITS", help="The same for the centers of its objects; may be repeated."
+        ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write a checkpoint as ONNX with its sidecar: a model that every other command takes."""
+    """Export a checkpoint as ONNX with its sidecar: a model that every other command accepts."""
     if name in ("", ".", "..") or Path(name).name != name:
         raise typer.BadParameter(f"--name must be the name of a model, its folder is --out; got '{name}'")
     if width % 32 or height % 32:

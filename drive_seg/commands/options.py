@@ -59,31 +59,35 @@ SIM_FRAMES = 300
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
-ModelName = Annotated[str, typer.Option("--model", help="Name of a shipped model, or the path of a sidecar YAML.")]
-BackendName = Annotated[Backend, typer.Option("--backend", help="Inference backend; auto takes the best there is.")]
+ModelName = Annotated[str, typer.Option("--model", help="Name of a shipped model, or path of a sidecar YAML.")]
+BackendName = Annotated[Backend, typer.Option("--backend", help="Inference backend; auto picks the best available.")]
 PrecisionName = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the network.")]
 Topic = Annotated[
-    str, typer.Option("--topic", help="Image topic of a bag; by default its only one, or its only image_raw.")
+    str, typer.Option("--topic", help="Image topic of a bag; default: its only one, or its only image_raw.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Which drive the simulator makes.")]
-SimWeather = Annotated[Weather, typer.Option("--weather", help="Weather of the simulator; any is drawn from the seed.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the simulated drive.")]
+SimWeather = Annotated[Weather, typer.Option("--weather", help="Weather of the simulator; any: chosen by the seed.")]
 Frames = Annotated[
-    int, typer.Option("--frames", min=0, help=f"Stop after so many frames; 0 is all (sim: {SIM_FRAMES}).")
+    int, typer.Option("--frames", min=0, help=f"Stop after this many frames; 0: all (sim: {SIM_FRAMES}).")
 ]
 ScoreThreshold = Annotated[
-    float, typer.Option("--score-threshold", min=0.0, max=1.0, help="Least score of an instance.")
+    float, typer.Option("--score-threshold", min=0.0, max=1.0, help="Lowest score of an instance.")
 ]
-MinInstanceArea = Annotated[int, typer.Option("--min-instance-area", min=0, help="Least area of an instance, pixels.")]
+MinInstanceArea = Annotated[
+    int, typer.Option("--min-instance-area", min=0, help="Smallest area of an instance, pixels.")
+]
 Latency = Annotated[
     bool,
-    typer.Option("--latency", help="One frame at a time on all cores, not several side by side; slower."),
+    typer.Option("--latency", help="One frame at a time on all cores instead of several in parallel; slower."),
 ]
 Track = Annotated[bool, typer.Option("--track/--no-track", help="Give instances identities that last over frames.")]
 TrackMaxAge = Annotated[
     float,
-    typer.Option("--track-max-age", min=0.0, max=60.0, help="Seconds that an identity waits to be seen again."),
+    typer.Option(
+        "--track-max-age", min=0.0, max=60.0, help="Seconds that an identity waits for its object to be seen again."
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 Output = Annotated[Path, typer.Option("--out", "-o", help="Where the results go.", show_default=False)]
 
 
@@ -91,7 +95,7 @@ NetworkSize = Annotated[
     str,
     typer.Option(
         "--network-size",
-        help="auto: the shape of the source's images; model: that of the sidecar; or WxH, as 960x544.",
+        help="auto: the shape of the source's images; model: that of the sidecar; or WxH, e.g. 960x544.",
     ),
 ]
 

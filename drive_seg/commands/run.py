@@ -67,21 +67,21 @@ def run(
     track_max_age: TrackMaxAge = 2.0,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also put JPEG overlays into an output bag.")] = False,
     copy_inputs: Annotated[
-        bool, typer.Option("--copy-inputs", help="Of a bag, put all its messages into the output bag as well.")
+        bool, typer.Option("--copy-inputs", help="Also copy all messages of the source bag into the output bag.")
     ] = False,
     latency: Latency = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Segment a video, images or a bag without ROS; every frame, in order.
+    """Segment a video, images or a bag without ROS: every frame, in order.
 
-    OUT decides what comes out: [bold].mp4[/bold] an overlay video, [bold].mcap[/bold] or a folder [bold].bag2[/bold]
-    a ROS 2 bag, else a folder with mask/ (8-bit class ids), panoptic/ (16-bit), instances.jsonl, lanes.jsonl and
-    summary.json.
+    The ending of OUT decides what is written: [bold].mp4[/bold] an overlay video, [bold].mcap[/bold] or
+    [bold].bag2[/bold] (a folder) a ROS 2 bag, anything else a folder with mask/ (8-bit class ids), panoptic/ (16-bit),
+    instances.jsonl, lanes.jsonl and summary.json.
 
-    Latencies are those of several frames in flight together; [bold]drive_seg benchmark[/bold] and the node show live
-    latency.
+    Latencies are measured with several frames in flight; for live latency see [bold]drive_seg benchmark[/bold] and the
+    node.
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
     from drive_seg.model import open_model

@@ -18,7 +18,7 @@ drive_seg sim --frames 100 --weather night --seed 7 -o out/night"""
 
 def sim(
     out: Output,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="How many frames.")] = 300,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Number of frames.")] = 300,
     seed: Seed = 0,
     weather: SimWeather = Weather.clear,
     width: Annotated[int, typer.Option(min=64, max=7680, help="Image width, pixels.")] = 1280,
@@ -28,11 +28,12 @@ def sim(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Render a drive with exact panoptic truth.
+    """Render a simulated drive with exact panoptic ground truth.
 
     OUT ending in [bold].mcap[/bold] or [bold].bag2[/bold] is a ROS 2 bag with /camera/image_raw, /camera/camera_info,
     and mask, panoptic, instances, lanes and label_info under /camera/truth; anything else a folder with image/, mask/
-    (8-bit), panoptic/ (16-bit), instances.jsonl and lanes.jsonl. Ids of instances end in a number that lasts: 3001/17.
+    (8-bit), panoptic/ (16-bit), instances.jsonl and lanes.jsonl. Instance ids end in a number that stays with the
+    object: 3001/17.
     """
     from drive_seg.commands.terminal import progress_bar, report
     from drive_seg.offline.interrupts import Interrupts
