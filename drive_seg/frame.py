@@ -213,7 +213,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Extent:
-    """A part of a map in cells of it: column and row of its edge, 0 that of the first cell, and its size."""
+    """A part of a map in its cells, or of an image in pixels: column and row of its edge, 0 that of the first one, and
+    its size."""
 
     x: float
     y: float
@@ -224,7 +225,8 @@ class Extent:
 @dataclass(frozen=True)
 class Instance:
     """One thing segment. ``area`` counts native pixels; ``score`` is 0..1 (see ``postprocess.FusionOptions``);
-    ``panoptic_id`` its value in the map.
+    ``panoptic_id`` its value in the map. ``core`` is the box without what stray pixels add (see ``cores``); None where
+    nobody measured it.
 
     ``track`` is the same number in all frames of a camera that show this object; None without tracking.
     """
@@ -236,6 +238,7 @@ class Instance:
     box: Box
     area: int
     track: int | None = None
+    core: Extent | None = None
 
     @property
     def id(self) -> str:

@@ -5,8 +5,8 @@ votes for the place its cell's offset points to and joins the nearest centre of 
 none of whose cells votes near a centre, as where its class has none, is a segment of its own and scores as the lowest
 centre there could be: a few wrong pixels far away would otherwise become part of an object and stretch its box to them.
 
-All sums run over *runs* (maximal horizontal stretches of one segment) with the number of native pixels each
-network pixel stands for as weight: areas and boxes are exact in native pixels without touching the native maps.
+All sums run over *runs* (maximal horizontal stretches of one segment) with the native pixels that each network pixel
+stands for: areas, boxes and cores are exact in native pixels without touching the native maps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.cores import cores_of, sums_before
 from drive_seg.corners import are_cut, cut_corners
 from drive_seg.errors import ConfigError, EngineError
 from drive_seg.frame import Frame, Instance, PanopticResult, RawOutputs
@@ -104,6 +105,7 @@ class _Tables:
         self.content = (down.window, across.window)
         self.row_weight = down.weights
         self.columns_before = across.starts  # native columns left of each map column: a run's width is a difference
+        self.column_sums_before, self.row_sums = sums_before(across.starts), np.diff(sums_before(down.starts))
         self.inside = np.zeros((map_h, map_w), np.uint8)
         self.inside[self.content] = 255
         y, x = np.mgrid[:map_h, :map_w]
@@ -259,15 +261,17 @@ class PostProcessor:
         values = np.full(count, PANOPTIC_UNLABELLED, np.uint16)
         boxes, first_run = _extents(runs, count)
         ordered = self._number(values, kept, segments.channel, score, first_run)
+        sums = np.stack([np.bincount(runs.segment, part, count)[ordered] for part in runs.sums(tables)])
+        cores = cores_of(area[ordered], sums)
         panoptic.reshape(-1)[pixels] = values[segment]
         if not kept[runs.segment].all():
             mask.reshape(-1)[pixels[~kept[segment]]] = UNLABELLED
         found = []
-        for s in ordered:
+        for s, core in zip(ordered, cores, strict=True):
             label = self._labels[int(values[s]) // PANOPTIC_DIVISOR]
             left, right, top, bottom = (int(edge) for edge in boxes[s])
             box = tables.geometry.native_box(left, right, top, bottom, tables.stride)
-            found.append(Instance(int(values[s]), label.id, label.name, float(score[s]), box, int(area[s])))
+            found.append(Instance(int(values[s]), label.id, label.name, float(score[s]), box, int(area[s]), core=core))
         return tuple(found)
 
     def _segments(
@@ -368,6 +372,13 @@ class _Runs:
         last = first + np.diff(np.append(starts, pixels.size)) - 1
         native = tables.row_weight[rows] * (tables.columns_before[last + 1] - tables.columns_before[first])
         return cls(starts, segment[starts], rows, first, last, native)
+
+    def sums(self, tables: _Tables) -> NDArray[np.float64]:
+        """float64 (4, R): ``cores.SUMS`` of the native pixels of each."""
+        before, after = self.first, self.last + 1
+        columns = tables.column_sums_before[:, after] - tables.column_sums_before[:, before]
+        width = tables.columns_before[after] - tables.columns_before[before]
+        return np.concatenate((columns * tables.row_weight[self.row], tables.row_sums[:, self.row] * width))
 
 
 def _extents(runs: _Runs, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
@@ -56,14 +58,16 @@ def test_results_are_read_and_a_block_that_is_too_short_is_refused() -> None:
     block[:8] = range(8)
     block[layout.offsets["panoptic"] :][:16].view(np.uint16)[:] = range(1000, 1008)
     records = block[layout.offsets["instances"] :].view(kernels.INSTANCE)
-    records[0] = (3001, 6, 1, 0, 3, 2, 0.5)
+    records[0] = (3001, 6, 1, 0, 3, 2, 0.5, 24, 28, 6, 3)
     header = block[layout.offsets["header"] :][: kernels.HEADER.itemsize].view(kernels.HEADER)
     header["instances"] = 1
     outcome = kernels.read(block[: layout.usual_bytes], layout, 4, 2, DRIVING)
     assert outcome.mask.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert outcome.panoptic.tolist() == [[1000, 1001, 1002, 1003], [1004, 1005, 1006, 1007]]
     assert outcome.confidence is None
-    assert outcome.instances == (Instance(3001, 3, "vehicle", 0.5, Box(1, 0, 3, 2), 6),)
+    (one,) = outcome.instances
+    assert one == Instance(3001, 3, "vehicle", 0.5, Box(1, 0, 3, 2), 6, core=one.core)
+    assert one.core is not None and astuple(one.core) == pytest.approx((1, 0, 3, 2))
 
     header["instances"] = USUAL_INSTANCES + 1
     assert kernels.needed_bytes(block, layout) == layout.usual_bytes + kernels.INSTANCE.itemsize

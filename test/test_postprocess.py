@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from drive_seg.frame import Box, CameraImage, Frame, PanopticResult, RawOutputs
+from drive_seg.frame import Box, CameraImage, Extent, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING, PANOPTIC_UNLABELLED, UNLABELLED, mask_of
 from drive_seg.letterbox import Geometry
 from drive_seg.postprocess import FusionOptions, PostProcessor
@@ -200,6 +200,12 @@ def assert_is_brute_force(raw: RawOutputs, native: tuple[int, int], options: Fus
         assert (instance.box, instance.area) == (box, area)
         assert instance.score == pytest.approx(score, abs=1e-6)
         assert instance.class_name == DRIVING[instance.panoptic_id // 1000].name
+        rows, columns = np.nonzero(panoptic == instance.panoptic_id)
+        core = instance.core
+        assert core is not None
+        for first, size, pixels in ((core.x, core.width, columns), (core.y, core.height, rows)):
+            assert first + size / 2 - 0.5 == pytest.approx(pixels.mean())
+            assert (size**2 - 1) / 12 == pytest.approx(pixels.var(), abs=1e-6)
 
 
 def one_vehicle() -> RawOutputs:
@@ -225,6 +231,18 @@ def test_pixels_far_from_every_centre_do_not_stretch_an_object() -> None:
     raw.offsets[0, 1, 7, 20:22] = -60  # behind a post, it points at the vehicle: a part of it
     (vehicle,) = processor(alone)(frame(NETWORK), raw, 0, geometry).instances
     assert (vehicle.box, vehicle.area) == (Box(8, 20, 80, 20), 432)
+
+
+def test_the_core_is_the_box_of_what_is_whole_and_hardly_moved_by_a_few_pixels() -> None:
+    raw = one_vehicle()
+    raw.centers[0, 0, 7, 10] = 0
+    geometry = Geometry.letterbox(NETWORK, NETWORK)
+    (vehicle,) = processor(FusionOptions())(frame(NETWORK), raw, 0, geometry).instances
+    assert (vehicle.box, vehicle.core) == (Box(8, 20, 40, 20), Extent(8.0, 20.0, 40.0, 20.0))
+    raw.semantic[0, 30, 48:64] = 3
+    (vehicle,) = processor(FusionOptions())(frame(NETWORK), raw, 0, geometry).instances
+    assert vehicle.box == Box(8, 20, 56, 20) and vehicle.core is not None
+    assert vehicle.core.x == pytest.approx(8, abs=2) and vehicle.core.width == pytest.approx(40, abs=4)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.8])

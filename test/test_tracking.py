@@ -16,7 +16,7 @@ from recordings import HEIGHT, WIDTH, picture, write_images
 from tiny_model import network
 
 from drive_seg.engines import FunctionEngine
-from drive_seg.frame import CameraImage, Frame, PanopticResult, split_id
+from drive_seg.frame import CameraImage, Extent, Frame, PanopticResult, split_id
 from drive_seg.labels import DRIVING
 from drive_seg.offline.evaluate import evaluate_predictions, evaluate_source
 from drive_seg.offline.metrics import Trajectories
@@ -367,6 +367,16 @@ def test_tracking_can_be_turned_off_and_on_and_begins_anew() -> None:
         assert vehicles(pipeline(frame_of(2))) == [1], "the same options go on"
         pipeline.tracking = None
         assert vehicles(pipeline(frame_of(3))) == [None]
+
+
+def test_objects_are_followed_by_their_cores_where_they_have_some() -> None:
+    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as pipeline:
+        result = pipeline(frame_of(0))
+    (one,) = result.instances
+    for core, box in ((Extent(1.5, 2.0, 3.25, 4.0), [1.5, 2.0, 4.75, 6.0]), (None, None)):
+        changed = dataclasses.replace(result, instances=(dataclasses.replace(one, core=core),))
+        whole = [one.box.x, one.box.y, one.box.x + one.box.width, one.box.y + one.box.height]
+        assert Sighting.of(changed).boxes.tolist() == [box or whole]
 
 
 def test_no_setting_gives_a_number_twice() -> None:

@@ -37,6 +37,7 @@ struct Segment {
     uint32_t area;                          // native pixels
     uint32_t first;                         // smallest raster index of a pixel that the camera sees
     int32_t x_begin, x_end, y_begin, y_end; // native, the ends excluded
+    unsigned long long twice_x, square_x, twice_y, square_y;  // sums over native pixels (cores.py)
     float heat;
     int32_t channel;
     uint32_t value;                         // panoptic id, or 65535
@@ -59,6 +60,7 @@ struct Instance {
     uint32_t area;
     int32_t x, y, width, height;
     double score;
+    unsigned long long twice_x, square_x, twice_y, square_y;
 };
 
 struct Header {

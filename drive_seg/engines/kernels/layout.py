@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drive_seg.cores import SUMS, cores_of
 from drive_seg.frame import Box, Instance, RawOutputs
 from drive_seg.labels import PANOPTIC_DIVISOR, LabelSet
 
@@ -35,6 +36,7 @@ STATE = np.dtype(
 SEGMENT = np.dtype(
     [("size_and_certainty", np.uint64), ("area", np.uint32), ("first", np.uint32)]
     + [(name, np.int32) for name in ("x_begin", "x_end", "y_begin", "y_end")]
+    + [(name, np.uint64) for name in SUMS]
     + [("heat", np.float32), ("channel", np.int32), ("value", np.uint32), ("padding", np.uint32)]
     + [("score", np.float64)]
 )
@@ -42,6 +44,7 @@ INSTANCE = np.dtype(
     [("panoptic_id", np.uint32), ("area", np.uint32)]
     + [(name, np.int32) for name in ("x", "y", "width", "height")]
     + [("score", np.float64)]
+    + [(name, np.uint64) for name in SUMS]
 )
 HEADER = np.dtype(
     [
@@ -233,6 +236,7 @@ def _header(block: NDArray[np.uint8], layout: Layout) -> tuple[int, int]:
 
 
 def _instances(records: NDArray[np.void], labels: LabelSet) -> tuple[Instance, ...]:
+    cores = cores_of(records["area"].astype(np.float64), np.stack([records[name].astype(np.float64) for name in SUMS]))
     return tuple(
         Instance(
             panoptic_id=ident,
@@ -241,6 +245,7 @@ def _instances(records: NDArray[np.void], labels: LabelSet) -> tuple[Instance, .
             score=score,
             box=Box(x, y, width, height),
             area=area,
+            core=core,
         )
-        for ident, area, x, y, width, height, score in records.tolist()
+        for (ident, area, x, y, width, height, score, *_), core in zip(records.tolist(), cores, strict=True)
     )

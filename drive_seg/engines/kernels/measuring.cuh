@@ -1,9 +1,18 @@
-// Segments -> instances: area and box in native pixels, score, which are kept, and their numbers (postprocess.py).
+// Segments -> instances: area, box and sums of the core in native pixels, score, which are kept, and their numbers (postprocess.py).
 #pragma once
 #include "grouping.cuh"
 
 constexpr int STRIP = 16;  // map pixels of a row that one thread goes through
 constexpr uint32_t MOST_INSTANCES = DIVISOR - 1;
+
+// To the sums of a segment, those over the pixels of a rectangle: 2 x, x^2, 2 y and y^2.
+__device__ inline void add_sums(Segment* s, int left, int right, int top, int bottom) {
+    const unsigned long long columns = right - left, rows = bottom - top, x2 = left + right - 1, y2 = top + bottom - 1;
+    atomicAdd(&s->twice_x, columns * rows * x2);
+    atomicAdd(&s->square_x, rows * (columns * (3 * x2 * x2 + columns * columns - 1) / 12));
+    atomicAdd(&s->twice_y, columns * rows * y2);
+    atomicAdd(&s->square_y, columns * (rows * (3 * y2 * y2 + rows * rows - 1) / 12));
+}
 
 // A stretch of one segment in a map row. What the camera does not see counts for the score alone.
 __device__ inline void add_stretch(const Frame& f, int segment, int begin, int end, int y, uint32_t certainty) {
@@ -18,6 +27,7 @@ __device__ inline void add_stretch(const Frame& f, int segment, int begin, int e
     raise(&s->x_end, right);
     lower(&s->y_begin, top);
     raise(&s->y_end, bottom);
+    add_sums(s, left, right, top, bottom);
 }
 
 // (The centre's heat times the mean confidence) to the power of 3/4, by roots, which are exact everywhere.
@@ -81,7 +91,9 @@ __device__ inline void number_instances(const Frame& f) {
         s->value = uint32_t(f.channel_class[mine.channel] * DIVISOR) + rank + 1;
         const int x = __ldcg(&s->x_begin), y = __ldcg(&s->y_begin);
         const int width = __ldcg(&s->x_end) - x, height = __ldcg(&s->y_end) - y;
-        f.instances[first[mine.channel] + rank] = {s->value, __ldcg(&s->area), x, y, width, height, mine.score};
+        f.instances[first[mine.channel] + rank] = {
+            s->value, __ldcg(&s->area), x, y, width, height, mine.score,
+            __ldcg(&s->twice_x), __ldcg(&s->square_x), __ldcg(&s->twice_y), __ldcg(&s->square_y)};
     }
 }
 
