@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -26,6 +28,13 @@ _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 _INTERRUPTED = 128 + signal.SIGINT
 """What typer makes, without a word, of a Ctrl-C that no command took; older ones say ``Aborted`` and end with 1."""
 
+
+def _typed(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with annotations that are no strings: those tell typer 0.9.0, which Ubuntu 24.04 has, nothing."""
+    command.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
+    return command
+
+
 app = typer.Typer(
     name="drive_seg",
     help="Real-time panoptic segmentation of road scenes for ROS 2.",
@@ -35,15 +44,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo", rich_help_panel="Run", epilog=demo.EXAMPLES)(demo.demo)
-app.command("run", rich_help_panel="Run", epilog=run.EXAMPLES)(run.run)
-app.command("sim", rich_help_panel="Run", epilog=sim.EXAMPLES)(sim.sim)
-app.command("evaluate", rich_help_panel="Measure", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command("benchmark", rich_help_panel="Measure", epilog=benchmark.EXAMPLES)(benchmark.benchmark)
-app.command("info", rich_help_panel="Measure", epilog=info.EXAMPLES)(info.info)
-app.command("build-engine", rich_help_panel="Network", epilog=build_engine.EXAMPLES)(build_engine.build_engine)
-app.command("train", rich_help_panel="Network", epilog=network.TRAIN_EXAMPLES)(network.train)
-app.command("export", rich_help_panel="Network", epilog=network.EXPORT_EXAMPLES)(network.export)
+app.command("demo", rich_help_panel="Run", epilog=demo.EXAMPLES)(_typed(demo.demo))
+app.command("run", rich_help_panel="Run", epilog=run.EXAMPLES)(_typed(run.run))
+app.command("sim", rich_help_panel="Run", epilog=sim.EXAMPLES)(_typed(sim.sim))
+app.command("evaluate", rich_help_panel="Measure", epilog=evaluate.EXAMPLES)(_typed(evaluate.evaluate))
+app.command("benchmark", rich_help_panel="Measure", epilog=benchmark.EXAMPLES)(_typed(benchmark.benchmark))
+app.command("info", rich_help_panel="Measure", epilog=info.EXAMPLES)(_typed(info.info))
+app.command("build-engine", rich_help_panel="Network", epilog=build_engine.EXAMPLES)(_typed(build_engine.build_engine))
+app.command("train", rich_help_panel="Network", epilog=network.TRAIN_EXAMPLES)(_typed(network.train))
+app.command("export", rich_help_panel="Network", epilog=network.EXPORT_EXAMPLES)(_typed(network.export))
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,6 +62,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
+@_typed
 def _common(
     debug: Debug = False,
     version: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 from command_line import Done, drive_seg, drive_seg_process, errors, last_object
 from recordings import FPS, HEIGHT, WIDTH, write_images, write_video
 
+from drive_seg import cli
 from drive_seg.labels import mask_of
 from drive_seg.offline.bag_images import bag_messages, stamp_of
 from drive_seg.sim import Simulator
@@ -51,6 +53,16 @@ def test_every_command_explains_itself_with_examples(command: str) -> None:
     text = drive_seg(command, "--help").stdout
     assert "Examples" in text and f"drive_seg {command}" in text
     assert "--json" in text and "--debug" in text
+
+
+def test_no_option_is_lost_on_the_typer_of_ubuntu_24_04() -> None:
+    """0.9.0 reads no annotation that is a string, nor a pair that may be None."""
+    commands = [*cli.app.registered_commands, cli.app.registered_callback]
+    callbacks = [command.callback for command in commands if command and command.callback]
+    assert len(callbacks) > len(COMMANDS)
+    for parameter in (one for callback in callbacks for one in inspect.signature(callback).parameters.values()):
+        assert not isinstance(parameter.annotation, str), parameter
+        assert parameter.default is not None or "tuple" not in str(parameter.annotation).lower(), parameter
 
 
 def test_help_shows_no_default_where_there_is_none() -> None:

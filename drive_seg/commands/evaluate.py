@@ -156,12 +156,16 @@ def evaluate(
     worst: Annotated[
         int, typer.Option("--worst", min=0, max=100, help="Number of worst frames shown in the report.")
     ] = 8,
+    # No pair that is None: typer 0.9.0, which Ubuntu 24.04 has, fails in every command that is not given one.
     compare: Annotated[
-        Optional[tuple[Path, Path]],
+        tuple[str, str],
         typer.Option(
-            "--compare", metavar="BEFORE AFTER", help="Compare two metrics.json, or their folders; nothing is run."
+            "--compare",
+            metavar="BEFORE AFTER",
+            help="Compare two metrics.json, or their folders; nothing is run.",
+            show_default=False,
         ),
-    ] = None,
+    ] = ("", ""),
     fail_if: Annotated[
         Optional[list[str]],
         typer.Option("--fail-if", metavar="METRIC:MARGIN", help="Exit 1 if the metric is worse by more than this."),
@@ -194,16 +198,17 @@ def evaluate(
     Latencies are measured with several frames in flight; for live latency see [bold]drive_seg benchmark[/bold] and the
     node.
     """
-    if compare is not None and not source:
+    if any(compare) and not source:
         from drive_seg.commands.compare import compare as compare_two
 
         others = set(context.params) - {"compare", "fail_if", "seed", "block", "as_json", "debug"}
         refuse_idle(context, "--compare runs and writes nothing", *others)
-        compare_two(*compare, fail_if or (), seed, block, as_json)
+        before, after = map(Path, compare)
+        compare_two(before, after, fail_if or (), seed, block, as_json)
         return
     if engine is not Spreading.ray and (address or workers):
         raise typer.BadParameter("--address and --workers are of --engine ray")
-    if compare is not None or fail_if or not source:
+    if any(compare) or fail_if or not source:
         raise typer.BadParameter("give either PRED_OR_SOURCE, or --compare BEFORE AFTER (with --fail-if)")
     _refuse_idle(context, source, ground_truth or source, engine, track, out)
     from drive_seg.model import open_model
