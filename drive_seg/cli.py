@@ -15,7 +15,7 @@ import typer
 from drive_seg import __version__
 from drive_seg.commands import benchmark, build_engine, demo, evaluate, info, network, run, sim
 from drive_seg.commands.options import Debug, debug_wanted
-from drive_seg.errors import DriveSegError, printable
+from drive_seg.errors import DriveSegError, pip_install, printable
 from drive_seg.signals import requests_to_end
 from drive_seg.standard_streams import flush, occupy, outlive_terminal
 
@@ -27,6 +27,9 @@ _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 """What Python's tempfile says, as in a container whose root is read-only."""
 _INTERRUPTED = 128 + signal.SIGINT
 """What typer makes, without a word, of a Ctrl-C that no command took; older ones say ``Aborted`` and end with 1."""
+
+if tuple(map(int, typer.__version__.split(".")[:2])) < (0, 9):  # as in Ubuntu 22.04 and Debian 12
+    sys.exit(f"drive_seg: error: typer {typer.__version__} is too old; install it with: {pip_install('typer>=0.9')}")
 
 
 def _typed(command: Callable[..., None]) -> Callable[..., None]:

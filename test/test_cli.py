@@ -65,6 +65,14 @@ def test_no_option_is_lost_on_the_typer_of_ubuntu_24_04() -> None:
         assert parameter.default is not None or "tuple" not in str(parameter.annotation).lower(), parameter
 
 
+def test_a_typer_that_is_too_old_is_one_line() -> None:
+    script = "import typer; typer.__version__ = '0.4.0'; import drive_seg.cli"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("drive_seg: error: typer 0.4.0 is too old; install it with: ") and "'typer>=0.9'" in line
+
+
 def test_help_shows_no_default_where_there_is_none() -> None:
     assert "[default: ()]" not in drive_seg("evaluate", "--help").stdout
 
