@@ -354,3 +354,18 @@ def test_a_topic_without_messages_is_named(tmp_path: Path) -> None:
     write_bag(tmp_path / "in", 0, others=("/rear",))
     given = ("run", tmp_path / "in", "-o", tmp_path / "out", "--model", model, "--backend", "onnxruntime")
     assert "in has no images on /rear" in drive_seg(*given, "--topic", "/rear", code=1).stderr
+
+
+def test_a_whole_bag_without_images_is_not_called_damaged(tmp_path: Path) -> None:
+    """Of a service that was recorded rosbag2 writes request and response in one definition, which rosbags refuses in
+    several lines."""
+    service = ("ros2msg", "cdr", b"MSG: tool/srv/Add_Event\nint64 a\n---\nint64 sum\n")
+    file = write_mcap(tmp_path / "in.mcap", order=(), beside=service)
+    with pytest.raises(SourceError, match=r"it has /beside \(tool/msg/Note\)$"):
+        BagSource(file)
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(SourceError, match="it is damaged, or of another kind: "):
+        BagSource(file)
+    with pytest.raises(SourceError, match="/beside could be copied") as caught:
+        list(BagCopy(BagSource(write_mcap(tmp_path / "with images.mcap", beside=service))))
+    assert "\n" not in str(caught.value)

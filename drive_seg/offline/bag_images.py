@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.errors import MalformedImage, MissingDependency, SourceError
+from drive_seg.errors import MalformedImage, MissingDependency, SourceError, one_line
 from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
@@ -74,7 +74,7 @@ def bag_messages(
         for connection, _, raw in read_ahead(storage_files(path), (reader.start_time, reader.end_time), messages):
             yield connection.topic, decode(plain(raw) if reader.is2 else raw, connection.msgtype or "")
     except Exception as error:  # see above
-        raise SourceError(f"bag {path} is damaged: {error}") from error
+        raise SourceError(f"bag {path} is damaged: {one_line(error)}") from error
     finally:
         reader.close()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from drive_seg.errors import MalformedImage, MissingDependency, SourceError
+from drive_seg.errors import MalformedImage, MissingDependency, SourceError, one_line
 from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.offline.bag_images import IMAGE, stamp_of
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
@@ -110,10 +110,10 @@ class BagSource:
         except MissingDependency:
             raise
         except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
-            self._why = str(error) or type(error).__name__
+            self._why = one_line(error) or type(error).__name__
             counts, seconds, kinds, lost = self._survey()
             self._damage = self._why if lost else ""
-        self.topic = _choose(path, counts, topic, kinds, self._why)
+        self.topic = _choose(path, counts, topic, kinds, self._why if self._damage or not kinds else "")
         self.count: int | None = counts[self.topic] if window is None else None
         rate = (counts[self.topic] - 1) / seconds if seconds > 0 else 0.0
         self.fps = rate if 0.1 < rate < 1000 else DEFAULT_FPS
@@ -196,7 +196,7 @@ class BagSource:
                     read += 1
                 return
         except Exception as error:  # noqa: BLE001 - see __init__
-            yield str(error) or type(error).__name__
+            yield one_line(error) or type(error).__name__
         yield from self._salvaged(copying, read, self._window)
 
     def _salvaged(
@@ -259,7 +259,7 @@ def _entry(number: int, item: _Image) -> Frame | Unreadable:
     try:
         message = item.decode()
     except Exception as error:  # noqa: BLE001 - a damaged message raises whatever its bytes lead to
-        return Unreadable(stem, MalformedImage(f"no message: {error}"))
+        return Unreadable(stem, MalformedImage(f"no message: {one_line(error)}"))
     data = np.asarray(message.data).view(np.uint8)
     image: CameraImage | CompressedImage
     if hasattr(message, "format"):

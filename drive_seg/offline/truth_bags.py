@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from drive_seg.decode import decode_rgb
-from drive_seg.errors import MalformedImage, SourceError
+from drive_seg.errors import MalformedImage, SourceError, one_line
 from drive_seg.frame import CameraImage
 from drive_seg.labels import UNLABELLED, LabelSet
 from drive_seg.offline.bag_images import (
@@ -127,7 +127,7 @@ class BagTruth:
         except SourceError:
             raise
         except Exception as error:  # damaged bytes raise whatever they lead to
-            raise SourceError(f"bag {self.name} is damaged: {error}") from error
+            raise SourceError(f"bag {self.name} is damaged: {one_line(error)}") from error
 
     @property
     def crowded(self) -> bool:
