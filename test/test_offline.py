@@ -371,18 +371,26 @@ def element(name: str, *content: bytes) -> bytes:
     return bytes.fromhex(name) + (len(data) | 1 << 56).to_bytes(8, "big") + data
 
 
-def write_matroska(path: Path, times_ms: Sequence[int], length_ms: int) -> None:
-    """A video of JPEGs that says that it has ten frames a second and is so long."""
+def write_matroska(path: Path, times_ms: Sequence[int], length_ms: int, codec: bytes = b"V_MJPEG") -> None:
+    """A video of JPEGs that says that it has ten frames a second, is so long, and of this codec."""
     header = element("1a45dfa3", element("4282", b"matroska"), element("4287", b"\4"), element("4285", b"\2"))
     info = element("1549a966", element("2ad7b1", (10**6).to_bytes(4, "big")), element("4489", pack(">d", length_ms)))
     size = element("e0", element("b0", WIDTH.to_bytes(2, "big")), element("ba", HEIGHT.to_bytes(2, "big")))
-    kind = element("d7", b"\1"), element("73c5", b"\1"), element("83", b"\1"), element("86", b"V_MJPEG")
+    kind = element("d7", b"\1"), element("73c5", b"\1"), element("83", b"\1"), element("86", codec)
     tracks = element("1654ae6b", element("ae", *kind, element("23e383", (10**8).to_bytes(4, "big")), size))
     blocks = [
         element("a3", pack(">BhB", 0x81, time_ms, 0x80), cv2.imencode(".jpg", picture(number))[1].tobytes())
         for number, time_ms in enumerate(times_ms)
     ]
     path.write_bytes(header + element("18538067", info, tracks, element("1f43b675", element("e7", b"\0"), *blocks)))
+
+
+def test_a_video_without_a_frame_that_can_be_decoded_names_its_codec(tmp_path: Path) -> None:
+    """As those in AV1, which OpenCV from pip opens and cannot decode; it called them cut short."""
+    path = tmp_path / "a drive.mkv"
+    write_matroska(path, range(0, 4000, 100), 4000, codec=b"V_VP8")
+    with pytest.raises(SourceError, match=r"its codec \(VP80\), then do: ffmpeg -i '.*a drive\.mkv' -c:v"):
+        list(open_source(path))
 
 
 def test_a_video_of_a_varying_rate_is_whole_where_its_time_is_over(tmp_path: Path, pipeline: Pipeline) -> None:

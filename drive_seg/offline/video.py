@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +29,8 @@ class VideoSource:
     """A video file, also one behind a URL; stamps count from 0, at its frame rate or, where that varies, as it says.
 
     Raises:
-        SourceError: no video that OpenCV can decode. While iterating: it ends before the end that the file announces.
+        SourceError: no video that OpenCV can decode. While iterating: none of its frames can be decoded, or it ends
+            before the end that the file announces.
     """
 
     live = False
@@ -58,6 +60,7 @@ class VideoSource:
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         capture = self._open()
         number, begin, now, seconds = 0, 0.0, 0.0, 0.0
+        codec = _codec(capture)
         try:
             while True:
                 ok, image = capture.read()
@@ -70,6 +73,11 @@ class VideoSource:
                 number += 1
         finally:
             capture.release()
+        if not number:
+            raise SourceError(
+                f"no frame of {self.name} can be decoded: it is damaged, or this OpenCV lacks its codec ({codec}), "
+                f"then do: ffmpeg -i {shlex.quote(self.name)} -c:v libx264 converted.mp4"
+            )
         # Containers without a frame table announce an estimate, so a small shortfall is no damage. That of Matroska is
         # the highest rate times the length: where the rate varies it is frames too many, but it ends in time. Older
         # releases of OpenCV (4.6) do not say the time.
@@ -225,6 +233,12 @@ def _quiet() -> None:
         cv2.setLogLevel(_SILENT)
     else:
         cv2.utils.logging.setLogLevel(_SILENT)
+
+
+def _codec(capture: Any) -> str:
+    """Its four letters, ``AV01``."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ") or "unknown"
 
 
 def _rate(capture: Any) -> float:
