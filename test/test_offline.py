@@ -460,6 +460,10 @@ def make(kind: str, path: Path) -> str:
     if kind == "doubled stem":
         write_images(path, ["a.png", "a.jpg"])
         return str(path)
+    if kind.endswith("pointer"):
+        name = {"video pointer": "drive.mp4", "bag pointer": "drive.bag", "bag folder pointer": "drive_0.db3"}[kind]
+        (path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234567\n")
+        return str(path if kind == "bag folder pointer" else path / name)
     if kind == "text as bag":
         (path / "notes.mcap").write_text("this is no bag")
         return str(path / "notes.mcap")
@@ -476,6 +480,9 @@ def make(kind: str, path: Path) -> str:
         ("text as video", "notes.mp4 (16 bytes) is no video that can be decoded: expected an MP4"),
         ("doubled stem", "several images named 'a'"),
         ("text as bag", "notes.mcap has no readable image topic"),
+        ("video pointer", "drive.mp4 is only a pointer of Git LFS: do git lfs pull"),
+        ("bag pointer", "drive.bag is only a pointer of Git LFS: do git lfs pull"),
+        ("bag folder pointer", "drive_0.db3 is only a pointer of Git LFS: do git lfs pull"),
         ("device", "camera 97 cannot be opened"),
     ],
 )

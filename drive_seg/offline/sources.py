@@ -105,6 +105,18 @@ def is_live(spec: str) -> bool:
     return spec.isdecimal() or re.match(r"/dev/video\d+$|[a-z]+://", spec) is not None
 
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def _refuse_pointer(path: Path) -> None:
+    """A clone made without Git LFS has a few lines of text in the place of each large file, under its name."""
+    if not path.is_file():
+        return
+    with suppress(OSError), path.open("rb") as stream:  # whoever reads the file says why it cannot be opened
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise SourceError(f"{path} is only a pointer of Git LFS: do git lfs pull in the repository it is from")
+
+
 def open_source(spec: str | Path | int, topic: str | None = None, seed: int = 0, weather: str | None = None) -> Source:
     """Open what ``spec`` names.
 
@@ -131,8 +143,12 @@ def open_source(spec: str | Path | int, topic: str | None = None, seed: int = 0,
         raise SourceError(f"source '{spec}' does not exist; expected {EXPECTED}")
     from drive_seg.offline.bags import BagSource, is_bag
     from drive_seg.offline.images import FolderSource, is_image
+    from drive_seg.offline.salvage import storage_files
     from drive_seg.offline.video import VideoSource
 
-    if is_bag(path):
+    bag = is_bag(path)
+    for file in storage_files(path) if bag else [path]:
+        _refuse_pointer(file)
+    if bag:
         return BagSource(path, topic)
     return FolderSource(path) if path.is_dir() or is_image(path) else VideoSource(path)
