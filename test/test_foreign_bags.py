@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import drive_seg
-from recordings import HEIGHT, WIDTH, image_message, stamp_of, write_bag
+from recordings import HEIGHT, WIDTH, image_message, picture, stamp_of, write_bag
 from tiny_model import write_tiny_model
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
@@ -24,11 +24,13 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
+from drive_seg.decode import decode, decode_rgb
 from drive_seg.errors import SourceError
+from drive_seg.frame import Frame
 from drive_seg.offline.bag_writer import BagFile
 from drive_seg.offline.bags import BagCopy, BagSource
 from drive_seg.offline.passage import Passage
-from drive_seg.offline.sources import open_source
+from drive_seg.offline.sources import open_source, origin_of
 
 COUNT = 6
 IMAGE = "sensor_msgs/msg/Image"
@@ -116,6 +118,7 @@ def write_mcap(
     repeated: str = "schemas channels statistics",
     indexed: bool = True,
     beside: tuple[str, str, bytes] | None = None,
+    ros1: bool = False,
 ) -> Path:
     """Pictures on /front/image_raw as an MCAP file with its index, as the libraries of MCAP write it.
 
@@ -125,15 +128,18 @@ def write_mcap(
         repeated: what the summary has besides the index of chunks.
         indexed: whether there is one of messages as well.
         beside: a topic /beside of one message: encoding of the schema, encoding of the message, schema.
+        ros1: the pictures are messages of ROS 1, as in a bag of it that the tool ``mcap convert`` made MCAP.
     """
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    definition, _ = store.generate_msgdef(IMAGE, ros_version=2)
-    schemas = [record(3, struct.pack("<H", 1), text(IMAGE), text("ros2msg"), text(definition))]
-    channels = [record(4, struct.pack("<HH", 1, 1), text("/front/image_raw"), text("cdr"), text(b""))]
+    store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
+    definition, _ = store.generate_msgdef(IMAGE, ros_version=1 if ros1 else 2)
+    name, syntax, encoding = ("sensor_msgs/Image", "ros1msg", "ros1") if ros1 else (IMAGE, "ros2msg", "cdr")
+    serialise = store.serialize_ros1 if ros1 else store.serialize_cdr
+    schemas = [record(3, struct.pack("<H", 1), text(name), text(syntax), text(definition))]
+    channels = [record(4, struct.pack("<HH", 1, 1), text("/front/image_raw"), text(encoding), text(b""))]
     messages = []
     for number in order:
         times = struct.pack("<HIQQ", 1, number, stamp_of(number) + 5_000_000, stamp_of(number))
-        messages.append(record(5, times, bytes(store.serialize_cdr(image_message(store, IMAGE, number), IMAGE))))
+        messages.append(record(5, times, bytes(serialise(image_message(store, IMAGE, number), IMAGE))))
     if beside is not None:
         schemas.append(record(3, struct.pack("<H", 2), text("tool/msg/Note"), text(beside[0]), text(beside[2])))
         channels.append(record(4, struct.pack("<HH", 2, 2), text("/beside"), text(beside[1]), text(b"")))
@@ -277,13 +283,49 @@ def test_a_file_that_metadata_names_and_that_is_gone_is_missed(tmp_path: Path) -
 
 
 def test_a_bag_without_images_says_what_it_has(tmp_path: Path) -> None:
-    """Video of another kind, ROS 1 in MCAP: the types tell."""
+    """Video of another kind, messages of another middleware: the types tell."""
     file = write_bag(tmp_path / "in", 1, "sqlite3")
     database = sqlite3.connect(file, isolation_level=None)
     database.execute("UPDATE topics SET type = 'foxglove_msgs/msg/CompressedVideo'")
     database.close()
     with pytest.raises(SourceError, match=r"it has /front/image_raw \(foxglove_msgs/msg/CompressedVideo\)"):
         BagSource(file)
+    with pytest.raises(SourceError, match=r"it has /beside \(tool/msg/Note in protobuf\)$"):
+        BagSource(write_mcap(tmp_path / "in.mcap", "", order=(), beside=("protobuf", "protobuf", b"")))
+
+
+def test_ros1_messages_in_an_mcap_file_are_read_and_copied_as_ros2(tmp_path: Path) -> None:
+    file = write_mcap(tmp_path / "in.mcap", "ros1", ros1=True)
+    bag = BagSource(file)
+    frames = list(bag)
+    assert bag.count == COUNT and [frame.stamp_ns for frame in frames] == recorded(0, COUNT)
+    for number, frame in enumerate(frames):
+        assert isinstance(frame, Frame) and (decode_rgb(decode(frame.image)) == picture(number)).all()
+        assert origin_of(frame).frame_id == "front_optical"
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    copied = [entry for entry in BagCopy(bag) if isinstance(entry, Passage)]
+    assert [passage.channel.msgtype for passage in copied] == [IMAGE] * COUNT
+    messages = [store.deserialize_cdr(passage.data, IMAGE) for passage in copied]
+    assert [message.header.stamp.nanosec for message in messages] == [stamp_of(n) % 10**9 for n in range(COUNT)]
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(SourceError, match=f"is cut short: {COUNT} images"):
+        list(BagSource(file))
+
+
+def test_types_under_the_names_they_had_before_dashing_are_known(tmp_path: Path) -> None:
+    """Bags of ROS 2 Crystal: sensor_msgs/Image, as ROS 1 calls it."""
+    file = write_bag(tmp_path / "in", COUNT, "sqlite3")
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("UPDATE topics SET type = 'sensor_msgs/Image'")
+    database.close()
+    bag = BagSource(file)
+    assert stamps(bag) == recorded(0, COUNT)
+    assert sum(isinstance(entry, Passage) for entry in BagCopy(bag)) == COUNT
+    change_topics(file.parent, type="sensor_msgs/Image")
+    assert stamps(BagSource(file.parent)) == recorded(0, COUNT)
+    (file.parent / "metadata.yaml").write_text("none")
+    with pytest.raises(SourceError, match=f"is cut short: {COUNT} images"):
+        list(BagSource(file.parent))
 
 
 IDL = b"module tool { module msg { struct Note { double x; }; }; };"

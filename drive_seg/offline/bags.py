@@ -19,7 +19,7 @@ from drive_seg.offline.bag_images import IMAGE, stamp_of
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
-from drive_seg.offline.salvage import missing_files, salvage_messages, storage_files
+from drive_seg.offline.salvage import missing_files, ros2_name, salvage_messages, storage_files
 from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
 from drive_seg.offline.unpack import plain
 
@@ -101,9 +101,9 @@ class BagSource:
         try:
             with open_reader(path) as reader:
                 counts: dict[str, int] = {}
-                kinds = {c.topic: c.msgtype for c in reader.connections}
+                kinds = {c.topic: ros2_name(c.msgtype) for c in reader.connections}
                 for c in reader.connections:  # a topic has one for each publisher (ROS 1) and each file
-                    if c.msgtype in IMAGE_TYPES:
+                    if ros2_name(c.msgtype) in IMAGE_TYPES:
                         counts[c.topic] = counts.get(c.topic, 0) + c.msgcount
                 seconds = reader.duration / 1e9
                 self.recorded = (reader.start_time, reader.end_time)
@@ -177,7 +177,9 @@ class BagSource:
             with open_reader(self._path) as reader:
                 copier = Copier(reader) if copying else None
                 decode = decoder(reader)
-                wanted = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
+                wanted = [
+                    c for c in reader.connections if c.topic == self.topic and ros2_name(c.msgtype) in IMAGE_TYPES
+                ]
                 others = [c for c in reader.connections if c.topic in beside]
                 start, stop = self._window or (None, None)
                 messages = reader.messages(() if copier else wanted + others, start, stop)
@@ -192,7 +194,7 @@ class BagSource:
                     if passage:
                         yield passage
                     if connection in wanted:
-                        yield _Image(recorded, partial(decode, raw, connection.msgtype))
+                        yield _Image(recorded, partial(decode, raw, ros2_name(connection.msgtype)))
                     read += 1
                 return
         except Exception as error:  # noqa: BLE001 - see __init__

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drive_seg.offline.salvage import SalvagedMessage
+from drive_seg.offline.salvage import SalvagedMessage, ros2_name
 
 RESULTS = "/segmentation/"
 """Topics that are not copied: those of an earlier run, which the new ones replace."""
@@ -88,7 +88,7 @@ class Copier:
             return (
                 Channel(connection.topic, connection.msgtype, _definition(connection), digest, qos) if digest else None
             )
-        return self._from_store(connection.topic, connection.msgtype, qos)
+        return self._from_store(connection.topic, ros2_name(connection.msgtype), qos)
 
     def _digest(self, msgtype: str) -> str:
         """Empty where the bag's definition is of another type, or uses one that the bag does not define."""

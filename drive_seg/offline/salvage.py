@@ -19,6 +19,7 @@ from typing import BinaryIO
 from drive_seg.documents import read_yaml
 from drive_seg.errors import SourceError
 from drive_seg.offline.images import natural
+from drive_seg.offline.salvage_ros1 import Migration, ros1_messages
 from drive_seg.offline.unpack import plain, unpack
 
 _MAGIC = b"\x89MCAP0\r\n"
@@ -35,12 +36,19 @@ _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 @dataclass(frozen=True)
 class SalvagedMessage:
-    """One serialised message: CDR, but for types of ROS 1 bags that are not ROS' own."""
+    """One serialised message: CDR, but for types of ROS 1 bags that are not ROS' own, and for those whose type says
+    what else they are (``foxglove.RawImage in protobuf``)."""
 
     topic: str
     msgtype: str
     recorded_ns: int
     data: bytes | memoryview
+
+
+def ros2_name(msgtype: str) -> str:
+    """A type as ROS 2 has called it since Dashing: before, and in ROS 1, ``sensor_msgs/Image`` had no ``msg``."""
+    package, _, name = msgtype.partition("/")
+    return f"{package}/msg/{name}" if name and "/" not in name else msgtype
 
 
 def storage_files(path: Path) -> list[Path]:
@@ -76,15 +84,14 @@ def salvage_messages(files: Sequence[Path], lost: list[str] | None = None) -> It
         elif file.suffix == ".db3":
             yield from _sqlite(file, lost)
         elif file.suffix == ".bag":
-            from drive_seg.offline.salvage_ros1 import ros1_messages
-
             for topic, msgtype, recorded, data in ros1_messages(file, lost):
                 yield SalvagedMessage(topic, msgtype, recorded, data)
 
 
 def _mcap(path: Path, lost: list[str]) -> Iterator[SalvagedMessage]:
     schemas: dict[int, str] = {}
-    channels: dict[int, tuple[str, str]] = {}
+    channels: dict[int, _McapChannel] = {}
+    as_ros2 = Migration()
     with path.open("rb") as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
             lost.append("all")
@@ -94,15 +101,31 @@ def _mcap(path: Path, lost: list[str]) -> Iterator[SalvagedMessage]:
                 if code == _SCHEMA:
                     schemas[_u16(body, 0)] = _text(body, 2)[0]
                 elif code == _CHANNEL:
-                    channels[_u16(body, 0)] = (_text(body, 4)[0], schemas.get(_u16(body, 2), ""))
+                    channels[_u16(body, 0)] = _mcap_channel(body, schemas.get(_u16(body, 2), ""))
                 elif code == _MESSAGE:
                     recorded = struct.unpack_from("<Q", body, 6)[0]
-                    yield SalvagedMessage(*channels[_u16(body, 0)], recorded, plain(body[22:]))
-            except (struct.error, UnicodeDecodeError, KeyError):
-                lost.append("a record")  # bytes that are none, or of no channel; the next may be one
+                    channel = channels[_u16(body, 0)]
+                    data = as_ros2(channel.msgtype, body[22:]) if channel.of_ros1 else plain(body[22:])
+                    yield SalvagedMessage(channel.topic, channel.msgtype, recorded, data)
+            except Exception:  # noqa: BLE001 - bytes that are no record, or of no channel; the next may be one
+                lost.append("a record")
         stream.seek(-len(_MAGIC), io.SEEK_END)
         if stream.read() != _MAGIC:
             lost.append("the end")
+
+
+@dataclass(frozen=True)
+class _McapChannel:
+    topic: str
+    msgtype: str
+    of_ros1: bool
+
+
+def _mcap_channel(body: bytes, schema: str) -> _McapChannel:
+    topic, end = _text(body, 4)
+    encoding = _text(body, end)[0]
+    msgtype = ros2_name(schema) if encoding in ("cdr", "ros1", "") else f"{schema} in {encoding}"
+    return _McapChannel(topic, msgtype, encoding == "ros1")
 
 
 def _records(stream: BinaryIO, size: int, lost: list[str], in_chunk: bool = False) -> Iterator[tuple[int, bytes]]:
@@ -240,7 +263,8 @@ def _sqlite(path: Path, lost: list[str]) -> Iterator[SalvagedMessage]:
             return
         rows = connection.execute("SELECT id, name, type FROM topics")
         # SQLite takes any value in any column.
-        topics = {row[0]: (row[1], row[2]) for row in rows if isinstance(row[1], str) and isinstance(row[2], str)}
+        named = (row for row in rows if isinstance(row[1], str) and isinstance(row[2], str))
+        topics = {number: (topic, ros2_name(msgtype)) for number, topic, msgtype in named}
         for topic_id, recorded, data in _rows(connection, path.stat().st_size // _LEAST_ROW, lost):
             if topic_id in topics and isinstance(recorded, int) and isinstance(data, bytes):
                 yield SalvagedMessage(*topics[topic_id], recorded, plain(data))

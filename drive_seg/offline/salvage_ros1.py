@@ -8,13 +8,42 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from drive_seg.offline.unpack import unpack
 
 _MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _CHUNK, _CONNECTION = 0x02, 0x03, 0x05, 0x07
+
+
+class Migration:
+    """Messages of ROS 1 as ROS 2 would have written them; of types that are not ROS' own, as they are."""
+
+    def __init__(self) -> None:
+        self._defaults: dict[str, object] = {}
+
+    def __call__(self, msgtype: str, data: bytes) -> bytes:
+        """CDR of a message of the type that ROS 2 calls so.
+
+        Raises:
+            Exception: what rosbags raises for damaged bytes.
+        """
+        from rosbags.convert.converter import migrate_bytes
+
+        theirs, ours = _stores()
+        if msgtype not in theirs.fielddefs or msgtype not in ours.fielddefs:
+            return data
+        return bytes(migrate_bytes(theirs, ours, msgtype, msgtype, self._defaults, data, src_is2=False, dst_is2=True))
+
+
+@lru_cache(maxsize=1)
+def _stores() -> tuple[Any, Any]:
+    """The types of ROS 1 and of ROS 2."""
+    from rosbags.typesys import Stores, get_typestore
+
+    return get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_HUMBLE)
 
 
 def ros1_messages(path: Path, lost: list[str]) -> Iterator[tuple[str, str, int, bytes]]:
@@ -24,11 +53,7 @@ def ros1_messages(path: Path, lost: list[str]) -> Iterator[tuple[str, str, int, 
     Args:
         lost: is given what could not be read.
     """
-    from rosbags.convert.converter import migrate_bytes
-    from rosbags.typesys import Stores, get_typestore
-
-    theirs, ours = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_HUMBLE)
-    defaults: dict[str, object] = {}
+    as_ros2 = Migration()
     topics: dict[int, tuple[str, str]] = {}
     with path.open("rb") as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
@@ -46,11 +71,7 @@ def ros1_messages(path: Path, lost: list[str]) -> Iterator[tuple[str, str, int, 
                 elif code == _MESSAGE:
                     topic, msgtype = topics[_u32(fields[b"conn"])]
                     seconds, nanoseconds = struct.unpack("<II", fields[b"time"])
-                    if msgtype in theirs.fielddefs and msgtype in ours.fielddefs:
-                        data = bytes(
-                            migrate_bytes(theirs, ours, msgtype, msgtype, defaults, data, src_is2=False, dst_is2=True)
-                        )
-                    yield topic, msgtype, seconds * 1_000_000_000 + nanoseconds, data
+                    yield topic, msgtype, seconds * 1_000_000_000 + nanoseconds, as_ros2(msgtype, data)
             except Exception:  # noqa: BLE001 - a damaged record raises whatever its bytes lead to
                 lost.append("a record")
 
