@@ -163,7 +163,8 @@ def _declared_size(data: bytes) -> tuple[int, int]:
     if data.startswith(b"\xff\xd8"):
         return _jpeg_size(data)
     begin = data[:8].hex(" ") or "nothing"
-    raise MalformedImage(f"expected a JPEG or PNG, got {len(data)} bytes that begin with {begin}")
+    video = ", a packet of H.264 or H.265 video?" if data.startswith((b"\0\0\1", b"\0\0\0\1")) else ""
+    raise MalformedImage(f"expected a JPEG or PNG, got {len(data)} bytes that begin with {begin}{video}")
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

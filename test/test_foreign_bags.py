@@ -288,10 +288,24 @@ def test_a_bag_without_images_says_what_it_has(tmp_path: Path) -> None:
     database = sqlite3.connect(file, isolation_level=None)
     database.execute("UPDATE topics SET type = 'foxglove_msgs/msg/CompressedVideo'")
     database.close()
-    with pytest.raises(SourceError, match=r"it has /front/image_raw \(foxglove_msgs/msg/CompressedVideo\)"):
+    says = (
+        r"it has /front/image_raw \(foxglove_msgs/msg/CompressedVideo\); packets .* decoded first: ros2 run image_tra"
+    )
+    with pytest.raises(SourceError, match=says):
         BagSource(file)
     with pytest.raises(SourceError, match=r"it has /beside \(tool/msg/Note in protobuf\)$"):
         BagSource(write_mcap(tmp_path / "in.mcap", "", order=(), beside=("protobuf", "protobuf", b"")))
+
+
+def test_a_topic_that_has_no_images_says_what_it_has(tmp_path: Path) -> None:
+    file = write_bag(tmp_path / "in", 1, "sqlite3", others=("/rear/ffmpeg",))
+    kind = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("UPDATE topics SET type = ? WHERE name = '/rear/ffmpeg'", (kind,))
+    database.close()
+    assert BagSource(file).topic == "/front/image_raw"
+    with pytest.raises(SourceError, match=f"'/rear/ffmpeg', that is {kind}; packets .*; it has /front/image_raw"):
+        BagSource(file, "/rear/ffmpeg")
 
 
 def test_ros1_messages_in_an_mcap_file_are_read_and_copied_as_ros2(tmp_path: Path) -> None:

@@ -122,6 +122,12 @@ def test_an_animation_is_called_one_and_not_damaged() -> None:
         decode_compressed(CompressedImage(np.frombuffer(data, np.uint8)))
 
 
+def test_packets_of_a_video_are_called_so() -> None:
+    """Some drivers put H.264 into CompressedImage."""
+    with pytest.raises(MalformedImage, match=r"begin with 00 00 00 01 67 .*, a packet of H\.264 or H\.265 video\?"):
+        decode_compressed(CompressedImage(np.frombuffer(b"\0\0\0\1\x67\x42\0\x1f", np.uint8), "h264"))
+
+
 def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()

@@ -26,6 +26,12 @@ from drive_seg.offline.unpack import plain
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 IMAGE_TYPES = (IMAGE, "sensor_msgs/msg/CompressedImage")
 
+_VIDEO = ("/CompressedVideo", "/FFMPEGPacket", "theora_image_transport/msg/Packet")
+"""How the types of messages end that hold packets of a video."""
+_DECODE_VIDEO = (
+    "packets of a video have to be decoded first: ros2 run image_transport republish, see docs/troubleshooting.md"
+)
+
 _LISTED = 8
 """Topics that are named where none is of images."""
 
@@ -243,11 +249,15 @@ def _choose(path: Path, counts: dict[str, int], topic: str | None, kinds: dict[s
         there = [f"{name} ({kind})" for name, kind in sorted(kinds.items())]
         listed = ", ".join(there[:_LISTED]) + (f" and {len(there) - _LISTED} more" if len(there) > _LISTED else "")
         has = f"; it has {listed}" if there else ""
-        raise SourceError(f"bag {path} has no readable image topic of type {' or '.join(IMAGE_TYPES)}{has}{why}")
+        video = f"; {_DECODE_VIDEO}" if any(kind.endswith(_VIDEO) for kind in kinds.values()) else ""
+        raise SourceError(f"bag {path} has no readable image topic of type {' or '.join(IMAGE_TYPES)}{has}{video}{why}")
     listed = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
     if topic is not None:
         if topic not in counts:
-            raise SourceError(f"bag {path} has no image topic '{topic}'; it has {listed}")
+            kind = kinds.get(topic, "")
+            video = f"; {_DECODE_VIDEO}" if kind.endswith(_VIDEO) else ""
+            other = f", that is {kind}{video}" if kind else ""
+            raise SourceError(f"bag {path} has no image topic '{topic}'{other}; it has {listed}")
         return topic
     cameras = [name for name in counts if name.removesuffix("/compressed").endswith("/image_raw")]
     candidates = cameras if len(counts) > 1 else list(counts)
