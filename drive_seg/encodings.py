@@ -53,26 +53,25 @@ ENCODINGS: dict[str, Encoding] = {
 }
 """Every accepted encoding by name. ``yuv422`` is ROS 1's name of ``uyvy``, ``yuv422_yuy2`` that of ``yuyv``."""
 
-_OF_ARRAYS = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
-"""What cv_bridge calls an array whose sender did not say what its channels are, and what OpenCV's usually are."""
+_UNNAMED = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
+"""What cv_bridge calls images whose order of colours it is not told; OpenCV's, as RViz and Foxglove show them."""
 
 
 def encoding_named(name: str) -> Encoding:
-    """The layout of the encoding ``name``.
+    """The layout of the encoding ``name``; of 8UC1, 8UC3 and 8UC4 that of mono8, bgr8 and bgra8.
 
     Raises:
         MalformedImage: not accepted; 16UC1 is named separately since it is a depth image by convention.
     """
     if not isinstance(name, str):
         raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {type(name).__name__}")
-    found = ENCODINGS.get(name)
+    found = ENCODINGS.get(_UNNAMED.get(name, name))
     if found is not None:
         return found
     refuse_depth(name)
-    fix = "let the driver or image_proc send one of these"
-    if name in _OF_ARRAYS:
-        fix = f"name the colours where it is sent, as in cv2_to_imgmsg(image, {_OF_ARRAYS[name]!r})"
-    raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}: {fix}")
+    raise MalformedImage(
+        f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}: let the driver or image_proc send one of these"
+    )
 
 
 def refuse_depth(name: str) -> None:

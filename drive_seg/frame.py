@@ -46,7 +46,7 @@ class CameraImage:
     """Pixels as the camera sent them: a ``sensor_msgs/Image`` without ROS.
 
     Args:
-        encoding: a ROS encoding name, one of ``drive_seg.encodings.ENCODINGS``.
+        encoding: a ROS encoding name, one of ``drive_seg.encodings.ENCODINGS``; 8UC3 becomes bgr8 (``encoding_named``).
         width, height: pixels.
         step: bytes per row, padding included.
         data: uint8, 1-D, contiguous, the message's bytes; viewed, never copied or written.
@@ -65,6 +65,7 @@ class CameraImage:
 
     def __post_init__(self) -> None:
         layout = encoding_named(self.encoding)
+        object.__setattr__(self, "encoding", layout.name)
         for name, value in (("width", self.width), ("height", self.height), ("step", self.step)):
             if not isinstance(value, Integral):
                 raise MalformedImage(f"{name} must be a whole number, got {value!r:.80}")
