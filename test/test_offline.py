@@ -460,6 +460,12 @@ def make(kind: str, path: Path) -> str:
     if kind == "doubled stem":
         write_images(path, ["a.png", "a.jpg"])
         return str(path)
+    if kind == "list of bags":
+        (path / "drives.txt").write_text("".join(f"/data/drives/front_{number:04d}.mcap\n" for number in range(500)))
+        return str(path / "drives.txt")
+    if kind == "record":
+        (path / "20240501.record.00000").write_bytes(bytes(4096))
+        return str(path / "20240501.record.00000")
     if kind.endswith("pointer"):
         name = {"video pointer": "drive.mp4", "bag pointer": "drive.bag", "bag folder pointer": "drive_0.db3"}[kind]
         (path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234567\n")
@@ -478,6 +484,9 @@ def make(kind: str, path: Path) -> str:
         ("empty folder", "has no images; expected files ending in .jpeg .jpg .png"),
         ("bitmaps", "has no images; expected files ending in .jpeg .jpg .png"),
         ("text as video", "notes.mp4 (16 bytes) is no video that can be decoded: expected an MP4"),
+        ("list of bags", "drives.txt (14500 bytes) is no video that can be decoded"),
+        ("record", "record.00000 (4096 bytes) is no video that can be decoded: expected an MP4, AVI, MKV or similar"),
+        ("record", "or a bag, which ends in .mcap, .db3 or .bag"),
         ("doubled stem", "several images named 'a'"),
         ("text as bag", "notes.mcap has no readable image topic"),
         ("video pointer", "drive.mp4 is only a pointer of Git LFS: do git lfs pull"),

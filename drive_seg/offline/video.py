@@ -25,6 +25,10 @@ _ROUNDING_S = 0.001
 """Matroska has times in whole milliseconds."""
 
 
+_TEXT = "ansi"
+"""The codec by which FFmpeg draws the letters of a text file, a list of bags too."""
+
+
 class VideoSource:
     """A video file, also one behind a URL; stamps count from 0, at its frame rate or, where that varies, as it says.
 
@@ -46,14 +50,15 @@ class VideoSource:
 
     def _open(self) -> Any:
         capture = _capture(self.name)
-        if not capture.isOpened():
+        if not capture.isOpened() or _codec(capture) == _TEXT:
             file = Path(self.name)
             if file.is_file() and not os.access(file, os.R_OK):
                 raise SourceError(f"cannot open {self.name}: {os.strerror(errno.EACCES)}")
             size = f" ({file.stat().st_size} bytes)" if file.is_file() else ""
             raise SourceError(
                 f"{self.name}{size} is no video that can be decoded: expected an MP4, AVI, MKV or similar "
-                "with its index; a recording that was cut off before it was closed has none"
+                "with its index (a recording that was cut off before it was closed has none), or a bag, "
+                "which ends in .mcap, .db3 or .bag"
             )
         return capture
 
