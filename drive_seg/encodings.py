@@ -70,7 +70,8 @@ def encoding_named(name: str) -> Encoding:
         return found
     refuse_depth(name)
     raise MalformedImage(
-        f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}: let the driver or image_proc send one of these"
+        f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}: let the driver or "
+        "image_proc send one of these"
     )
 
 
