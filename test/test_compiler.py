@@ -137,7 +137,8 @@ class Release:
             def __init__(self, logger: Any) -> None:
                 self.logger = logger
                 if fails == "builder":
-                    logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+                    severity = ILogger.WARNING if major == 8 else ILogger.ERROR
+                    logger.log(severity, "CUDA initialization failure with error: 35")
                     raise TypeError("pybind11::init(): factory function returned nullptr")
 
             def create_network(self, flags: int) -> Network:
@@ -307,7 +308,7 @@ def test_a_build_is_cancelled_between_steps() -> None:
 @pytest.mark.parametrize(
     ("fails", "message"),
     [
-        ("builder", "cannot make a builder: CUDA initialization failure with error: 35"),
+        ("builder", "cannot make a builder: .*CUDA initialization failure with error: 35"),
         ("parse", r"cannot take this graph: In node 3 \(importFoo\): UNSUPPORTED_NODE"),
         ("build", "cannot build this engine: could not find any implementation for node conv7"),
     ],

@@ -56,23 +56,28 @@ class Said:
     def __init__(self, trt: Any) -> None:
         with _making:
             self.logger = _logger(trt)
-        self._before: int = self.logger.count
+        self._errors: int = self.logger.count
+        self._warnings: int = self.logger.warned
 
     def reason(self) -> str:
-        """The last errors in one line."""
-        new = self.logger.count - self._before
-        return " | ".join([*self.logger.errors][-new:] if new else ()) or "TensorRT gave no reason"
+        """The last errors in one line; without any, as when CUDA does not start under 8.6, the last warning."""
+        if new := self.logger.count - self._errors:
+            return " | ".join([*self.logger.errors][-new:])
+        warned = self.logger.warned > self._warnings
+        return "TensorRT gave no reason" + (f", but warned: {self.logger.warning}" if warned else "")
 
 
 @functools.lru_cache(maxsize=1)
 def _logger(trt: Any) -> Any:
-    """Writes to Python's log, and counts and keeps the errors."""
+    """Writes to Python's log, and counts and keeps the errors and the last warning."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=3)
             self.count = 0
+            self.warning = ""
+            self.warned = 0
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
@@ -80,6 +85,8 @@ def _logger(trt: Any) -> Any:
                 self.count += 1
                 _log.error("TensorRT: %s", message)
             elif severity == trt.ILogger.WARNING:
+                self.warning = message
+                self.warned += 1
                 _log.warning("TensorRT: %s", message)
             else:
                 _log.debug("TensorRT: %s", message)
