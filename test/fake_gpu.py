@@ -533,6 +533,7 @@ def tensorrt_of(gpu: FakeGpu) -> types.ModuleType:
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
+            assert not gpu.lost, "TensorRT 8.6 ends the process"
             gpu.check()
             if not runtimes:
                 everybodys[:] = [weakref.ref(logger)]

@@ -515,6 +515,15 @@ class TestEnds:
             with pytest.raises(EngineLost, match="load the kernels"):
                 Pipeline(engine, DRIVING, OPTIONS)
 
+    def test_on_a_lost_gpu_no_engine_is_opened_again(self, gpu: FakeGpu, model: Model) -> None:
+        """A node that is configured again in the same process."""
+        engine_of(model).close()
+        gpu.lost = True
+        with pytest.raises(EngineLost, match="GPU 0 is lost: cannot load the engine"):
+            engine_of(model)
+        gc.collect()
+        assert not gpu.futile
+
     def test_waiting_for_what_was_not_submitted_is_an_error(self, gpu: FakeGpu, model: Model) -> None:
         with engine_of(model) as engine:
             slot = engine.slots[0]

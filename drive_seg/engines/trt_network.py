@@ -59,11 +59,12 @@ class Network:
         self.download: Any = None
         try:
             with self.arena.active("load the engine"):
+                self.upload, self.compute, self.download = (self.arena.stream() for _ in range(3))
+                self.upload.synchronize()  # on a GPU that is lost this raises, where 8.6's Runtime ends the process
                 self._runtime = self._new_runtime()
                 self._engine = self._runtime.deserialize_cuda_engine(plan.data)
                 if self._engine is None:
                     raise self._refusal(plan)
-                self.upload, self.compute, self.download = (self.arena.stream() for _ in range(3))
                 self.tensors = self._checked_tensors(plan)
                 if self.max_batch > 1:
                     self._loose = self.context()
