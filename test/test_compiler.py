@@ -153,7 +153,7 @@ class Release:
 
             def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
                 if fails == "build":
-                    self.logger.log(ILogger.ERROR, "could not find any implementation for node conv7")
+                    self.logger.log(ILogger.ERROR, "could not find any\nimplementation for node conv7")
                     return None
                 monitor = config.progress_monitor
                 if monitor is not None:

@@ -80,6 +80,7 @@ def _logger(trt: Any) -> Any:
             self.warned = 0
 
         def log(self, severity: Any, message: str) -> None:
+            message = " ".join(message.split())  # some have several lines
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(message)
                 self.count += 1
