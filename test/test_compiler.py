@@ -152,7 +152,7 @@ class Release:
                 return Profile()
 
             def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
-                if fails == "build":
+                if fails == "build" or (fails == "half" and 0 in asked["flags"] - asked["cleared"]):
                     self.logger.log(ILogger.ERROR, "could not find any\nimplementation for node conv7")
                     return None
                 monitor = config.progress_monitor
@@ -236,6 +236,16 @@ def test_precision_is_a_flag_in_8_and_in_the_graph_later(major: int, precision: 
     typed = strongly_typed(release.module)
     model = load_model(find_model("default"))
     assert source_graph(model, precision, typed) == ("fp32" if precision == "fp16" and not typed else precision)
+
+
+def test_int8_in_8_is_built_without_fp16_where_it_cannot_be_built_with_it() -> None:
+    release = Release(8, "half")
+    assert release.compile(with_precision("int8"))[0].startswith(b"FAKE plan")
+    assert release.asked["flags"] - release.asked["cleared"] == {1, 11}
+    with pytest.raises(EngineError, match="cannot build this engine"):
+        Release(8, "half").compile(with_precision("fp16"))
+    with pytest.raises(EngineError, match="cannot build this engine"):
+        Release(8, "build").compile(with_precision("int8"))
 
 
 @pytest.mark.parametrize(

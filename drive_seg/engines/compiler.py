@@ -5,6 +5,7 @@ What one version has and another has not is asked of the module (``hasattr``), n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from drive_seg.engines.trt_library import Said, strongly_typed
 from drive_seg.engines.trt_types import decide_in_float
 from drive_seg.errors import EngineError
 from drive_seg.model import Model
+
+_log = logging.getLogger(__name__)
 
 BuildProgress = Callable[[str, int, int], None]
 """``progress(phase, done, total)``; ``total`` is 0 where TensorRT does not say how far it is."""
@@ -83,6 +86,11 @@ def compile_plan(
     else:
         progress("compiling", 0, 0)
     plan = builder.build_serialized_network(network, config)
+    if plan is None and key.precision == "int8" and not strongly_typed(trt):
+        # 8.6.0 was seen to fail on its own choice between fp16 and fp32 (CostTensor::isFinite), and not without one.
+        _log.warning("no int8 engine with fp16 beside it, trying with fp32: %s", said.reason())
+        config.clear_flag(trt.BuilderFlag.FP16)
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         if cancelled():
             raise EngineError("the engine build was cancelled")
