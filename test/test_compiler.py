@@ -152,7 +152,9 @@ class Release:
                 return Profile()
 
             def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
-                if fails == "build" or (fails == "half" and 0 in asked["flags"] - asked["cleared"]):
+                if fails == "memory":
+                    self.logger.log(ILogger.WARNING, "Tactic Device request: 60MB. Device memory is insufficient")
+                if fails in ("build", "memory") or (fails == "half" and 0 in asked["flags"] - asked["cleared"]):
                     self.logger.log(ILogger.ERROR, "could not find any\nimplementation for node conv7")
                     return None
                 monitor = config.progress_monitor
@@ -321,6 +323,7 @@ def test_a_build_is_cancelled_between_steps() -> None:
         ("builder", "cannot make a builder: .*CUDA initialization failure with error: 35"),
         ("parse", r"cannot take this graph: In node 3 \(importFoo\): UNSUPPORTED_NODE"),
         ("build", "cannot build this engine: could not find any implementation for node conv7"),
+        ("memory", r"cannot build this engine: could not .* conv7 \| Tactic.* 60MB. Device memory is insufficient"),
     ],
 )
 @pytest.mark.parametrize("major", [8, 10, 11])

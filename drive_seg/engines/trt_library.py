@@ -60,11 +60,16 @@ class Said:
         self._warnings: int = self.logger.warned
 
     def reason(self) -> str:
-        """The last errors in one line; without any, as when CUDA does not start under 8.6, the last warning."""
-        if new := self.logger.count - self._errors:
-            return " | ".join([*self.logger.errors][-new:])
-        warned = self.logger.warned > self._warnings
-        return "TensorRT gave no reason" + (f", but warned: {self.logger.warning}" if warned else "")
+        """The last errors in one line; without any, as when CUDA does not start under 8.6, the last warning.
+
+        That memory is short is a warning too, and what comes of it an error: "could not find any implementation".
+        """
+        new = self.logger.count - self._errors
+        warning = self.logger.warning if self.logger.warned > self._warnings else ""
+        if not new:
+            return "TensorRT gave no reason" + (f", but warned: {warning}" if warning else "")
+        about_memory = [warning] if "memory" in warning.lower() else []
+        return " | ".join([*self.logger.errors][-new:] + about_memory)
 
 
 @functools.lru_cache(maxsize=1)
