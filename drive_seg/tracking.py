@@ -6,7 +6,7 @@ best sum of similarities first, in the passes of ``_associate``: certain ones be
 (Zhang et al., ECCV 2022), then what is half hidden, then what comes back from behind something, within boxes that are
 widened as in C-BIoU (Yang et al., WACV 2023). A similarity counts by the logarithm of the frames that the track was
 seen in: where an object is seen in two parts for a while, it goes on under its own number. The boxes are those of
-cores: with boxes that reach to the last stray pixel identities switch a seventh to a half more often. Boxes
+cores: with boxes that reach to the last stray pixel identities switch a sixth to a half more often. Boxes
 alone: the IoU of masks on a grid of 4 pixels gave .001 of IDF1, and would cost a pass over the pixels.
 
 A track is *tentative* until it was seen in ``CONFIRMED_HITS`` frames, *confirmed* from then on, and *lost* while it is
