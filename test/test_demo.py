@@ -857,7 +857,7 @@ def test_the_live_tables_fit_a_terminal_of_24_lines(
 ) -> None:
     from drive_seg.demo.display import LiveDisplay
 
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "53")  # the fewest that it is given
     names = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish", "processing")
     milliseconds = {name: Percentiles.of(np.array([1.0, 23.0, 456.0, 7890.0])) for name in (*names, "end_to_end")}
     topics = ("image", "mask", "panoptic", "instances", "lanes", "latency")
@@ -878,11 +878,15 @@ def test_the_live_tables_fit_a_terminal_of_24_lines(
     assert len({len(line.partition("  30.0")[0].rstrip()) for line in counted}) == 1, "digits stand under digits"
 
 
-def test_a_terminal_that_cannot_redraw_is_given_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_cannot_redraw_or_is_too_narrow_for_the_tables_is_given_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from drive_seg.demo.display import LiveDisplay, PlainDisplay, open_display
 
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    for name, kind in (("dumb", PlainDisplay), ("xterm", LiveDisplay)):
+    kinds = (("dumb", "80", PlainDisplay), ("xterm", "40", PlainDisplay), ("xterm", "80", LiveDisplay))
+    for name, columns, kind in kinds:
         monkeypatch.setenv("TERM", name)
+        monkeypatch.setenv("COLUMNS", columns)
         assert isinstance(open_display(plain=False), kind)

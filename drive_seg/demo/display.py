@@ -17,6 +17,8 @@ from drive_seg.demo.watch import IMAGE_TOPIC, PREFIX, Watcher
 _LIVE_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 2.0
 _RECENT_S = 5.0
+_NARROWEST = 53
+"""Columns that the tables need for four digits before the point: rich would cut the names of stages to a letter."""
 
 
 class Display(Protocol):
@@ -36,8 +38,8 @@ class Display(Protocol):
 
 
 def open_display(plain: bool) -> Display:
-    """A live table, or with ``plain`` (or where stdout is no terminal, or one that cannot redraw) lines."""
-    if plain or not sys.stdout.isatty() or Console().is_dumb_terminal:
+    """A live table, or with ``plain`` (or where stdout is no terminal, or a narrow one, or cannot redraw) lines."""
+    if plain or not sys.stdout.isatty() or Console().is_dumb_terminal or Console().width < _NARROWEST:
         return PlainDisplay(sys.stderr if plain else sys.stdout)
     return LiveDisplay()
 
