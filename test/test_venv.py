@@ -211,6 +211,9 @@ def test_a_python_that_is_not_there_is_named(root: Path) -> None:
 def test_a_python_that_is_too_old_is_asked_for_no_more_than_its_version(root: Path) -> None:
     assert "is Python 2.7; 3.10 or newer is needed" in run(root, code=1, SAYS="2.7")
     assert len(asked(root).splitlines()) == 1
+    for name in ("python3.9", "python2", "python2.7"):  # not there either, and not worth installing
+        said = run(root, code=1, PYTHON=name, PATH=f"{root.parent / 'bin'}:/usr/bin:/bin")
+        assert "3.10 or newer is needed" in said and "apt" not in said
 
 
 def test_a_python_newer_than_the_wheels_needs_a_ros_of_its_own(root: Path) -> None:

@@ -46,6 +46,7 @@ choose_python() {
     if ! command -v "$PYTHON" >/dev/null; then
         case $PYTHON in
             */*) fail "there is no Python at $PYTHON" ;;
+            python2* | python3.[0-9]) fail "there is no '$PYTHON' here, and 3.10 or newer is needed: make venv PYTHON=python3.12" ;;
             *) fail "there is no '$PYTHON' here: sudo apt install $PYTHON $PYTHON-venv" ;;
         esac
     fi
