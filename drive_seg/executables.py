@@ -43,10 +43,13 @@ def _load(name: str, module: str) -> Callable[[], int]:
     try:
         main: Callable[[], int] = importlib.import_module(module).main
     except ModuleNotFoundError as error:
-        missing = error.name or "rclpy"
-        if missing.startswith("drive_seg"):
+        if (error.name or "").startswith("drive_seg"):
             raise
-        if importlib.util.find_spec("rclpy") is None:
-            missing = "rclpy"  # whichever of ROS is imported first
-        raise MissingDependency(missing, name, INSTALL) from error
+        raise MissingDependency(missing(error), name, INSTALL) from error
     return main
+
+
+def missing(error: ImportError) -> str:
+    """The package that is named where something with ROS cannot be imported: rclpy where there is no ROS at all."""
+    # Whichever of its packages is imported first.
+    return (error.name or "rclpy") if importlib.util.find_spec("rclpy") else "rclpy"

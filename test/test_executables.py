@@ -31,6 +31,21 @@ def test_without_ros_an_executable_ends_in_one_line(tmp_path: Path, name: str) -
     assert line.startswith(f"{name}: error: {name} needs the package 'rclpy'") and "setup.bash" in line
 
 
+def test_without_ros_the_demo_says_that_rclpy_is_missing(tmp_path: Path) -> None:
+    script = """
+import sys
+sys.modules.update(dict.fromkeys(["rclpy", "diagnostic_msgs", "sensor_msgs", "vision_msgs"]))  # cannot be imported
+sys.argv = ["drive_seg", "demo"]
+from drive_seg.cli import main
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("drive_seg: error: the demo needs the package 'rclpy'") and "setup.bash" in line
+
+
 @pytest.mark.parametrize(
     "loading",
     [

@@ -67,6 +67,7 @@ def demo(
     Topics are on the ROS domain of your environment, so rviz2, Foxglove and ros2 topic see them, too.
     """
     from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
+    from drive_seg.executables import missing
     from drive_seg.model import open_model
     from drive_seg.resources import at_home
 
@@ -80,7 +81,7 @@ def demo(
     except ImportError as error:
         if isinstance(error, MissingDependency):
             raise
-        raise MissingDependency(error.name or "rclpy", "the demo", INSTALL) from error
+        raise MissingDependency(missing(error), "the demo", INSTALL) from error
     _check_source(context, source, topic)
     options = DemoOptions(
         source=source,
