@@ -56,6 +56,8 @@ ENCODINGS: dict[str, Encoding] = {
 _UNNAMED = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 """What cv_bridge calls images whose order of colours it is not told; OpenCV's, as RViz and Foxglove show them."""
 
+_ACCEPTED = f"encoding must be one of {', '.join([*ENCODINGS, *_UNNAMED])}"
+
 
 def encoding_named(name: str) -> Encoding:
     """The layout of the encoding ``name``; of 8UC1, 8UC3 and 8UC4 that of mono8, bgr8 and bgra8.
@@ -64,15 +66,12 @@ def encoding_named(name: str) -> Encoding:
         MalformedImage: not accepted; 16UC1 is named separately since it is a depth image by convention.
     """
     if not isinstance(name, str):
-        raise MalformedImage(f"encoding must be one of {', '.join(ENCODINGS)}; got {type(name).__name__}")
+        raise MalformedImage(f"{_ACCEPTED}; got {type(name).__name__}")
     found = ENCODINGS.get(_UNNAMED.get(name, name))
     if found is not None:
         return found
     refuse_depth(name)
-    raise MalformedImage(
-        f"encoding must be one of {', '.join(ENCODINGS)}; got {name[:40]!r}: let the driver or "
-        "image_proc send one of these"
-    )
+    raise MalformedImage(f"{_ACCEPTED}; got {name[:40]!r}: let the driver or image_proc send one of these")
 
 
 def refuse_depth(name: str) -> None:

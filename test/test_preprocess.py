@@ -183,6 +183,8 @@ def test_images_whose_order_of_colours_nobody_named_are_opencvs(unnamed: str, en
     image = CameraImage(unnamed, named.width, named.height, named.step, named.data)
     assert (image.encoding, image.layout) == (encoding, named.layout)
     np.testing.assert_array_equal(decode_rgb(image), decode_rgb(named))
+    with pytest.raises(MalformedImage, match=rf"must be one of .*\b{unnamed}\b.*; got '8UC2'"):
+        CameraImage("8UC2", 4, 4, 8, named.data)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
