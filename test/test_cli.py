@@ -278,6 +278,22 @@ def test_an_option_without_effect_is_refused(tmp_path: Path, arguments: tuple[ob
     assert not (tmp_path / "out").exists()
 
 
+def test_of_images_with_the_same_trouble_the_first_are_named_and_others_counted(tmp_path: Path, model: Path) -> None:
+    write_images(tmp_path / "in", ["a.png", "damaged.png"])
+    picture = (tmp_path / "in" / "a.png").read_bytes()
+    (tmp_path / "in" / "damaged.png").write_bytes(picture[: len(picture) // 2])
+    for number in range(7):
+        (tmp_path / "in" / f"no image {number}.jpg").write_bytes(b"no JPEG" + bytes(number))
+    lines = run(tmp_path / "in", tmp_path / "out", model).stderr.splitlines()
+    warnings = [line.partition("warning: ")[2] for line in lines if "warning: " in line]
+    assert [line.partition(":")[0] for line in warnings] == [
+        "left out damaged",
+        *(f"left out no image {number}" for number in range(5)),
+        "left out 2 more images like these",
+    ]
+    assert warnings[-1].endswith(": expected a JPEG or PNG, got ...")
+
+
 def test_an_option_that_says_what_is_the_case_anyway_is_taken(tmp_path: Path, model: Path) -> None:
     write_images(tmp_path / "in", ["a.png"])
     run(tmp_path / "in", tmp_path / "out", model, "--seed", 0, "--weather", "clear", "--topic", "")

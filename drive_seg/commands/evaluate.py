@@ -303,7 +303,7 @@ class _Asked:
 
 def _over_bags(asked: _Asked, cluster: tuple[str, int] | None, chunk_seconds: float) -> tuple[Judged, WorstFrames]:
     """Several bags, to whose first the network's input is fitted; or the workers of Ray: its address and how many."""
-    from drive_seg.commands.terminal import progress_bar, warn
+    from drive_seg.commands.terminal import few_warnings, progress_bar
     from drive_seg.offline.bags import BagSource
     from drive_seg.offline.chunks import evaluate_chunks, one_after_another, plan, read_list
     from drive_seg.offline.sources import camera_size
@@ -326,6 +326,7 @@ def _over_bags(asked: _Asked, cluster: tuple[str, int] | None, chunk_seconds: fl
         chunks, images = plan(bags, job.topic, chunk_seconds if cluster is not None else None)
         card = network_size(asked.card, asked.size, camera_size(BagSource(Path(bags[0]), job.topic)))
         asked.ready()
+        warn = stack.enter_context(few_warnings())
         progress = stack.enter_context(progress_bar(f"evaluating {source.name}", images or None))
         job = replace(job, network=(card.width, card.height))
         return evaluate_chunks(job, chunks, spread, around, progress, warn)
@@ -388,7 +389,7 @@ def _score(predictions: PredictionSource, truth: TruthSource, asked: _Asked, gal
 
 
 def _run_and_score(simulated: TruthfulSim | None, truth: TruthSource, asked: _Asked, gallery: WorstFrames) -> Judged:
-    from drive_seg.commands.terminal import progress_bar, warn
+    from drive_seg.commands.terminal import few_warnings, progress_bar
     from drive_seg.offline.evaluate import evaluate_source
     from drive_seg.offline.opening import open_offline
     from drive_seg.offline.sources import camera_size, open_source
@@ -400,6 +401,7 @@ def _run_and_score(simulated: TruthfulSim | None, truth: TruthSource, asked: _As
     total = min((n for n in (job.options.limit, opened.count) if n is not None), default=None)
     with (
         open_offline(sized, job.backend, job.precision, job.fusion, job.latency, tracking=job.tracking) as pipeline,
+        few_warnings() as warn,
         progress_bar(f"evaluating {Path(asked.source).name}", total) as progress,
     ):
         return evaluate_source(

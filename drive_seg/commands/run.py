@@ -83,7 +83,7 @@ def run(
     Latencies are measured with several frames in flight; for live latency see [bold]drive_seg benchmark[/bold] and the
     node.
     """
-    from drive_seg.commands.terminal import latency_table, progress_bar, report, warn
+    from drive_seg.commands.terminal import few_warnings, latency_table, progress_bar, report
     from drive_seg.model import open_model
     from drive_seg.offline.bags import BagCopy, BagSource
     from drive_seg.offline.opening import open_offline
@@ -113,7 +113,7 @@ def run(
     tracking = TrackingOptions(track_max_age) if track else None
     with open_offline(card, backend.value, precision.value, options, latency, tracking=tracking) as pipeline:
         sink = open_sink(out, card.labels, opened.fps, overwrite, overlay)
-        with progress_bar(f"segmenting {Path(source).name}", total) as progress:
+        with few_warnings() as warn, progress_bar(f"segmenting {Path(source).name}", total) as progress:
             entries = BagCopy(opened) if copy_inputs and isinstance(opened, BagSource) else opened
             outcome = run_all(entries, sink, pipeline, card.name, limit, progress, warn)
     summary = outcome.summary

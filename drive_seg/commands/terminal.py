@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -29,12 +31,41 @@ _SHOW_EVERY_S = 0.2
 _WIDEST = 10_000
 """Columns that any table has room in."""
 
+_NAMED = 5
+"""Images with the same trouble that are named one by one."""
+_OF_AN_IMAGE = re.compile(r"(left out|failed) .+?: (\D*)")
+"""A warning about an image: its fate and name, and how the reason begins, up to what may differ from image to image."""
+
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """A line on stderr about something that did not stop the work."""
     print(f"drive_seg: warning: {printable(message)}", file=sys.stderr)
+
+
+@contextmanager
+def few_warnings() -> Iterator[Callable[[str], None]]:
+    """``warn`` that of images with the same trouble names the first ones, and in the end says how many more there were.
+
+    A long bag in a wrong encoding would fill the terminal with thousands of equal lines.
+    """
+    alike: Counter[tuple[str, str]] = Counter()
+
+    def say(message: str) -> None:
+        if found := _OF_AN_IMAGE.match(message):
+            kind = found[1], found[2]
+            alike[kind] += 1
+            if alike[kind] > _NAMED:
+                return
+        warn(message)
+
+    try:
+        yield say
+    finally:
+        for (fate, reason), count in alike.items():
+            if (more := count - _NAMED) > 0:
+                warn(f"{fate} {more} more {'image' if more == 1 else 'images'} like these: {reason}...")
 
 
 def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> None:
