@@ -46,6 +46,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class DriveSegError(Exception):
     """Root of everything this package raises on purpose; the message is fit for a user to read."""
 

@@ -426,7 +426,7 @@ def test_ctrl_c_ends_the_simulator_with_a_word(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert len([line for line in stderr.splitlines() if "error: interrupted; the " in line]) == 1
+    assert len([line for line in stderr.splitlines() if "error: interrupted after " in line]) == 1
 
 
 def test_ctrl_c_before_there_are_results_is_one_line_and_exit_1(

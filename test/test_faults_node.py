@@ -233,7 +233,7 @@ def test_a_camera_whose_source_cannot_be_read_any_more_says_so_in_a_line(
         (tmp_path / name).write_bytes(data)  # names that are not UTF-8
     done = camera_process(source=tmp_path)
     assert done.returncode == 1 and f"2\ufffd.png {says}" in done.stderr
-    assert "1 images sent" in done.stderr and "Traceback" not in done.stderr
+    assert "1 image sent" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_simulator_s_truth_names_its_classes_also_to_whoever_comes_late(model: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_drive_goes_on_behind_what_was_rendered_ahead() -> None:
 
 def test_every_seed_of_the_command_line_is_one_of_the_camera() -> None:
     done = camera_process(seed=2**63 - 1, width=64, height=48, frames=1)
-    assert done.returncode == 0 and "1 images sent" in done.stderr
+    assert done.returncode == 0 and "1 image sent" in done.stderr
 
 
 def living(mark: str) -> list[int]:

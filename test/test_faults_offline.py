@@ -220,7 +220,7 @@ def test_the_simulator_that_is_told_to_end_within_a_frame_finishes_it(
     monkeypatch.setattr(BagFile, "write", write_and_be_told)
     out = tmp_path / name
     (line,) = errors(drive_seg("sim", "-o", out, "--width", 64, "--height", 64, code=1))
-    assert "interrupted; the 2 frames that were done" in line
+    assert "interrupted after 2 frames" in line
     counts = {topic: found.count for topic, found in bag_topics(out).items()}
     assert set(counts.values()) == {1, 2} and counts.pop("/camera/truth/label_info") == 1, counts
 

@@ -335,7 +335,7 @@ def small_bag(path: Path, rows: dict[int, bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "says"), [("messages", "1 images of /image_raw could be read"), ("topics", "no readable image topic")]
+    ("table", "says"), [("messages", "1 image of /image_raw could be read"), ("topics", "no readable image topic")]
 )
 def test_a_few_pages_that_stand_for_endless_rows_are_given_up(table: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "bag.db3"

@@ -251,7 +251,7 @@ def test_a_camera_s_lost_frames_are_told_for_as_long_as_they_are_news() -> None:
     assert said(malformed=1, failed=3) == (ERROR, "3 frames failed in the last second")
     assert said() == (OK, "running")
     node.session = session(inputs=inputs)  # configured anew, and it counts anew
-    assert said(failed=1) == (ERROR, "1 frames failed in the last second")
+    assert said(failed=1) == (ERROR, "1 frame failed in the last second")
 
 
 def test_a_gpu_that_nobody_can_ask_is_no_faulty_one(monkeypatch: pytest.MonkeyPatch) -> None:

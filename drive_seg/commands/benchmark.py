@@ -21,6 +21,7 @@ from drive_seg.commands.options import (
     network_size,
     refuse_idle,
 )
+from drive_seg.errors import counted
 
 if TYPE_CHECKING:
     from drive_seg.frame import CameraImage
@@ -99,7 +100,7 @@ def benchmark(
     width, height = result.input
     lines = (
         f"{result.backend} {result.precision} on {device}; {width}x{height} -> "
-        f"{result.network[0]}x{result.network[1]}, {frames} frames\n"
+        f"{result.network[0]}x{result.network[1]}, {counted(frames, 'frame')}\n"
         f"bare network  p50 {result.bare.p50:.2f} ms   p99 {result.bare.p99:.2f} ms\n"
         f"pipeline      p50 {result.pipeline.p50:.2f} ms   p99 {result.pipeline.p99:.2f} ms   {result.fps:.1f} fps\n"
         f"ratio {result.ratio:.2f} (p50 / p50)"

@@ -37,7 +37,7 @@ from drive_seg.commands.options import (
     network_size,
     refuse_idle,
 )
-from drive_seg.errors import ConfigError, DriveSegError
+from drive_seg.errors import ConfigError, DriveSegError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -424,4 +424,4 @@ def _finish(outcome: Judged, gallery: WorstFrames, out: Path | None, as_json: bo
     if outcome.error is not None:
         raise outcome.error
     if outcome.interrupted:
-        raise DriveSegError(f"interrupted; the figures are those of {document['frames']} frames")
+        raise DriveSegError(f"interrupted; the figures are those of {counted(document['frames'], 'frame')}")

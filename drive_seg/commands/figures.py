@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from drive_seg.commands.terminal import latency_table
+from drive_seg.errors import counted
 
 
 def tables(document: dict[str, Any]) -> list[Table | str]:
@@ -20,7 +21,10 @@ def tables(document: dict[str, Any]) -> list[Table | str]:
 
 def _class_table(document: dict[str, Any]) -> Table:
     table = Table(
-        title=f"{document['frames']} frames, percent", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=f"{counted(document['frames'], 'frame')}, percent",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for column in ("class", "PQ", "SQ", "RQ", "TP", "FP", "FN", "IoU", "edge F1", "AP"):
         table.add_column(column, justify="left" if column == "class" else "right", no_wrap=True)
@@ -59,9 +63,9 @@ def _overall(document: dict[str, Any]) -> str:
     if document["fps"] is not None:
         parts.append(f"{document['fps']:.1f} frames/s, scoring included")
     if unmatched["predictions"]:
-        parts.append(f"{unmatched['predictions']} frames without truth")
+        parts.append(f"{counted(unmatched['predictions'], 'frame')} without truth")
     if unmatched["truths"]:
-        parts.append(f"{unmatched['truths']} truths without frame")
+        parts.append(f"{counted(unmatched['truths'], 'truth')} without frame")
     return "; ".join(parts)
 
 

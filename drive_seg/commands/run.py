@@ -32,7 +32,7 @@ from drive_seg.commands.options import (
     network_size,
     refuse_idle,
 )
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import DriveSegError, counted
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -131,7 +131,9 @@ def run(
     if summary.counts.published == 0:
         raise DriveSegError(f"no frame of {source} could be segmented; dropped: {counts['dropped']}")
     if outcome.interrupted and not opened.live:
-        raise DriveSegError(f"interrupted; the {counts['published']} frames that were done are in {out}")
+        raise DriveSegError(
+            f"interrupted after {counted(summary.counts.published, 'frame')}; what was done is in {out}"
+        )
 
 
 def _would_remove(source: str, out: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from drive_seg.commands.options import AsJson, Debug, Output, Overwrite, Seed, SimWeather, Weather
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import DriveSegError, counted
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -54,6 +54,6 @@ def sim(
         finally:
             sink.close()
     if done < frames:
-        raise DriveSegError(f"interrupted; the {done} frames that were done are in {out}")
+        raise DriveSegError(f"interrupted after {counted(done, 'frame')}; what was done is in {out}")
     payload = {"out": str(out), "frames": frames, "seed": seed, "weather": simulator.weather, "size": [width, height]}
-    report(as_json, payload, f"{frames} frames of {width}x{height} in {out}")
+    report(as_json, payload, f"{counted(frames, 'frame')} of {width}x{height} in {out}")

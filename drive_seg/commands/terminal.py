@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from drive_seg.errors import printable
+from drive_seg.errors import counted, printable
 
 _SHOW_EVERY_S = 0.2
 
@@ -65,7 +65,7 @@ def few_warnings() -> Iterator[Callable[[str], None]]:
     finally:
         for (fate, reason), count in alike.items():
             if (more := count - _NAMED) > 0:
-                warn(f"{fate} {more} more {'image' if more == 1 else 'images'} like these: {reason}...")
+                warn(f"{fate} {counted(more, 'more image')} like these: {reason}...")
 
 
 def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> None:

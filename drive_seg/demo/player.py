@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from drive_seg.decode import decode
-from drive_seg.errors import DriveSegError, MalformedImage, SourceError
+from drive_seg.errors import DriveSegError, MalformedImage, SourceError, counted
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.offline.sources import Source, open_source
 from drive_seg.ros.process import run
@@ -83,7 +83,7 @@ class Player(Node):  # type: ignore[misc] # rclpy has no stubs
         """Say how it ended."""
         if self.trouble is not None and self.sent:
             self.get_logger().error(str(self.trouble))
-        self.get_logger().info(f"{self.sent} images sent")
+        self.get_logger().info(f"{counted(self.sent, 'image')} sent")
 
 
 def _images(source: Source, loop: bool, refuse: Callable[[str], None] = lambda why: None) -> Iterator[CameraImage]:

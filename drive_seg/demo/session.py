@@ -331,7 +331,7 @@ class _Show:
         missed = max(0, counts.published - self._watcher.arrivals["latency"].count)
         backend = state.engine.get("backend", "unknown")
         software = {**versions(), backend: state.engine.get("version", "unknown"), "ros": ros_distro()}
-        said = [match for line in camera.lines if (match := re.search(r"(\d+) images sent", line))]
+        said = [match for line in camera.lines if (match := re.search(r"(\d+) images? sent", line))]
         sent = int(said[-1].group(1)) if said else None
         complaints = [f"camera: {line.rpartition(']: ')[2]}" for line in camera.lines if "[ERROR]" in line]
         if self._mixed:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from drive_seg.errors import MalformedImage, MissingDependency, SourceError, one_line
+from drive_seg.errors import MalformedImage, MissingDependency, SourceError, counted, one_line
 from drive_seg.frame import CameraImage, CompressedImage, Frame
 from drive_seg.offline.bag_images import IMAGE, stamp_of
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
@@ -174,7 +174,9 @@ class BagSource:
                 number += 1
         if damage:
             what = "is cut short" if self._damage else "is damaged"
-            raise SourceError(f"bag {self.name} {what}: {number} images of {self.topic} could be read ({damage})")
+            raise SourceError(
+                f"bag {self.name} {what}: {counted(number, 'image')} of {self.topic} could be read ({damage})"
+            )
 
     def _messages(self, copying: bool, beside: Collection[str]) -> Iterator[_Image | Passage | Beside | str]:
         """What is asked for, in order of recording; where that fails, why, and then what is left."""

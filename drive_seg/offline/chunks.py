@@ -18,7 +18,7 @@ from typing import Any
 
 from drive_seg.decode import decode
 from drive_seg.engines import EngineInfo
-from drive_seg.errors import DriveSegError, MalformedImage, SourceError
+from drive_seg.errors import DriveSegError, MalformedImage, SourceError, counted
 from drive_seg.frame import Frame, PanopticResult
 from drive_seg.model import open_model
 from drive_seg.offline.bags import BagSource, is_bag
@@ -273,7 +273,7 @@ def evaluate_chunks(
     evaluation = judge.evaluation(around, job.options.command, tally.totals.frames / seconds)
     error = errors[0] if errors else None
     if len(errors) > 1:
-        error = DriveSegError(f"{errors[0]} (and {len(errors) - 1} more chunks failed)")
+        error = DriveSegError(f"{errors[0]} (and {counted(len(errors) - 1, 'more chunk')} failed)")
     return Judged(evaluation, error, interrupted, tally.latency.samples), total.gallery
 
 

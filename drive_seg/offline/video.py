@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.errors import DriveSegError, SourceError
+from drive_seg.errors import DriveSegError, SourceError, counted
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.offline.disk import require_room
 from drive_seg.offline.h264 import H264Writer
@@ -139,7 +139,7 @@ class LiveSource:
             while True:
                 ok, image = self._capture.read()
                 if not ok:
-                    raise SourceError(f"{self.name} stopped delivering after {number} frames")
+                    raise SourceError(f"{self.name} stopped delivering after {counted(number, 'frame')}")
                 yield numbered_frame(number, CameraImage.from_bgr(image), time.time_ns())
                 number += 1
         finally:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from drive_seg.errors import DriveSegError, MalformedImage
+from drive_seg.errors import DriveSegError, MalformedImage, counted
 
 _PERIOD_S = 1.0
 
@@ -39,7 +39,7 @@ class Complaints:
             if now - stream.said_at < _PERIOD_S:
                 return
             count, stream.unsaid, stream.said_at = stream.unsaid, 0, now
-        images = "1 image" if count == 1 else f"{count} images"
+        images = counted(count, "image")
         if isinstance(error, MalformedImage):
             self._logger.warning(f"camera {camera}: {images} dropped as malformed, the last: {error}")
         else:

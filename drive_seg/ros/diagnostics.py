@@ -18,7 +18,7 @@ from rclpy.clock import Clock, ClockType
 
 from drive_seg.config import Config
 from drive_seg.engines.gpu_watch import GpuWatch
-from drive_seg.errors import DriveSegError
+from drive_seg.errors import DriveSegError, counted
 from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.creation import creating
 from drive_seg.ros.session import Session
@@ -234,9 +234,9 @@ class Diagnostics:
         failed = counts.failed - before.failed
         malformed = counts.dropped.get("malformed", 0) - before.dropped.get("malformed", 0)
         if failed > 0:
-            verdicts.append(Verdict(ERROR, f"{failed} frames failed in the last second"))
+            verdicts.append(Verdict(ERROR, f"{counted(failed, 'frame')} failed in the last second"))
         if malformed > 0:
-            verdicts.append(Verdict(WARN, f"{malformed} malformed images in the last second"))
+            verdicts.append(Verdict(WARN, f"{counted(malformed, 'malformed image')} in the last second"))
         return worst(verdicts)
 
 

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from drive_seg.config import QOS_NAMES, SLOWEST_HZ, Parameter
-from drive_seg.errors import ConfigError
+from drive_seg.errors import ConfigError, counted
 from drive_seg.frame import Instance
 from drive_seg.labels import DRIVING, mask_of
 from drive_seg.ros.ahead import Ahead, Drive
@@ -147,7 +147,7 @@ class SimCamera(Node):
         self._shots = iter(())
         if self._ahead is not None:
             self._ahead.close()
-        self.get_logger().info(f"{self._sent} images sent")
+        self.get_logger().info(f"{counted(self._sent, 'image')} sent")
 
     def _tick(self) -> None:
         if self._ended is not None or self._image.get_subscription_count() < self._awaited:
