@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from drive_seg.encodings import refuse_depth
 from drive_seg.errors import MalformedImage
 from drive_seg.frame import CameraImage, CompressedImage, check_size
+from drive_seg.resources import POINTER, is_pointer
 
 PIXELWISE: dict[str, int | None] = {
     "rgb8": None,
@@ -162,6 +163,8 @@ def _declared_size(data: bytes) -> tuple[int, int]:
         return _png_size(data)
     if data.startswith(b"\xff\xd8"):
         return _jpeg_size(data)
+    if is_pointer(data):
+        raise MalformedImage(f"expected a JPEG or PNG, got {POINTER}")
     begin = data[:8].hex(" ") or "nothing"
     video = ", a packet of H.264 or H.265 video?" if data.startswith((b"\0\0\1", b"\0\0\0\1")) else ""
     raise MalformedImage(f"expected a JPEG or PNG, got {len(data)} bytes that begin with {begin}{video}")

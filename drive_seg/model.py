@@ -16,7 +16,7 @@ from drive_seg.foreign import Decoder
 from drive_seg.labels import LabelSet
 from drive_seg.network_size import STEP, fitted_size, too_large
 from drive_seg.ranges import check_number
-from drive_seg.resources import find_model
+from drive_seg.resources import POINTER, find_model, is_pointer
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _OURS = {"layout": "NHWC", "dtype": "uint8", "color": "rgb"}
@@ -40,6 +40,9 @@ class OnnxFile:
             raise ModelError(f"model file {self.path} does not exist; restore it or correct `onnx:` in the sidecar")
         digest = _sha256(self.path)
         if digest != self.sha256:
+            with self.path.open("rb") as file:
+                if is_pointer(file.read(256)):
+                    raise ModelError(f"model file {self.path} is {POINTER}")
             raise ModelError(
                 f"model file {self.path} has sha256 {digest}, its sidecar expects {self.sha256}; "
                 "the file is damaged or was replaced: restore it, or update the sidecar after a new export"

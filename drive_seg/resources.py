@@ -18,6 +18,14 @@ PACKAGE = Path(__file__).resolve().parent
 MODEL_SUFFIXES = (".yaml", ".yml")
 CACHE = "~/.cache/drive_seg"
 """Where compiled engines are kept unless somebody says otherwise."""
+POINTER = "only a pointer of Git LFS: do git lfs pull in the repository it is from"
+"""What a file is that ``is_pointer``."""
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def is_pointer(data: bytes) -> bool:
+    """Whether this is what a clone made without Git LFS has in the place of a large file, under its name."""
+    return data.startswith(_POINTER)
 
 
 @lru_cache(maxsize=1)

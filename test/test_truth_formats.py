@@ -306,6 +306,11 @@ def test_the_real_label_files_have_ids_of_their_format_only() -> None:
             assert all(source.find(stem, 0) is not None for stem in stems[:: max(1, len(stems) // 5)]), (folder, kind)
 
 
+def pointer(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234567\n")
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -314,6 +319,9 @@ def test_the_real_label_files_have_ids_of_their_format_only() -> None:
         (lambda p: put(p / "panoptic/a.png", [[1, 2]]), "must be a 16-bit grey PNG of panoptic ids, got uint8"),
         (lambda p: put(p / "mask/a.png", [[1, 2]], np.uint16), "must be an 8-bit grey PNG of class ids, got uint16"),
         (lambda p: (p / "a.json").write_text("{}"), "is no COCO panoptic file"),
+        (lambda p: pointer(p / "panoptic/a.png"), r"a\.png is no image .* got only a pointer of Git LFS"),
+        (lambda p: pointer(p / "a.json"), r"a\.json is only a pointer of Git LFS"),
+        (lambda p: pointer(p / "a_0.mcap"), r"a_0\.mcap is only a pointer of Git LFS"),
         (lambda p: [put(p / f"mask/{x}/a.png", [[1]]) for x in "12"], "have the same name"),
     ],
 )

@@ -128,6 +128,9 @@ def test_sidecar_round_trip_and_digest(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"garbage")
     with pytest.raises(ModelError, match="damaged or was replaced"):
         model.graph("fp32")
+    (tmp_path / "net.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234567\n")
+    with pytest.raises(ModelError, match=r"net\.onnx is only a pointer of Git LFS: do git lfs pull"):
+        model.graph("fp32")
     (tmp_path / "net.onnx").unlink()
     with pytest.raises(ModelError, match="does not exist"):
         model.graph("fp32")

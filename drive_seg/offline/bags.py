@@ -20,7 +20,7 @@ from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.passage import Copier, Passage
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import missing_files, ros2_name, salvage_messages, storage_files
-from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable
+from drive_seg.offline.sources import DEFAULT_FPS, Origin, Unreadable, refuse_pointer
 from drive_seg.offline.unpack import plain
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
@@ -40,9 +40,16 @@ def is_bag(path: Path) -> bool:
     """Whether this is a bag file, or a folder that rosbag2 recorded into (closed properly or not).
 
     Raises:
-        SourceError: its ending is none by which readers of bags know it; or its files are compressed, and there is no
-            metadata.yaml that says how.
+        SourceError: its ending is none by which readers of bags know it; its files are compressed, and there is no
+            metadata.yaml that says how; or they are pointers of Git LFS.
     """
+    found = _is_called_bag(path)
+    for file in storage_files(path) if found else ():
+        refuse_pointer(file)
+    return found
+
+
+def _is_called_bag(path: Path) -> bool:
     if path.is_file():
         if _packed(path):
             unpack = f"zstd -d {shlex.quote(str(path))}"

@@ -13,7 +13,7 @@ from typing import Protocol
 from drive_seg.decode import decode
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import CameraImage, Frame
-from drive_seg.resources import at_home
+from drive_seg.resources import POINTER, at_home, is_pointer
 
 DEFAULT_FPS = 30.0
 """Frame rate of sources that do not know theirs: image folders, some cameras."""
@@ -105,16 +105,17 @@ def is_live(spec: str) -> bool:
     return spec.isdecimal() or re.match(r"/dev/video\d+$|[a-z]+://", spec) is not None
 
 
-_POINTER = b"version https://git-lfs.github.com/spec/"
+def refuse_pointer(path: Path) -> None:
+    """Let every file pass but a pointer of Git LFS.
 
-
-def _refuse_pointer(path: Path) -> None:
-    """A clone made without Git LFS has a few lines of text in the place of each large file, under its name."""
+    Raises:
+        SourceError: it is one.
+    """
     if not path.is_file():
         return
     with suppress(OSError), path.open("rb") as stream:  # whoever reads the file says why it cannot be opened
-        if stream.read(len(_POINTER)) == _POINTER:
-            raise SourceError(f"{path} is only a pointer of Git LFS: do git lfs pull in the repository it is from")
+        if is_pointer(stream.read(256)):
+            raise SourceError(f"{path} is {POINTER}")
 
 
 def open_source(spec: str | Path | int, topic: str | None = None, seed: int = 0, weather: str | None = None) -> Source:
@@ -143,12 +144,9 @@ def open_source(spec: str | Path | int, topic: str | None = None, seed: int = 0,
         raise SourceError(f"source '{spec}' does not exist; expected {EXPECTED}")
     from drive_seg.offline.bags import BagSource, is_bag
     from drive_seg.offline.images import FolderSource, is_image
-    from drive_seg.offline.salvage import storage_files
     from drive_seg.offline.video import VideoSource
 
-    bag = is_bag(path)
-    for file in storage_files(path) if bag else [path]:
-        _refuse_pointer(file)
-    if bag:
+    if is_bag(path):
         return BagSource(path, topic)
+    refuse_pointer(path)
     return FolderSource(path) if path.is_dir() or is_image(path) else VideoSource(path)

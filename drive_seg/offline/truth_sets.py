@@ -21,6 +21,7 @@ from drive_seg.frame import Lane
 from drive_seg.labels import UNLABELLED
 from drive_seg.offline.label_image import read_label_image
 from drive_seg.offline.scoring import Truth
+from drive_seg.offline.sources import refuse_pointer
 from drive_seg.offline.truth import TruthSource
 from drive_seg.offline.truth_bdd100k import open_bdd100k
 from drive_seg.offline.truth_carla import open_carla
@@ -165,6 +166,7 @@ def open_coco(path: Path) -> TruthSource:
         if len(found) != 1:
             raise SourceError(f"folder {path} must hold one COCO panoptic .json, it has {len(found)}; name the file")
         file = found[0]
+    refuse_pointer(file)
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         classes = {row["name"]: int(row["id"]) for row in document["categories"]}
