@@ -121,7 +121,7 @@ def run(
         raise outcome.error
     figures = summary.as_dict()
     counts = figures["frames"]
-    engine = f"{summary.backend} {summary.precision}, {summary.in_flight} in flight"
+    engine = f"{summary.backend} {summary.precision}, {summary.in_flight} at a time"
     line = f"{counts['published']} of {counts['received']} frames at {summary.fps:.1f}/s ({engine}) in {out}"
     report(as_json, {**figures, "out": str(out)}, latency_table(figures["latency_ms"]), line)
     if outcome.error is not None:
