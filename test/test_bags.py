@@ -225,6 +225,18 @@ def cut(data: bytearray) -> None:
     del data[len(data) * 6 // 10 :]
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_topic_that_only_the_metadata_has_is_told_those_of_the_files(
+    tmp_path: Path, pipeline: Pipeline, storage: str
+) -> None:
+    write_bag(tmp_path / "in", COUNT, storage)
+    metadata = tmp_path / "in" / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("/front/image_raw", "/renamed/image_raw"))
+    outcome = go(tmp_path / "in", tmp_path / "out.mcap", pipeline)
+    assert "no images of /renamed/image_raw, though its metadata.yaml counts" in str(outcome.error)
+    assert str(outcome.error).endswith("; its files have /front/image_raw")
+
+
 def garbage(data: bytearray) -> None:
     middle, size = len(data) // 2, len(data) // 20
     data[middle : middle + size] = np.random.default_rng(0).bytes(size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -185,6 +186,12 @@ class BagSource:
                 f"bag {self.name} {what}: {counted(number, 'image')} of {self.topic} could be read ({damage})"
             )
 
+        if self.count and not number:  # of the whole bag
+            raise SourceError(
+                f"bag {self.name} has no images of {self.topic}, though its metadata.yaml counts {self.count}: correct "
+                f"it, or do ros2 bag reindex{_topics_of(storage_files(self._path))}"
+            )
+
     def _messages(self, copying: bool, beside: Collection[str]) -> Iterator[_Image | Passage | Beside | str]:
         """What is asked for, in order of recording; where that fails, why, and then what is left."""
         read = 0
@@ -250,6 +257,15 @@ class BagCopy:
 
     def __iter__(self) -> Iterator[Frame | Unreadable | Passage]:
         return (entry for entry in self._bag.entries(copying=True) if not isinstance(entry, Beside))
+
+
+def _topics_of(files: Collection[Path]) -> str:
+    """Those that storage files have themselves, whatever is said of them beside; as the end of a message."""
+    found: set[str] = set()
+    for file in files:
+        with suppress(Exception), open_reader(file) as reader:  # see BagSource.__init__
+            found.update(connection.topic for connection in reader.connections)
+    return f"; its files have {', '.join(sorted(found))}" if found else ""
 
 
 def _choose(path: Path, counts: dict[str, int], topic: str | None, kinds: dict[str, str], refused: str) -> str:
