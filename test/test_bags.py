@@ -162,6 +162,22 @@ def test_a_copy_has_every_message_as_it_was_and_the_results_beside_them(
         assert transforms.ext.offered_qos_profiles[0].durability is QosDurability.TRANSIENT_LOCAL
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut short"])
+def test_a_copy_of_a_segmented_bag_has_no_results_but_the_new_ones(
+    tmp_path: Path, pipeline: Pipeline, whole: bool
+) -> None:
+    write_bag(tmp_path / "in", COUNT)
+    go(tmp_path / "in", tmp_path / "first.mcap", pipeline, copying=True)
+    if not whole:
+        data = bytearray((tmp_path / "first.mcap").read_bytes())
+        cut(data)
+        (tmp_path / "first.mcap").write_bytes(data)
+    counts = go(tmp_path / "first.mcap", tmp_path / "second.mcap", pipeline, copying=True).summary.counts
+    found = read(tmp_path / "second.mcap")
+    for name in ("mask", "panoptic", "instances"):
+        assert len(found[f"/segmentation/{name}"]) == counts.published == len(found["/front/image_raw"])
+
+
 def test_a_copy_of_a_ros1_bag_is_a_ros2_bag(tmp_path: Path, pipeline: Pipeline) -> None:
     write_ros1_bag(tmp_path / "in.bag", 4, compression="lz4")
     assert go(tmp_path / "in.bag", tmp_path / "out.mcap", pipeline, copying=True).error is None
