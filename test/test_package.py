@@ -353,6 +353,12 @@ sys.exit(f'imported for nothing: {heavy}' if heavy else 0)
         result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
 
+    def test_every_argument_of_a_module_that_is_run_is_explained(self) -> None:
+        for path in python_files("drive_seg"):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument":
+                    assert "help" in [keyword.arg for keyword in call.keywords], f"{path}: {ast.unparse(call)}"
+
     def test_every_public_name_is_there_when_it_is_used(self) -> None:
         import drive_seg
 

@@ -113,10 +113,10 @@ def _message(image: CameraImage) -> Image:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 at the end of the recording or after a signal, 1 when it has no image, 2 when it cannot be opened."""
     parser = argparse.ArgumentParser(description="Publish a recording as a camera.")
-    parser.add_argument("source")
+    parser.add_argument("source", help="a video, a folder of images, a bag, a device (0) or a URL")
     parser.add_argument("--rate", type=float, default=0.0, help="images per second; 0: the recording's")
     parser.add_argument("--topic", help="image topic of a bag")
-    parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--loop", action="store_true", help="begin anew at its end")
     parser.add_argument("--subscribers", type=int, default=1, help="how many to wait for before the first image")
     given = parser.parse_args(arguments)
     return run(lambda: Player(open_source(given.source, given.topic), given.rate, given.loop, given.subscribers), [])

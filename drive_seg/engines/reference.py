@@ -172,11 +172,11 @@ def main() -> int:
     import argparse
 
     parser = argparse.ArgumentParser(description="Write what the fp32 network says on some frames, as .npz.")
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="default", help="name of a shipped model or path of a sidecar")
     parser.add_argument("--size", default="", help="WxH, default the model's")
     parser.add_argument("--frames", type=Path, help="folder of images; default: simulated frames")
-    parser.add_argument("--count", type=int, default=GATE_FRAMES)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=GATE_FRAMES, help="number of frames (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .npz")
     given = parser.parse_args()
     try:
         model = open_model(given.model)

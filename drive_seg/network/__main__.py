@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def main() -> None:
     """``drive_seg train`` without its progress bar and its packages."""
     parser = argparse.ArgumentParser(description="Train the network, or go on where the checkpoint stopped.")
-    parser.add_argument("config", type=Path)
+    parser.add_argument("config", type=Path, help="training configuration")
     parser.add_argument("--data", default="", help="folder of the data sets, packed or not")
     parser.add_argument("--out", default="", help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=0, help="optimiser steps; 0: as in the configuration")
     arguments = parser.parse_args()
     from drive_seg.network.train import train
     from drive_seg.network.train_config import load_train_config

@@ -47,11 +47,15 @@ def _pq(pipeline: Pipeline, shots: Any) -> float:
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Measure which logits to add to a trained network's.")
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="file that drive_seg train wrote")
     parser.add_argument("--folder", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many images of it, in name order")
-    parser.add_argument("--drives", type=int, default=100, help="simulator drives, one frame of each")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the drives")
+    parser.add_argument(
+        "--drives", type=int, default=100, help="simulator drives, one frame of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--first-seed", type=int, default=FIRST_SEED, help="seed of the first drive (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.folder is None and not arguments.drives:
         parser.error("nothing to measure on: give --folder, --drives, or both")

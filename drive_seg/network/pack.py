@@ -137,9 +137,11 @@ def _decode(data: bytes, how: int) -> NDArray[Any]:
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Pack the sets of a training configuration.")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("-o", "--out", type=Path, default=Path("out/packed"))
-    parser.add_argument("--chunk-mib", type=int, default=60, help="largest file")
+    parser.add_argument("config", type=Path, help="training configuration, whose sets are packed")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("out/packed"), help="folder of the packed sets (default: %(default)s)"
+    )
+    parser.add_argument("--chunk-mib", type=int, default=60, help="largest size of a file, MiB (default: %(default)s)")
     parser.add_argument("--data", default="", help="folder of the data sets, instead of the configuration's")
     arguments = parser.parse_args()
     from drive_seg.network.mixture import is_rendered, open_set

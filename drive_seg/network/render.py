@@ -78,12 +78,14 @@ def _render_drive(job: tuple[Path, int, int, int, int, int]) -> int:
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Render simulator frames for training.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--drives", type=int, default=1500)
-    parser.add_argument("--frames", type=int, default=2, help="per drive")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--size", type=size_of, default="640x384", help="WxH")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("out", type=Path, help="folder of images.npy and panoptic.npy")
+    parser.add_argument(
+        "--drives", type=int, default=1500, help="simulated drives, each of its own seed (default: %(default)s)"
+    )
+    parser.add_argument("--frames", type=int, default=2, help="frames of each drive (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first drive (default: %(default)s)")
+    parser.add_argument("--size", type=size_of, default="640x384", help="WxH of the frames (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     arguments = parser.parse_args()
     width, height = arguments.size
 

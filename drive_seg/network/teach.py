@@ -129,13 +129,17 @@ def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Let a model decide what data sets left open.")
     parser.add_argument("--model", default="default", help="name of a shipped model or path of a sidecar")
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backend", default="auto", help="auto, tensorrt, openvino or onnxruntime")
     parser.add_argument("--set", dest="sets", action="append", required=True, help="set by name; may be repeated")
     parser.add_argument(
         "--config", type=Path, help="training configuration in whose `folders:` a set may be; needs torch"
     )
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("-o", "--out", type=Path, default=Path("out/taught"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data sets (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("out/taught"), help="folder of the taught sets (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     folders: Mapping[str, FolderConfig] = {}
     if arguments.config is not None:

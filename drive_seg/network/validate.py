@@ -146,11 +146,13 @@ def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Measure a model on held-out frames.")
     parser.add_argument("--model", default="default", help="name of a shipped model or path of a sidecar")
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backend", default="auto", help="auto, tensorrt, openvino or onnxruntime")
     parser.add_argument("--folder", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many images of it, in name order")
     parser.add_argument("--drives", type=int, default=0, help="simulator drives, one frame of each")
-    parser.add_argument("--size", type=size_of, default="1280x720", help="WxH of the simulator's frames")
+    parser.add_argument(
+        "--size", type=size_of, default="1280x720", help="WxH of the simulator's frames (default: %(default)s)"
+    )
     parser.add_argument("--write", action="store_true", help="put the figures into the model's sidecar")
     arguments = parser.parse_args()
     if arguments.folder is None and not arguments.drives:
