@@ -79,8 +79,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "precision",
         "auto",
-        "Arithmetic of the network; auto is fp16 on GPUs; on CPUs bf16, else int8, where they have "
-        "instructions for it.",
+        "Arithmetic of the network. auto: fp16 on GPUs; with OpenVINO bf16 on CPUs that have it, else int8 on those "
+        "with VNNI, else fp32.",
         choices=("auto", "fp32", "fp16", "int8"),
     ),
     Parameter(
@@ -92,15 +92,15 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("gpu_id", 0, "CUDA device of the tensorrt backend.", limits=(0, 63)),
     Parameter("engine_cache_dir", CACHE, "Folder of compiled engines; empty disables the cache."),
-    Parameter("score_threshold", 0.3, "Instances below this score are left unlabelled.", live=True, limits=(0.0, 1.0)),
+    Parameter("score_threshold", 0.3, "Instances with a lower score become unlabelled.", live=True, limits=(0.0, 1.0)),
     Parameter(
         "min_instance_area",
         64,
-        "Instances with fewer native pixels are left unlabelled.",
+        "Instances with fewer camera pixels become unlabelled.",
         live=True,
         limits=(0, 1_000_000),
     ),
-    Parameter("tracking", True, "Give instances identities that last over frames.", live=True),
+    Parameter("tracking", True, "Instances keep their identity from frame to frame.", live=True),
     Parameter(
         "track_max_age_s",
         2.0,
@@ -111,24 +111,25 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "output_resolution",
         "native",
-        "Size of the published maps: the camera's pixels, or the network's without its letterbox bars.",
+        "Size of the maps: the camera's, or the network's without letterbox bars; boxes and lanes are always in camera "
+        "pixels.",
         choices=("native", "network"),
     ),
     Parameter("input_qos", "SENSOR_DATA", "QoS profile of the camera subscriptions.", choices=QOS_NAMES),
-    Parameter("input_qos_depth", 1, "keep_last depth of the camera subscriptions.", limits=(1, 100)),
+    Parameter("input_qos_depth", 1, "How many messages a camera subscription keeps.", limits=(1, 100)),
     Parameter("output_qos", "DEFAULT", "QoS profile of the published topics.", choices=QOS_NAMES),
-    Parameter("output_qos_depth", 2, "keep_last depth of the published topics.", limits=(1, 100)),
+    Parameter("output_qos_depth", 2, "How many messages a published topic keeps.", limits=(1, 100)),
     Parameter(
         "max_age_ms",
         0.0,
-        "Frames older than this at pick-up are dropped with reason 'stale'; 0 is off.",
+        "Frames that are older when they are picked up, in ms, are dropped as stale; 0 is off.",
         live=True,
         limits=(0.0, 60_000.0),
     ),
     Parameter(
         "expected_frequency",
         0.0,
-        "Rate in Hz each camera must keep, watched in /diagnostics; 0 is off.",
+        "Rate in Hz that each camera must keep, watched in /diagnostics; 0 is off.",
         live=True,
         limits=(0.0, 1000.0),
     ),
@@ -139,7 +140,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
         limits=(0.0, 1.0),
     ),
-    Parameter("autostart", True, "Configure and activate by itself at start-up."),
+    Parameter("autostart", True, "Configure and activate at start; not read later."),
 )
 """Every parameter but those of the cameras, in the order of the documentation."""
 

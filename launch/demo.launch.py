@@ -19,9 +19,9 @@ CAMERA_ARGUMENTS = {
     "source": (str, "", "Video, image folder, device or URL to play; empty is the simulator"),
     "width": (int, "1280", "Width of the simulated image in pixels"),
     "height": (int, "720", "Height of the simulated image in pixels"),
-    "rate": (float, "0.0", "Images per second; 0: as the source says (simulator 30)"),
-    "seed": (int, "0", "The same seed drives the same road"),
-    "weather": (str, "", "clear, overcast, dusk, night, rain or fog; empty draws it from the seed"),
+    "rate": (float, "0.0", "Images per second; 0: the rate of the source (simulator: 30)"),
+    "seed": (int, "0", "Seed of the simulator: the same one gives the same drive"),
+    "weather": (str, "", "clear, overcast, dusk, night, rain or fog; empty: any of them, by the seed"),
 }
 
 # Drawing the simulator's images takes a core: ahead, and from then on in time that nobody else wants.

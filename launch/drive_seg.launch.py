@@ -15,16 +15,16 @@ from launch_ros.substitutions import FindPackageShare
 
 # Launch argument -> (node parameter, what it means).
 TEXT_PARAMETERS = {
-    "image_topic": ("front.image_topic", "Image (or .../compressed) topic of the camera 'front'"),
+    "image_topic": ("front.image_topic", "Topic of the camera 'front'; CompressedImage where it ends in /compressed"),
     "camera_info_topic": ("front.camera_info_topic", "CameraInfo topic of the camera 'front'"),
     "model": ("model", "Name of an installed model, or the path of a model sidecar YAML"),
     "backend": ("backend", "auto, tensorrt, openvino or onnxruntime"),
     "precision": ("precision", "auto, fp32, fp16 or int8"),
-    "network_size": ("network_size", "auto (the camera's shape), model (the sidecar's), or WIDTHxHEIGHT"),
+    "network_size": ("network_size", "auto (the camera's shape), model (the sidecar's), or WxH, as 960x544"),
 }
 BOOLEAN_PARAMETERS = {
     "use_sim_time": ("use_sim_time", "Take the time from /clock: 'true' with a simulator or a played bag"),
-    "autostart": ("autostart", "Configure and activate by itself: 'true' or 'false'"),
+    "autostart": ("autostart", "Configure and activate at start: 'true' or 'false'"),
 }
 
 
@@ -75,13 +75,13 @@ def generate_launch_description():
             DeclareLaunchArgument("params_file", default_value=default_params, description="Parameter file"),
             DeclareLaunchArgument("name", default_value="drive_seg", description="Node name"),
             DeclareLaunchArgument(
-                "namespace", default_value="", description="Of the node and its results; image_topic is absolute"
+                "namespace", default_value="", description="Namespace of node and results; image_topic is absolute"
             ),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
             DeclareLaunchArgument(
                 "dds_profile",
                 default_value="",
-                description="Fast DDS profile; empty: the environment's, else the node's own for images",
+                description="Fast DDS profile (XML file); empty: that of the environment, else the node's own",
             ),
             *(
                 DeclareLaunchArgument(argument, default_value="", description=description)
