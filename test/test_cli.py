@@ -289,9 +289,8 @@ def test_of_images_with_the_same_trouble_the_first_are_named_and_others_counted(
     assert [line.partition(":")[0] for line in warnings] == [
         "left out damaged",
         *(f"left out no image {number}" for number in range(5)),
-        "left out 2 more images like these",
+        "left out 2 more images like no image 4",
     ]
-    assert warnings[-1].endswith(": expected a JPEG or PNG, got ...")
 
 
 def test_an_option_that_says_what_is_the_case_anyway_is_taken(tmp_path: Path, model: Path) -> None:

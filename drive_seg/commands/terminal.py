@@ -33,7 +33,7 @@ _WIDEST = 10_000
 
 _NAMED = 5
 """Images with the same trouble that are named one by one."""
-_OF_AN_IMAGE = re.compile(r"(left out|failed) .+?: (\D*)")
+_OF_AN_IMAGE = re.compile(r"(left out|failed) (.+?): (\D*)")
 """A warning about an image: its fate and name, and how the reason begins, up to what may differ from image to image."""
 
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -51,21 +51,23 @@ def few_warnings() -> Iterator[Callable[[str], None]]:
     A long bag in a wrong encoding would fill the terminal with thousands of equal lines.
     """
     alike: Counter[tuple[str, str]] = Counter()
+    named: dict[tuple[str, str], str] = {}
 
     def say(message: str) -> None:
         if found := _OF_AN_IMAGE.match(message):
-            kind = found[1], found[2]
-            alike[kind] += 1
-            if alike[kind] > _NAMED:
+            fate, name, reason = found.groups()
+            alike[fate, reason] += 1
+            if alike[fate, reason] > _NAMED:
                 return
+            named[fate, reason] = name
         warn(message)
 
     try:
         yield say
     finally:
-        for (fate, reason), count in alike.items():
+        for kind, count in alike.items():
             if (more := count - _NAMED) > 0:
-                warn(f"{fate} {counted(more, 'more image')} like these: {reason}...")
+                warn(f"{kind[0]} {counted(more, 'more image')} like {named[kind]}")
 
 
 def report(as_json: bool, payload: Mapping[str, Any], *human: Table | str) -> None:
