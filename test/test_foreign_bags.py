@@ -27,8 +27,9 @@ from rosbags.typesys import Stores, get_typestore
 from drive_seg.decode import decode, decode_rgb
 from drive_seg.errors import SourceError
 from drive_seg.frame import Frame
+from drive_seg.offline.bag_images import bag_messages, bag_topics
 from drive_seg.offline.bag_writer import BagFile
-from drive_seg.offline.bags import BagCopy, BagSource
+from drive_seg.offline.bags import BagCopy, BagSource, Beside
 from drive_seg.offline.passage import Passage
 from drive_seg.offline.sources import open_source, origin_of
 
@@ -328,13 +329,17 @@ def test_ros1_messages_in_an_mcap_file_are_read_and_copied_as_ros2(tmp_path: Pat
 
 def test_types_under_the_names_they_had_before_dashing_are_known(tmp_path: Path) -> None:
     """Bags of ROS 2 Crystal: sensor_msgs/Image, as ROS 1 calls it."""
-    file = write_bag(tmp_path / "in", COUNT, "sqlite3")
+    file = write_bag(tmp_path / "in", COUNT, "sqlite3", others=("/truth/mask",))
     database = sqlite3.connect(file, isolation_level=None)
     database.execute("UPDATE topics SET type = 'sensor_msgs/Image'")
     database.close()
     bag = BagSource(file)
     assert stamps(bag) == recorded(0, COUNT)
-    assert sum(isinstance(entry, Passage) for entry in BagCopy(bag)) == COUNT
+    assert sum(isinstance(entry, Passage) for entry in BagCopy(bag)) == 2 * COUNT
+    assert bag_topics(file)["/truth/mask"].msgtype == IMAGE
+    assert sum(1 for _ in bag_messages(file, ["/truth/mask"])) == COUNT
+    beside = [entry.decode() for entry in bag.entries(beside=["/truth/mask"]) if isinstance(entry, Beside)]
+    assert len(beside) == COUNT
     change_topics(file.parent, type="sensor_msgs/Image")
     assert stamps(BagSource(file.parent)) == recorded(0, COUNT)
     (file.parent / "metadata.yaml").write_text("none")

@@ -15,7 +15,7 @@ from drive_seg.frame import Lane
 from drive_seg.lanes.table import from_records, parse_records
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.read_ahead import read_ahead
-from drive_seg.offline.salvage import salvage_messages, storage_files
+from drive_seg.offline.salvage import ros2_name, salvage_messages, storage_files
 from drive_seg.offline.unpack import plain
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
@@ -40,7 +40,9 @@ def bag_topics(path: Path) -> dict[str, Topic]:
     """
     try:
         with open_reader(path) as reader:
-            return {name: Topic(topic.msgtype or "", topic.msgcount) for name, topic in reader.topics.items()}
+            return {
+                name: Topic(ros2_name(topic.msgtype or ""), topic.msgcount) for name, topic in reader.topics.items()
+            }
     except MissingDependency:
         raise
     except Exception:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to

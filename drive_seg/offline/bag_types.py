@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from drive_seg.offline.salvage import storage_files
+from drive_seg.offline.salvage import ros2_name, storage_files
 from drive_seg.offline.unpack import bound_rosbags
 from drive_seg.offline.vision_msgs import DEFINITIONS
 
@@ -50,11 +50,11 @@ def open_reader(path: Path) -> Any:
 
 
 def decoder(reader: Any) -> Decode:
-    """How the messages of an open rosbags ``AnyReader`` are decoded."""
+    """How the messages of an open rosbags ``AnyReader`` are decoded, under any name that their type ever had."""
     if reader.is2:
         decode: Decode = ros2_types().deserialize_cdr
     else:
         from rosbags.typesys import Stores, get_typestore
 
         decode = get_typestore(Stores.ROS1_NOETIC).deserialize_ros1
-    return decode
+    return lambda serialised, msgtype: decode(serialised, ros2_name(msgtype))

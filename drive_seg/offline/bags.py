@@ -216,7 +216,7 @@ class BagSource:
                     if passage:
                         yield passage
                     if connection in wanted:
-                        yield _Image(recorded, partial(decode, raw, ros2_name(connection.msgtype)))
+                        yield _Image(recorded, partial(decode, raw, connection.msgtype))
                     read += 1
                 return
         except Exception as error:  # noqa: BLE001 - see __init__
