@@ -117,7 +117,7 @@ class FrameScore:
             row["temporal"]["changed"],
             row["temporal"]["static"],
             row["temporal"]["id_switches"],
-            LineScore(**row["lines"]) if row.get("lines") else None,
+            None if row["lines"] is None else LineScore(**row["lines"]),
         )
 
 
