@@ -386,10 +386,13 @@ def write_matroska(path: Path, times_ms: Sequence[int], length_ms: int, codec: b
 
 
 def test_a_video_without_a_frame_that_can_be_decoded_names_its_codec(tmp_path: Path) -> None:
-    """As those in AV1, which OpenCV from pip opens and cannot decode; it called them cut short."""
+    """As those in AV1, which OpenCV from pip opens and cannot decode; it called them cut short.
+
+    OpenCV 4.5, as in Ubuntu 22.04, does not say the codec of a Matroska file.
+    """
     path = tmp_path / "a drive.mkv"
     write_matroska(path, range(0, 4000, 100), 4000, codec=b"V_VP8")
-    with pytest.raises(SourceError, match=r"its codec \(VP80\), then do: ffmpeg -i '.*a drive\.mkv' -c:v"):
+    with pytest.raises(SourceError, match=r"its codec \((VP80|unknown)\), then do: ffmpeg -i '.*a drive\.mkv' -c:v"):
         list(open_source(path))
 
 
