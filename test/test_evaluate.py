@@ -111,7 +111,7 @@ def write_truth_bag(
             )
             pixels = picture(number) if topic == image else truth_of(number)
             name = "rgb8" if topic == image else encoding
-            if name == "mono8":
+            if name in ("mono8", "8UC1"):
                 pixels = np.where(pixels >= 1000, 3, pixels).astype(np.uint8)
             data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
             message = store.types[kind](header, HEIGHT, WIDTH, name, 0, data.size // HEIGHT, data)
@@ -283,7 +283,7 @@ def test_a_damaged_truth_of_a_bag_that_was_cut_off_is_missing_and_the_others_cou
     assert outcome.evaluation.to_dict()["unmatched"]["predictions"] == 4
 
 
-@pytest.mark.parametrize(("encoding", "apart"), [("mono8", False), ("16UC1", True)])
+@pytest.mark.parametrize(("encoding", "apart"), [("mono8", False), ("8UC1", False), ("16UC1", True)])
 @pytest.mark.parametrize("topic", ["/gt/labels", "/semantic/ids"])
 def test_a_topic_whose_name_says_nothing_has_objects_where_its_images_do(
     tmp_path: Path, pipeline: Pipeline, topic: str, encoding: str, apart: bool

@@ -196,7 +196,7 @@ def _tells_apart(path: Path, topic: str, carla: bool) -> bool:
         first = _first(path, topic)
     except SourceError:
         return True  # whoever reads on will hear of it
-    return first is None or str(first.encoding) != "mono8"
+    return first is None or str(first.encoding) not in ("mono8", "8UC1")
 
 
 def _named(path: Path, topic: str, there: Mapping[str, Topic]) -> dict[str, int] | None:
