@@ -31,12 +31,14 @@ from drive_seg.labels import DRIVING, mask_of
 from drive_seg.offline import video
 from drive_seg.offline.interrupts import Interrupts
 from drive_seg.offline.prefetch import prefetch
+from drive_seg.offline.rendering import open_render_sink
 from drive_seg.offline.runner import Outcome, run
 from drive_seg.offline.sinks import open_sink
 from drive_seg.offline.sources import camera_size, is_live, open_source, origin_of
 from drive_seg.offline.truth import open_truth
 from drive_seg.offline.video import VideoSource, VideoWriter
 from drive_seg.pipeline import Pipeline
+from drive_seg.sim import Simulator
 from drive_seg.tracking import TrackingOptions
 
 NAMES = ["b_2.png", "b_10.png", "a.png"]
@@ -590,6 +592,18 @@ def test_results_are_replaced_only_when_asked_and_strangers_never(tmp_path: Path
     with pytest.raises(ConfigError, match="is to be a folder, and a file has that name"):
         open_sink(tmp_path / "notes", DRIVING, 30.0, overwrite=True)
     assert (tmp_path / "drives/monday.mcap").exists() and (tmp_path / "notes").exists()
+
+
+@pytest.mark.parametrize("name", ["drive.mcap", "drive.bag2", "drive"])
+def test_a_rendered_drive_is_replaced_when_asked_for(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    simulator = Simulator(0, width=96, height=64)
+    for again in (False, True):
+        sink = open_render_sink(tmp_path / name, again)
+        sink.write(0, simulator.frame(0))
+        sink.close()
+    with pytest.raises(ConfigError, match=r"exists already.*--overwrite"):
+        open_render_sink(tmp_path / name)
 
 
 class FailingSink:

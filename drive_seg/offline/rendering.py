@@ -33,7 +33,7 @@ def open_render_sink(
     """
     path = at_home(path)
     if path.suffix in BAGS:
-        make_room(path, overwrite, {"metadata.yaml"})
+        make_room(path, overwrite, {"metadata.yaml"} if path.suffix == ".bag2" else set())
         return _BagRender(path, intrinsics)
     if path.suffix.lower() in (".mp4", *BAGS, *NO_FOLDERS):
         raise ConfigError(f"output '{path}' must end in .mcap or .bag2, or be a folder; got {path.suffix}")
