@@ -268,7 +268,7 @@ class World:
         if rng.random() < 0.5:
             ends = (ends[1], ends[0])
         look = int(rng.integers(1 << 31))
-        # Gone before the camera is there.
+        # Across before the camera is there.
         return Crosser(
             Actor(PEDESTRIAN, "walker", look, s, 0.0, 0.0, 0.0, False),
             begin + 25,
