@@ -1,4 +1,5 @@
-// Segments -> instances: area, box and sums of the core in native pixels, score, which are kept, and their numbers (postprocess.py).
+// Segments -> instances: area, box and sums of the core in native pixels, score, which are kept, and their numbers
+// (postprocess.py).
 #pragma once
 #include "grouping.cuh"
 
