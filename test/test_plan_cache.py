@@ -152,6 +152,20 @@ def test_an_engine_that_disagrees_is_refused_with_figures_and_not_stored(tmp_pat
     assert cache.load(KEY) is None
 
 
+def test_the_kernel_times_of_an_engine_that_is_refused_are_kept(tmp_path: Path) -> None:
+    """They are most of a build, and true; whoever tries another reference or precision would measure them again."""
+    cache, former = PlanCache(tmp_path), []
+
+    def make(job: Job, *_: object) -> Made:
+        former.append(job.timing)
+        return Made(b"plan", b"times", Agreement(8, 0.42, 30.0, 1.0, 0.1))
+
+    for _ in range(2):
+        with pytest.raises(EngineError, match="refused"):
+            obtain(job(), cache, make)
+    assert former == [b"", b"times"]
+
+
 def test_a_failed_build_leaves_the_former_plan(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path)
     obtain(job(), cache, lambda *_: Made(b"old", b"", GOOD))

@@ -136,6 +136,9 @@ def _build(job: Job, cache: PlanCache, make: Maker, progress: BuildProgress, can
     timing = cache.timing_path(job.key)
     started = time.monotonic()
     made = make(replace(job, timing=_content(timing)), progress, cancelled)
+    if made.timing:  # also those of an engine that is refused: whoever tries again need not measure them again
+        with suppress(EngineError):  # as when there is none to read: the plan counts
+            write_atomically(timing, made.timing)
     judge(job.key, made.agreement)
     notes: dict[str, Any] = {
         "seconds": round(time.monotonic() - started, 1),
@@ -144,9 +147,6 @@ def _build(job: Job, cache: PlanCache, make: Maker, progress: BuildProgress, can
     }
     plan = Plan(job.key, made.plan, notes)
     cache.store(plan)
-    if made.timing:
-        with suppress(EngineError):  # as when there is none to read: the plan is there, and on the disk
-            write_atomically(timing, made.timing)
     return plan
 
 
