@@ -715,7 +715,7 @@ class TestBuilding:
         made = builder.make(job, lambda phase, *_: said.append(phase))
         assert (made.plan, made.timing, made.agreement.frames) == (b"FAKE plan", b"times", 8)
         judge(job.key, made.agreement)
-        assert said == ["comparing with the fp32 network"] and not gpu.leaks
+        assert said == ["getting what the fp32 network says", "comparing with the fp32 network"] and not gpu.leaks
         assert gpu.launches.count("graph") == SLOTS * 8 / 2, "the gate runs full batches in every slot"
         right = gpu.network
         gpu.network = lambda batch: right(batch[:, ::-1].copy())

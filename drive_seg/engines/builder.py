@@ -40,6 +40,7 @@ def make(job: Job, progress: BuildProgress) -> Made:
     model = replace(job.model, width=key.width, height=key.height)
     graph = graph_of(model, key.precision, strongly_typed(trt))
     # Before the minutes that compiling takes: there may be nothing to compare with.
+    progress("getting what the fp32 network says", 0, 0)
     reference = Reference.load(job.reference, model) if job.reference else compute(model, simulated_frames(model))
     with Arena(job.gpu_id).active("compile the engine"):  # TensorRT compiles for, and measures on, the current GPU
         plan, timing = compile_plan(trt, key, graph, model.input_name, job.timing, progress, never)

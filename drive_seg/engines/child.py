@@ -33,6 +33,7 @@ def make_in_child(
     The child is gone when this returns or raises, for whatever reason (also KeyboardInterrupt).
 
     Args:
+        progress: called several times a second, also while there is nothing new: TensorRT 8.6 compiles in one step.
         command: the builder; the paths of request and answer are appended.
 
     Raises:
@@ -84,6 +85,7 @@ def _follow(child: subprocess.Popen[str], progress: BuildProgress, cancelled: Ca
     for reader in readers:
         reader.start()
     error = ""
+    step: tuple[str, int, int] | None = None
     try:
         while True:
             if cancelled():
@@ -91,6 +93,8 @@ def _follow(child: subprocess.Popen[str], progress: BuildProgress, cancelled: Ca
             try:
                 line = lines.get(timeout=_POLL_S)
             except queue.Empty:
+                if step:
+                    progress(*step)
                 continue
             if line is None:
                 child.wait()
@@ -99,7 +103,8 @@ def _follow(child: subprocess.Popen[str], progress: BuildProgress, cancelled: Ca
             if "error" in said:
                 error = said["error"]
             else:
-                progress(said["phase"], said["done"], said["total"])
+                step = said["phase"], said["done"], said["total"]
+                progress(*step)
     finally:
         child.kill()
         for reader in readers:

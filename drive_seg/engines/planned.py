@@ -105,12 +105,14 @@ def _open(model: Model, options: EngineOptions) -> Engine:
 
 
 def _signs_of_life(key: PlanKey) -> BuildProgress:
+    started = time.monotonic()
     last = [float("-inf")]
 
     def progress(phase: str, done: int, total: int) -> None:
         now = time.monotonic()
         if now - last[0] >= _SIGN_OF_LIFE_S:
             last[0] = now
-            _log.info("building %s: %s%s", key.text, phase, f" {done}/{total}" if total else "")
+            steps = f" {done}/{total}" if total else ""
+            _log.info("building %s: %s%s, %.0f s so far", key.text, phase, steps, now - started)
 
     return progress
