@@ -149,6 +149,21 @@ def test_a_narrow_terminal_cuts_no_number_off(tmp_path: Path, model: Path, monke
     assert "postprocess" in shown and "lane_marking" in shown and "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
+def test_work_in_phases_is_seen_in_a_file_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar is drawn there once, at its end; an engine is built for minutes."""
+    from drive_seg.commands import terminal
+
+    with terminal.phase_bar("building") as progress:
+        for _ in range(3):
+            progress("compiling", 0, 0)
+        assert capsys.readouterr().err == "building: compiling, 0 s\n"
+        monkeypatch.setattr(terminal, "_LINE_EVERY_S", 0.0)
+        progress("compiling", 2, 7)
+        assert capsys.readouterr().err.startswith("building: compiling 2/7, ")
+
+
 def test_a_narrow_terminal_folds_what_info_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     (line,) = [line for line in drive_seg("info").stdout.splitlines() if "cpu system" in line]

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from tiny_model import network, write_tiny_model
 
 from drive_seg.engines import EngineOptions, FunctionEngine, open_engine, planned
 from drive_seg.engines.build import Job, Made
+from drive_seg.engines.compiler import BuildProgress
 from drive_seg.engines.gate import Agreement
 from drive_seg.engines.reference import Reference
 from drive_seg.errors import EngineError, ModelError
 from drive_seg.frame import CameraImage, RawOutputs
 from drive_seg.gpu_benchmark import cases as cases_module
-from drive_seg.gpu_benchmark.cases import Case, ask_torch, cases, measure, reference_of
+from drive_seg.gpu_benchmark.cases import Case, Say, ask_torch, cases, measure, reference_of
 from drive_seg.gpu_benchmark.sample import SampleEngine
 from drive_seg.gpu_benchmark.table import markdown
 from drive_seg.gpu_benchmark.work import Layer, Peaks, Work, count
@@ -176,13 +178,11 @@ class TestRun:
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", lambda *_: work)
         return gpu
 
-    def run(self, tmp_path: Path, wanted: list[Case], frames: int = 4) -> dict[str, Any]:
+    def run(self, tmp_path: Path, wanted: list[Case], frames: int = 4, say: Say = lambda *_: None) -> dict[str, Any]:
         model = load_model(write_tiny_model(tmp_path, size=SIZE))
         images = [CameraImage.from_rgb(picture(seed)) for seed in range(3)]
         options = EngineOptions(cache_dir=tmp_path / "cache")
-        return measure(
-            model, images, frames, wanted, tmp_path / "out" / "t.json", options, "/bin/false", lambda *_: None
-        )
+        return measure(model, images, frames, wanted, tmp_path / "out" / "t.json", options, "/bin/false", say)
 
     def test_every_column_is_measured_and_kept(self, gpu: FakeGpu, tmp_path: Path) -> None:
         wanted = [Case(SIZE, "fp32", 1), Case(SIZE, "fp32", 2), Case(SIZE, "int8", 1)]
@@ -384,6 +384,24 @@ class TestRun:
             *("160x96 int8 x1", "160x96 fp16 x1", "torch at 160x96"),
         ]
         assert counts == [(number, 5) for number in range(5)]
+
+    def test_a_build_of_minutes_says_how_it_goes(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built = planned.make_in_child
+
+        def make(job: Job, progress: BuildProgress, cancelled: Callable[[], bool]) -> Made:
+            progress("compiling", 0, 0)
+            return built(job, progress, cancelled)
+
+        monkeypatch.setattr(planned, "make_in_child", make)
+        said: list[tuple[str, int, int]] = []
+        self.run(tmp_path, [Case(SIZE, "fp32", 1)], say=lambda *step: said.append(step))
+        assert said == [
+            ("160x96 fp32 x1", 0, 2),
+            ("160x96 fp32 x1: compiling", 0, 2),
+            ("torch at 160x96", 1, 2),
+        ]
 
     def test_what_a_run_was_ended_in_comes_last_in_the_next(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ from rich.table import Table
 from drive_seg.errors import counted, printable
 
 _SHOW_EVERY_S = 0.2
+_LINE_EVERY_S = 30.0
 
 _WIDEST = 10_000
 """Columns that any table has room in."""
@@ -124,8 +125,23 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
 
 @contextmanager
 def phase_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for work in phases; the yielded function takes phase, done and total (0: unknown)."""
+    """A bar on stderr for work in phases; the yielded function takes phase, done and total (0: unknown).
+
+    In a file or a pipe, where a bar shows at its end only: a line for every new phase, and every half minute.
+    """
     columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
+    started = time.monotonic()
+    said: dict[str, float] = {}
+
+    def line(phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if phase not in said or now - max(said.values()) >= _LINE_EVERY_S:
+            said[phase] = now
+            notes.print(f"{what}: {phase}{f' {done}/{total}' if total else ''}, {now - started:.0f} s", markup=False)
+
+    if not notes.is_terminal:
+        yield line
+        return
     with Progress(*columns, console=notes) as progress:
         task = progress.add_task(what, total=None)
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from drive_seg.benchmark import ReusedBuffers
 from drive_seg.decode import decode_rgb
+from drive_seg.engines.compiler import BuildProgress
 from drive_seg.engines.driver import find_gpu
 from drive_seg.engines.planned import plan_for
 from drive_seg.engines.protocol import EngineOptions
@@ -118,7 +120,8 @@ def measure(
         if isinstance(step, Case):
             if "error" in done.get(step.name, {"error": ""}):
                 record.begin(_name(step), done.setdefault(step.name, {}), "error")
-                done[step.name] = _result(step, model, images, frames, options, torch_python, file.parent)
+                progress = partial(_say_phase, say, step.name, number, len(steps))
+                done[step.name] = _result(step, model, images, frames, options, torch_python, file.parent, progress)
         elif f"compiled {step[0]}x{step[1]}" not in torch:
             why = f"why {step[0]}x{step[1]}"
             record.begin(_name(step), torch, why)
@@ -132,6 +135,11 @@ def measure(
             _add_shares(found, _sized(model, case), case, case.batch * images[0].data.size, torch)
         record.keep()
     return record.results
+
+
+def _say_phase(say: Say, step: str, number: int, steps: int, phase: str, done: int, total: int) -> None:
+    """A ``BuildProgress`` within a step: an engine takes minutes."""
+    say(f"{step}: {phase}", number, steps)
 
 
 def _name(step: Case | tuple[int, int]) -> str:
@@ -150,12 +158,13 @@ def _result(
     options: EngineOptions,
     torch_python: str,
     folder: Path,
+    progress: BuildProgress,
 ) -> dict[str, Any]:
     """The figures, or the ``error``: an engine that cannot be had must not cost the others, nor must a bug of ours."""
     try:
         sized = _sized(model, case)
         reference = reference_of(sized, torch_python, options.cache_dir or folder)
-        return measure_case(case, sized, images, frames, options, reference)
+        return measure_case(case, sized, images, frames, options, reference, progress)
     except DriveSegError as error:
         return {"error": str(error)}
     except Exception as error:  # noqa: BLE001
@@ -183,15 +192,17 @@ def measure_case(
     frames: int,
     options: EngineOptions,
     reference: Path | None = None,
+    progress: BuildProgress | None = None,
 ) -> dict[str, Any]:
     """One engine: bare, ours one frame at a time, ours with every slot busy, the sample; memory.
 
     Args:
         model: at the size of the case.
         reference: for the accuracy gate, see ``reference_of``.
+        progress: of building the engine.
     """
     settings = replace(options, precision=case.precision, max_batch=case.batch)
-    plan = plan_for(model, settings, reference=reference)
+    plan = plan_for(model, settings, progress, reference=reference)
     with TrtEngine(plan, model, settings) as first:  # what CUDA loads with the first batch is no engine's
         _bare(first, images, 1)
     before = _free_mb(options.gpu_id)
