@@ -96,7 +96,7 @@ status=0
 if [ "$WHAT" != benchmark ]; then
     if answers; then
         step 'tests'
-        ours -m pytest -m gpu -rA -q -p no:cacheprovider "$@" test/test_gpu.py test/test_kernels_gpu.py 2>&1 |
+        ours -m pytest -m gpu -rA -v --log-cli-level=INFO -p no:cacheprovider "$@" test/test_gpu.py test/test_kernels_gpu.py 2>&1 |
             tee -a "$OUT/tests.log" || status=1
     else
         step 'no tests without what the fp32 network says'
