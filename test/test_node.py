@@ -451,3 +451,15 @@ def test_diagnostics_go_on_while_an_engine_takes_long_to_open(tmp_path: Path) ->
         peer.until(lambda: sum(text.startswith("opening the engine, ") for text in said()) >= 2, "signs of life")
         (tmp_path / "way_out").touch()
         peer.until(lambda: said()[-1].startswith("function"), "the engine")
+
+
+def test_what_an_engine_says_while_it_is_built_is_in_the_nodes_log() -> None:
+    """Python keeps to itself what nobody has asked for; TensorRT's builder takes minutes."""
+    says = 'logging.getLogger("drive_seg.engines.planned").info("building it, 10 s so far")'
+    program = SLOW_NODE.replace("import sys", "import logging, sys", 1).replace(
+        "def opener(config, allocate):", f"def opener(config, allocate):\n    {says}"
+    )
+    with closing(Peer("-c", program)) as peer:
+        peer.wait_for_node()
+        peer.process.terminate()
+        assert "[drive_seg]: building it, 10 s so far" in peer.process.communicate(timeout=TIMEOUT_S)[1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -98,6 +100,38 @@ def spin(node: Node, until: Callable[[], bool]) -> None:
         node.destroy_timer(pulse)
 
 
+class _NodeLog(logging.Handler):
+    """What the library says goes into the log of a node."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._logger = node.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        # A line each: rclpy takes one level only from a line of source.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)
+
+
+@contextmanager
+def _library_heard(node: Node) -> Iterator[None]:
+    """Without this Python drops the progress of an engine build, which takes minutes."""
+    library, handler = logging.getLogger("drive_seg"), _NodeLog(node)
+    level = library.level
+    library.addHandler(handler)
+    library.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        library.setLevel(level)
+
+
 def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     """Run one node until it is ``finished`` or a signal comes, then ``close()`` it while its context is still valid.
 
@@ -121,7 +155,8 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
             return 2
         node.get_logger().info(prepared)
         try:
-            spin(node, lambda: stop.requested or node.finished)
+            with _library_heard(node):
+                spin(node, lambda: stop.requested or node.finished)
         except DriveSegError as error:
             node.get_logger().fatal(str(error))
             return 1
