@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,28 @@ def test_tests_that_cannot_be_run_cost_no_benchmark(root: Path, tmp_path: Path) 
     )
     assert ended.returncode == 1 and "no tests without" in ended.stdout
     assert "-m pytest" not in asked.read_text() and "benchmark --backend tensorrt --full" in asked.read_text()
+
+
+def test_what_pytest_says_of_a_run_that_ctrl_c_ends_is_in_the_log(root: Path) -> None:
+    """Why tests failed is in its last lines; Ctrl-C reaches the whole foreground group, also what writes the log."""
+    trap = "trap 'sleep 0.3; echo why; exit 2' INT; echo said; for _ in {1..600}; do sleep 0.1; done"
+    (root / "python").write_text(
+        PYTHON.replace('echo "said"', f'if [[ $all == *"-m pytest"* ]]; then {trap}; fi\necho "said"')
+    )
+    own = {"REFERENCE_PYTHON": "", "TORCH_PYTHON": "", "OUT": "", "DRIVE_SEG_DATA": ""}
+    paths = {"PYTHON": str(root / "python"), "ASKED": str(root / "asked"), "TMPDIR": str(root / "tmp")}
+    run = subprocess.Popen(
+        [str(root / "tools" / "gpu_check.sh"), "tests"],
+        env={**os.environ, **own, **paths},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # a background job ignores it
+    )
+    log = root / "out" / "gpu" / "tests.log"
+    deadline = time.monotonic() + 60
+    while not (log.is_file() and "said" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(timeout=60) == 130
+    assert log.read_text() == "said\nwhy\n"

@@ -97,7 +97,7 @@ if [ "$WHAT" != benchmark ]; then
     if answers; then
         step 'tests'
         ours -m pytest -m gpu -rA -v --log-cli-level=INFO -p no:cacheprovider "$@" test/test_gpu.py test/test_kernels_gpu.py 2>&1 |
-            tee -a "$OUT/tests.log" || status=1
+            tee -ia "$OUT/tests.log" || status=1
     else
         step 'no tests without what the fp32 network says'
         status=1
@@ -106,7 +106,7 @@ fi
 if [ "$WHAT" != tests ]; then
     step 'benchmark'
     ours -m drive_seg benchmark --backend tensorrt --full --frames "${BENCHMARK_FRAMES:-500}" --torch-python "$OTHER" \
-        --sizes "${SIZES:-}" --precisions "${PRECISIONS:-}" --out "$OUT" 2>&1 | tee -a "$OUT/benchmark.log" || status=1
+        --sizes "${SIZES:-}" --precisions "${PRECISIONS:-}" --out "$OUT" 2>&1 | tee -ia "$OUT/benchmark.log" || status=1
 fi
 step "results in $OUT"
 exit $status
