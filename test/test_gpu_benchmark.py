@@ -235,6 +235,14 @@ class TestRun:
         page = markdown(results)
         assert "| 160x96 | fp32 | 1 |" in page and f"* 160x96 fp32 x1: {case['note']}" in page
 
+    def test_figures_without_a_cuda_graph_say_so(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        """They are slower for it."""
+        gpu.can_capture = False
+        results = self.run(tmp_path, [Case(SIZE, "fp32", 1)])
+        note = results["cases"]["160x96 fp32 x1"]["note"]
+        assert note.startswith("this engine runs without CUDA graph: ")
+        assert f"* 160x96 fp32 x1: {note}" in markdown(results)
+
     def test_a_case_that_breaks_costs_no_other(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -64,6 +64,7 @@ class TrtSlot:
         input: uint8 (max_batch, H, W, 3) RGB in page-locked memory.
         addresses: device address of every tensor of the network.
         times: of the batch that was waited for last.
+        uncaptured: why a full batch is not one CUDA graph, if it could not be captured.
     """
 
     def __init__(self, network: Network, graphs: bool = True) -> None:
@@ -74,6 +75,7 @@ class TrtSlot:
         self.input.fill(0)
         self.addresses = {tensor.name: arena.memory(tensor.nbytes) for tensor in network.tensors}
         self.times: GpuTimes | None = None
+        self.uncaptured = ""
         self._host = [arena.pinned(tensor.nbytes).view(tensor.dtype) for tensor in network.outputs]
         self._context: Any = network.context()
         self._marks = Marks(arena)
@@ -145,7 +147,8 @@ class TrtSlot:
         try:
             self._graph = CudaGraph(network.compute.handle, lambda: network.enqueue_again(self._context, count))
         except EngineError as error:
-            _log.warning("this engine runs without CUDA graph: %s", error)
+            self.uncaptured = f"this engine runs without CUDA graph: {error}"
+            _log.warning("%s", self.uncaptured)
 
     def _download(self, count: int, stream: Any) -> None:
         driver = self.network.arena.driver

@@ -215,9 +215,10 @@ def measure_case(
         latency, found["gpu_ms"] = _latency(pipeline, images, frames, case.batch)
         found["ours"] = _figures(latency)
         found["fps"] = _throughput(pipeline, images, frames, case.batch)
+        uncaptured = [slot.uncaptured for slot in engine.slots]
         found["memory_mb"] = round(before - _free_mb(options.gpu_id), 1)
-        if engine.info.reason:
-            found["note"] = engine.info.reason
+        if notes := [*filter(None, (engine.info.reason, next(filter(None, uncaptured), "")))]:
+            found["note"] = "; ".join(notes)
         if case.batch == 1:
             with Pipeline(SampleEngine(engine), model.labels, allocate=ReusedBuffers()) as sample:
                 found["sample"] = _figures(host_to_host(sample, images, frames, WARM_UP))
