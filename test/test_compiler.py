@@ -244,6 +244,7 @@ def test_int8_in_8_is_built_without_fp16_where_it_cannot_be_built_with_it() -> N
     release = Release(8, "half")
     assert release.compile(with_precision("int8"))[0].startswith(b"FAKE plan")
     assert release.asked["flags"] - release.asked["cleared"] == {1, 11}
+    assert [phase for phase, *_ in release.said] == ["compiling", "compiling, with fp32 beside int8"], "it takes twice"
     with pytest.raises(EngineError, match="cannot build this engine"):
         Release(8, "half").compile(with_precision("fp16"))
     with pytest.raises(EngineError, match="cannot build this engine"):

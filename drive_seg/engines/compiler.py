@@ -89,6 +89,7 @@ def compile_plan(
     if plan is None and key.precision == "int8" and not strongly_typed(trt):
         # 8.6.0 was seen to fail on its own choice between fp16 and fp32 (CostTensor::isFinite), and not without one.
         _log.warning("no int8 engine with fp16 beside it, trying with fp32: %s", said.reason())
+        progress("compiling, with fp32 beside int8", 0, 0)
         config.clear_flag(trt.BuilderFlag.FP16)
         plan = builder.build_serialized_network(network, config)
     if plan is None:
