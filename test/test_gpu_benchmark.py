@@ -435,6 +435,13 @@ class TestRun:
         assert order == [other.name, one.name] and all("error" not in case for case in results["cases"].values())
         assert page.read_text() == markdown(results)
 
+    def test_rows_are_in_order_whatever_order_they_were_measured_in(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        """A run in parts begins with what matters most."""
+        self.run(tmp_path, [Case(SIZE, "fp32", 4), Case(SIZE, "fp32", 2)])
+        page = markdown(self.run(tmp_path, [Case(SIZE, "fp32", 1)]))
+        rows = [line.split(" | ")[2] for line in page.splitlines() if line.startswith("| 160x96 | fp32 | ")]
+        assert rows == ["1", "2", "4"]
+
     def test_shares_follow_when_the_peaks_are_known(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

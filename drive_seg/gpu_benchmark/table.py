@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 _NONE = "–"
+_PRECISIONS = ("fp32", "fp16", "int8")
 _COLUMNS = (
     *("network", "precision", "cameras", "torch eager fp16", "torch max-autotune fp16", "usual sample"),
     *("bare", "ours", "fps", "GPU MiB", "roofline", "PCIe"),
@@ -18,7 +20,8 @@ _STAGES = (
 
 def markdown(results: dict[str, Any]) -> str:
     """The page; a column that was not measured says so with its reason."""
-    machine, torch, cases = results["machine"], results["torch"], results["cases"]
+    machine, torch = results["machine"], results["torch"]
+    cases = dict(sorted(results["cases"].items(), key=_place))  # a run in parts measures them in any order
     gpu = machine["gpu"]
     width, height = machine["input"]
     measured = {name: case for name, case in cases.items() if "error" not in case}
@@ -57,6 +60,12 @@ def markdown(results: dict[str, Any]) -> str:
             f"{peaks['memory'] / 1e9:.0f} GB/s, up {peaks['h2d'] / 1e9:.1f} GB/s, down {peaks['d2h'] / 1e9:.1f} GB/s.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _place(case: tuple[str, Any]) -> tuple[int, int, int]:
+    """By pixels, precision, cameras."""
+    size, precision, batch = case[0].split()
+    return math.prod(map(int, size.split("x"))), _PRECISIONS.index(precision), int(batch[1:])
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
