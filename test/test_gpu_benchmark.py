@@ -306,7 +306,7 @@ class TestRun:
         assert again["cases"] == first["cases"] and not gpu.launches
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.find_gpu", lambda index=0: replace(GPU, pci="0000:c1:00.0"))
         assert self.run(tmp_path, [Case(SIZE, "fp32", 1)])["cases"] == first["cases"] and not gpu.launches
-        with pytest.raises(EngineError, match="another machine or with other frames"):
+        with pytest.raises(EngineError, match=r"another machine or with other frames \(frames: 4 there, 5 now\)"):
             self.run(tmp_path, [Case(SIZE, "fp32", 1)], frames=5)
 
     @pytest.mark.parametrize("content", ['{"machine": {', "[]", "\xff"])
@@ -326,14 +326,16 @@ class TestRun:
         assert "TensorRT 10.3.0, model tiny " in page
         gpu.tensorrt = "11.4.0"
         install(gpu, monkeypatch)
-        with pytest.raises(EngineError, match=r"another machine or with other frames \(tensorrt\)"):
+        with pytest.raises(
+            EngineError, match=r"another machine or with other frames \(tensorrt: 10\.3\.0 there, 11\.4\.0 now\)"
+        ):
             self.run(tmp_path, [case])
         gpu.tensorrt = "10.3.0"
         install(gpu, monkeypatch)
         model = replace(load_model(tmp_path / "tiny.yaml"), name="another")
         images = [CameraImage.from_rgb(picture(seed)) for seed in range(3)]
         options = EngineOptions(cache_dir=tmp_path / "cache")
-        with pytest.raises(EngineError, match=r"other frames \(model\)"):
+        with pytest.raises(EngineError, match=r"other frames \(model: tiny \w+ there, another \w+ now\)"):
             measure(model, images, 4, [case], tmp_path / "out" / "t.json", options, "/bin/false", lambda *_: None)
 
     def test_a_run_that_measured_nothing_has_failed(

@@ -30,7 +30,8 @@ class Record:
         self.results: dict[str, Any] = _read(file) if file.is_file() else {}
         if self.results.get("machine", machine) != machine:
             was = self.results["machine"]
-            other = ", ".join(name for name in machine if was.get(name) != machine[name])
+            differs = (name for name in machine if was.get(name) != machine[name])
+            other = ", ".join(f"{name}: {was.get(name)} there, {machine[name]} now" for name in differs)
             raise EngineError(f"{file} was measured on another machine or with other frames ({other}); move it away")
         self.results |= {"machine": machine, "command": command}
         for part in ("cases", "torch", "begun"):
