@@ -18,6 +18,9 @@ from drive_seg.frame import Box, Extent
 
 Pixel = TypeVar("Pixel", np.uint8, np.uint16)
 
+SHARES = 16
+"""Parts of a cell in which ``Axis.shares`` says where a pixel is in it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Axis:
@@ -28,30 +31,19 @@ class Axis:
         starts: int32 (network / stride + 1,): those sampled from cell c are the native columns ``starts[c]``
             up to but excluding ``starts[c + 1]``.
         weights: int32 (network / stride,) how many native columns that is; 0 in the padding.
-        halves: int32 (native,) the half cell that the middle of each native column lies in: ``halves // 2 == cells``.
+        shares: int8 (native,) how far the middle of each native column is from the middle of its cell, -8..8 parts of
+            the cell, of which it has ``SHARES``.
     """
 
     cells: NDArray[np.int32]
     starts: NDArray[np.int32]
     weights: NDArray[np.int32]
-    halves: NDArray[np.int32]
-
-    @cached_property
-    def half_starts(self) -> NDArray[np.int32]:
-        """int32 (2 * network / stride + 1,): as ``starts``, of half cells."""
-        count = 2 * len(self.weights)
-        return np.searchsorted(self.halves, np.arange(count + 1, dtype=np.int32)).astype(np.int32)
+    shares: NDArray[np.int8]
 
     @cached_property
     def window(self) -> slice:
         """The cells that any native column is sampled from."""
         return slice(int(self.cells[0]), int(self.cells[-1]) + 1)
-
-    @cached_property
-    def ends(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """int32, int32 (cells of ``window``,): the first and the last native column of each."""
-        first = self.starts[self.window]
-        return first, np.maximum(first, self.starts[self.window.start + 1 : self.window.stop + 1] - 1)
 
     @cached_property
     def gather(self) -> NDArray[np.intp]:
@@ -160,23 +152,6 @@ class Geometry:
             wide = np.take(content, across.gather, axis=1, mode="clip")
         return np.take(wide, down.gather, axis=0, out=out, mode="clip")  # "clip" writes to out without a copy
 
-    def content_of(self, native_map: NDArray[Pixel], stride: int = 1) -> NDArray[Pixel]:
-        """The cells that ``restore`` made a native map from, without the padding.
-
-        Where corners were cut since (``drive_seg.corners``), too: at most two opposite quarters of a cell are of other
-        classes, so its first and last pixel say the same unless one of them is cut, and then a third is not. With less
-        than two pixels along a cell, some corners stay cut. Where the camera is smaller than the network, a cell that
-        no pixel was sampled from gets its neighbour's value.
-        """
-        across, down = self.axes(stride)
-        left, right = across.ends
-        top, bottom = down.ends
-        upper = np.take(native_map, top, axis=0)
-        content = np.take(upper, left, axis=1)
-        row, column = np.nonzero(content != np.take(np.take(native_map, bottom, axis=0), right, axis=1))
-        content[row, column] = upper[row, right[column]]
-        return content
-
     def _stride_of(self, network_map: NDArray[Any]) -> int:
         width, height = self.network
         if network_map.ndim == 2 and network_map.dtype in (np.uint8, np.uint16) and network_map.size:
@@ -224,8 +199,9 @@ def _axis(begin: int, content: int, native: int, stride: int, count: int) -> Axi
     cells = (begin + nearest(content, native)) // stride
     starts = np.searchsorted(cells, np.arange(count + 1, dtype=np.int32)).astype(np.int32)
     weights = np.diff(starts)
-    within = 2 * begin + nearest(2 * content, native) - 2 * stride * cells
-    halves = 2 * cells + (within >= stride)
-    for table in (cells, starts, weights, halves):
+    middles = (begin + (np.arange(native) + 0.5) * (content / native)) / stride
+    half = SHARES // 2
+    shares = np.clip(np.rint((middles - cells - 0.5) * SHARES), -half, half).astype(np.int8)
+    for table in (cells, starts, weights, shares):
         table.setflags(write=False)  # shared through the cache
-    return Axis(cells, starts, weights, halves)
+    return Axis(cells, starts, weights, shares)

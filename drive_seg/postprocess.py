@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.cores import cores_of, sums_before
-from drive_seg.corners import are_cut, cut_corners
 from drive_seg.errors import ConfigError, EngineError
 from drive_seg.frame import Frame, Instance, PanopticResult, RawOutputs
 from drive_seg.labels import (
@@ -32,6 +31,7 @@ from drive_seg.labels import (
 )
 from drive_seg.lanes import LaneFinder
 from drive_seg.letterbox import Geometry
+from drive_seg.outlines import Outlines, are_moved
 from drive_seg.places import places
 from drive_seg.ranges import check_number
 
@@ -94,13 +94,18 @@ class _Tables:
     """What depends only on the image geometry and the maps' strides; made once per camera size."""
 
     def __init__(
-        self, geometry: Geometry, network: tuple[int, int], maps: tuple[int, int], cells: tuple[int, int]
+        self,
+        geometry: Geometry,
+        network: tuple[int, int],
+        maps: tuple[int, int],
+        cells: tuple[int, int],
+        stuff: NDArray[np.bool_],
     ) -> None:
         (width, height), (map_w, map_h), (cell_w, cell_h) = network, maps, cells
         self.geometry = geometry
         self.stride = width // map_w
         across, down = geometry.axes(self.stride)
-        self.cut = are_cut(geometry, self.stride)
+        self.outlines = Outlines(geometry, self.stride, stuff) if are_moved(geometry, self.stride) else None
         self.extent = geometry.in_cells(self.stride)
         self.content = (down.window, across.window)
         self.row_weight = down.weights
@@ -222,9 +227,8 @@ class PostProcessor:
         panoptic = np.asarray(cv2.LUT(semantic, self._panoptic_lut), np.uint16)
         instances = self._fuse_things(mask, panoptic, raw, index, tables)
         maps = self._output(frame, "mask", mask, tables), self._output(frame, "panoptic", panoptic, tables)
-        if native and tables.cut:
-            corners = cut_corners(mask, tables.content, self._stuff)
-            at, classes = corners.places(geometry, tables.stride)
+        if native and tables.outlines:
+            at, classes = tables.outlines(semantic, raw.confidence[index])
             for whole in maps:
                 whole.reshape(-1)[at] = classes
         return PanopticResult(
@@ -327,7 +331,8 @@ class PostProcessor:
             self._check(raw)
             if len(self._tables) >= 16:  # cameras have few sizes; a folder of photographs has many
                 self._tables.clear()
-            tables = self._tables[key] = _Tables(geometry, self._network, (map_w, map_h), (cell_w, cell_h))
+            tables = _Tables(geometry, self._network, (map_w, map_h), (cell_w, cell_h), self._stuff)
+            self._tables[key] = tables
         return tables
 
     def _check(self, raw: RawOutputs) -> None:

@@ -54,7 +54,7 @@ def random_outputs(
         centers[(index, *where)] = rng.choice(np.float32([0.05, 0.1, 0.3, 0.6, 0.6000001, 1.0, 1.2]), peaks)
     offsets = rng.normal(0, 12, (batch, 2, height // STRIDE, width // STRIDE)).astype(np.float32)
     offsets[rng.random(offsets.shape) < 0.5] = 0  # equal distances
-    confidence = rng.choice(np.array([0, 90, 128, 255], np.uint8), semantic.shape)
+    confidence = rng.choice(np.array([0, 90, 128, 200, 240, 255], np.uint8), semantic.shape)
     return RawOutputs(semantic, confidence, centers, offsets)
 
 

@@ -19,18 +19,6 @@ networks = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(lambda size: (3
 strides = st.sampled_from([1, 2, 4, 8, 16])
 
 
-@settings(max_examples=50, deadline=None)
-@given(width=sides, height=sides, network=networks, stride=strides)
-def test_the_content_makes_the_same_native_map_again(width: int, height: int, network: tuple[int, int], stride: int):
-    geometry = Geometry.letterbox((width, height), network)
-    cells = np.random.default_rng(0).integers(0, 256, (network[1] // stride, network[0] // stride), np.uint8)
-    native = geometry.restore(cells)
-    across, down = geometry.axes(stride)
-    again = np.zeros_like(cells)
-    again[down.window, across.window] = geometry.content_of(native, stride)
-    np.testing.assert_array_equal(geometry.restore(again), native)
-
-
 @settings(max_examples=300, deadline=None)
 @given(width=sides, height=sides, network=networks)
 def test_every_native_pixel_maps_back_to_where_it_came_from(width: int, height: int, network: tuple[int, int]):

@@ -1,8 +1,8 @@
 """Letterbox and fusion on the GPU: a camera's bytes go up, finished maps and a few records come down.
 
 The stages of a TensorRT engine (see ``drive_seg.stages``), with the kernels of ``drive_seg.engines.kernels``. One frame
-is one copy up (its bytes), one copy down (its results); the network's own maps never leave the GPU, except where the
-kernels' fixed limits do not hold, and then the CPU does that frame.
+is one copy up (its bytes), one copy down (its results). Of the network's own maps only the classes leave the GPU, where
+lane boundaries are asked for, and all of them where the kernels' fixed limits do not hold: the CPU does that frame.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ class Place:
         self.scratch = arena.memory(scratch.nbytes)
         self._scratch_bytes = scratch.nbytes
         self._up: NDArray[np.uint8] | None = None
+        self._kept: NDArray[np.uint8] | None = None
         self._down: NDArray[np.uint8] | None = None
         self.raw = self.results = 0
         self.pixels = np.empty(0, np.uint8)
         self.answer = np.empty(0, np.uint8)
+        self.classes: NDArray[np.uint8] | None = None
         self.layout = kernels.Layout({}, 0)
         self.native = self.out = (0, 0)
 
@@ -62,6 +64,12 @@ class Place:
             self._down, self.results = self._grown(old, self.results, layout.usual_bytes, layout.nbytes)
         self.layout = layout
         self.answer = self._down[: layout.usual_bytes]
+
+    def keep_classes(self, shape: tuple[int, int] | None) -> None:
+        """Room for the network's own map of classes, or none."""
+        if shape is not None and self._kept is None:
+            self._kept = self._arena.pinned(shape[0] * shape[1]).reshape(shape)
+        self.classes = self._kept if shape is not None else None
 
     def _grown(
         self, old: NDArray[np.uint8] | None, address: int, host: int, device: int
@@ -164,6 +172,9 @@ class DeviceStages:
             place.native, place.out = geometry.native, (int(numbers["out_w"]), int(numbers["out_h"]))
             layout = kernels.results(*place.out, options.confidence)
             place.make_room(layout)
+            place.keep_classes(
+                self._sizes.maps[::-1] if options.lanes and options.output_resolution == "native" else None
+            )
             place.take(image)
         network = {
             name: slot.addresses[tensor.name] + index * tensor.image_nbytes
@@ -230,8 +241,10 @@ class DeviceStages:
                 self._launch(kernel, extent, batch, stream)
 
         def download(stream: Any) -> None:
-            for place in places:
+            for place, frame in zip(places, batch.frames, strict=False):
                 driver.memcpy_dtoh_async(place.answer, place.results, stream)
+                if place.classes is not None:
+                    driver.memcpy_dtoh_async(place.classes, int(frame["semantic"]), stream)
 
         try:
             slot.launch(count, upload, letterbox, fuse, download)
@@ -283,7 +296,7 @@ class DeviceStages:
             instances=outcome.instances,
             native_size=geometry.native,
             confidence=None if outcome.confidence is None else kept("confidence", outcome.confidence),
-            lanes=self._lanes_of(mask, geometry) if options.lanes else None,
+            lanes=self._lanes_of(mask if place.classes is None else place.classes, geometry) if options.lanes else None,
             extent=None if options.output_resolution == "native" else geometry.in_cells(self._stride),
         )
 
@@ -291,12 +304,12 @@ class DeviceStages:
     def _stride(self) -> int:
         return self._sizes.network[0] // self._sizes.maps[0]
 
-    def _lanes_of(self, mask: NDArray[np.uint8], geometry: Geometry) -> tuple[Lane, ...]:
-        """In the network's own cells, which an output in the camera's pixels holds too."""
-        stride = self._stride
-        is_native = mask.shape[::-1] == geometry.native
-        content = geometry.content_of(mask, stride) if is_native else mask
-        return self._find_lanes(content, geometry.native, geometry.in_cells(stride))
+    def _lanes_of(self, classes: NDArray[np.uint8], geometry: Geometry) -> tuple[Lane, ...]:
+        """In the network's own cells: the whole map, or the content alone."""
+        across, down = geometry.axes(self._stride)
+        if classes.shape == self._sizes.maps[::-1]:
+            classes = classes[down.window, across.window]
+        return self._find_lanes(classes, geometry.native, geometry.in_cells(self._stride))
 
     def _whole(self, place: Place) -> NDArray[np.uint8]:
         """The results as they came; of an image with very many instances, fetched again with all of them."""

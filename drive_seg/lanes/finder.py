@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.frame import Extent, Lane
-from drive_seg.labels import UNLABELLED, LabelSet
+from drive_seg.labels import LabelSet
 from drive_seg.lanes.road import Road, basis, fit_road, settle
 from drive_seg.lanes.strokes import FloatArray, Strokes, find_strokes
 
@@ -54,7 +54,7 @@ class LaneFinder:
         self._classes = (ids["road"], ids["lane_marking"]) if known else None
         self._ground = np.isin(np.arange(256), self._classes or ())
         self._passable = labels.is_thing | self._ground
-        self._passable[UNLABELLED] = True  # mostly a thing that was given up
+        self._passable[len(labels) :] = True  # UNLABELLED is mostly a thing that was given up
 
     def __call__(
         self, mask: NDArray[np.uint8], native: tuple[int, int], image: Extent | None = None

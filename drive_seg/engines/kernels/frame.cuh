@@ -16,6 +16,7 @@ constexpr int SEGMENTS = 4096;    // peaks + connected components of one image, 
 constexpr int CANDIDATES = 4096;  // peaks of one image before the strongest are taken
 constexpr int CHANNELS = 64;      // thing classes; ids above 64 do not fit the panoptic map
 constexpr int MAX_HALVINGS = 4;   // native images up to 32 times the network's size
+constexpr int SHARES = 16;        // parts of a map pixel (letterbox.py)
 constexpr int DIVISOR = 1000;
 constexpr int UNLABELLED = 255;
 constexpr int PANOPTIC_UNLABELLED = 65535;
@@ -90,7 +91,8 @@ struct Frame {
     const int32_t* cell_rows;    // (cell_h + 1)
     const float* middle_x;       // (cell_w) network coordinate of each cell's middle
     const float* middle_y;       // (cell_h)
-    const int32_t* out_columns;  // (out_w) the half map column that the middle of each column of the result lies in
+    const int32_t* out_columns;  // (out_w) where the middle of each column of the result lies: 2 SHARES * map column +
+                                 // SHARES / 2 + parts to the right of that column's middle
     const int32_t* out_rows;     // (out_h)
     const int32_t* view_columns; // (raw_w) the column of the result that each overlay column shows
     const int32_t* view_rows;    // (raw_h)
@@ -98,6 +100,7 @@ struct Frame {
     const uint8_t* channel_class;  // (CHANNELS) and back
     const uint8_t* colors;         // (256, 3) by class id
     const uint8_t* shades;         // (channels, 1000, 3) by instance number
+    const uint8_t* leads;          // (256) by confidence: how far a class is ahead of the next one (outlines.py)
     // Scratch.
     State* state;
     unsigned long long* candidates;  // (CANDIDATES)
@@ -134,7 +137,7 @@ struct Frame {
     int32_t win_x, win_y, win_w, win_h;  // map pixels that hold content
     int32_t cell_w, cell_h, channels, labels;
     int32_t out_w, out_h;
-    int32_t cut;         // whether the corners of cells of stuff are cut
+    int32_t moved;       // whether borders of stuff run between the middles of map pixels
     int32_t outline;     // half width of instance borders in the overlay
     int32_t background;  // class that the overlay leaves alone, or -1
 };

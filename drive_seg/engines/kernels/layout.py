@@ -59,14 +59,14 @@ _ADDRESSES = (
     *("raw", "input", "taps_x", "taps_y", "semantic", "confidence", "centers", "offsets"),
     *("x_starts", "y_starts", "column_cell", "row_cell", "cell_columns", "cell_rows", "middle_x", "middle_y"),
     *("out_columns", "out_rows", "view_columns", "view_rows", "class_channel", "channel_class", "colors", "shades"),
-    *("state", "candidates", "segments", "peak_x", "peak_y", "grid", "parent", "claimed", "order"),
+    *("leads", "state", "candidates", "segments", "peak_x", "peak_y", "grid", "parent", "claimed", "order"),
     *("mask", "panoptic", "out_confidence", "header", "instances", "overlay"),
 )
 _NUMBERS = (
     *("packing", "raw_w", "raw_h", "raw_step", "pixel_bytes", "at0", "at1", "at2"),
     *("net_w", "net_h", "x0", "y0", "content_w", "content_h", "halvings", "interpolated", "mean_of"),
     *("map_w", "map_h", "win_x", "win_y", "win_w", "win_h", "cell_w", "cell_h", "channels", "labels"),
-    *("out_w", "out_h", "cut", "outline", "background"),
+    *("out_w", "out_h", "moved", "outline", "background"),
 )
 FRAME = np.dtype(
     [(name, np.uint64) for name in _ADDRESSES]

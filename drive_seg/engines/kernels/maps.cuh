@@ -7,16 +7,40 @@ __device__ inline bool is_stuff(const Frame& f, int class_id) {
     return class_id < f.labels && __ldg(f.class_channel + class_id) >= CHANNELS;
 }
 
-// The class of a quarter of a map pixel, `lower` and `righter` of its middle or not (corners.py).
-__device__ inline int class_of_quarter(const Frame& f, int own, int row, int column, bool lower, bool righter) {
-    const bool edge = row <= f.win_y || row >= f.win_y + f.win_h - 1 || column <= f.win_x || column >= f.win_x + f.win_w - 1;
-    if (!f.cut || edge || !is_stuff(f, own)) return own;
-    const uint8_t* here = f.semantic + size_t(row) * f.map_w + column;
-    const int up = __ldg(here - f.map_w), down = __ldg(here + f.map_w), left = __ldg(here - 1), right = __ldg(here + 1);
-    const int vertical = lower ? down : up, opposite_row = lower ? up : down;
-    const int horizontal = righter ? right : left, opposite_column = righter ? left : right;
-    const bool cut = vertical == horizontal && horizontal != opposite_row && vertical != opposite_column;
-    return cut && is_stuff(f, vertical) ? vertical : own;
+// A column or row of the result: the map column or row it lies in, and parts to the right of or below its middle.
+struct Place {
+    int at, share;
+};
+
+__device__ inline Place place_of(int packed) {
+    return {packed / (2 * SHARES), packed % (2 * SHARES) - SHARES / 2};
+}
+
+// The class of a pixel at this place of the map, where the logits around it are interpolated (outlines.py).
+__device__ inline int class_between(const Frame& f, int own, Place row, Place column) {
+    const bool edge = row.at <= f.win_y || row.at >= f.win_y + f.win_h - 1 || column.at <= f.win_x || column.at >= f.win_x + f.win_w - 1;
+    if (!f.moved || edge || !is_stuff(f, own)) return own;
+    const size_t pixel = size_t(row.at) * f.map_w + column.at;
+    const uint8_t *classes = f.semantic + pixel, *confidence = f.confidence + pixel;
+    const int sides[4] = {-f.map_w, f.map_w, -1, 1};
+    int strongest = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int theirs = __ldg(classes + sides[i]);
+        if (theirs != own) strongest = max(strongest, int(__ldg(f.leads + __ldg(confidence + sides[i]))) << 8 | theirs);
+    }
+    const int other = strongest & 255;
+    if (!strongest || !is_stuff(f, other)) return own;
+    auto ahead = [&](int step) {
+        const int theirs = __ldg(classes + step);
+        const int lead = __ldg(f.leads + __ldg(confidence + step));
+        return theirs == other ? lead : theirs == own ? -lead : 0;
+    };
+    const int down = row.share > 0 ? f.map_w : -f.map_w, across = column.share > 0 ? 1 : -1;
+    const int far_y = abs(row.share), far_x = abs(column.share);
+    const int here = (SHARES - far_y) * ahead(0) + far_y * ahead(down);
+    const int there = (SHARES - far_y) * ahead(across) + far_y * ahead(down + across);
+    return (SHARES - far_x) * here + far_x * there > 0 ? other : own;
 }
 
 // Four pixels of a row per thread; mask, panoptic ids and confidence in one pass, as whole words where rows allow it.
@@ -24,40 +48,37 @@ extern "C" __global__ void __launch_bounds__(256, 2) write_maps(const Frame* fra
     const Frame f = frames[blockIdx.z];
     const int x = 4 * int(blockIdx.x * blockDim.x + threadIdx.x), y = int(blockIdx.y * blockDim.y + threadIdx.y);
     if (x >= f.out_w || y >= f.out_h) return;
-    const int half_row = __ldg(f.out_rows + y), row = half_row >> 1;
-    uint32_t mask[4] = {}, panoptic[4] = {}, confidence[4] = {};
+    const Place row = place_of(__ldg(f.out_rows + y));
+    uint32_t mask = 0, confidence = 0;
+    unsigned long long panoptic = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         if (x + i >= f.out_w) break;
-        const int half_column = __ldg(f.out_columns + x + i), column = half_column >> 1;
-        const size_t pixel = size_t(row) * f.map_w + column;
-        const int own = __ldg(f.semantic + pixel);
-        const int class_id = class_of_quarter(f, own, row, column, half_row & 1, half_column & 1);
+        const Place column = place_of(__ldg(f.out_columns + x + i));
+        const size_t pixel = size_t(row.at) * f.map_w + column.at;
+        const int class_id = class_between(f, __ldg(f.semantic + pixel), row, column);
         const int channel = __ldg(f.class_channel + class_id);
-        mask[i] = class_id < f.labels ? class_id : UNLABELLED;
-        panoptic[i] = class_id < f.labels ? class_id : PANOPTIC_UNLABELLED;
+        uint32_t label = class_id < f.labels ? class_id : UNLABELLED;
+        uint32_t id = class_id < f.labels ? class_id : PANOPTIC_UNLABELLED;
         if (channel < CHANNELS) {
-            panoptic[i] = f.segments[segment_at(f, channel, column, row)].value;
-            if (panoptic[i] == PANOPTIC_UNLABELLED) mask[i] = UNLABELLED;
+            id = f.segments[segment_at(f, channel, column.at, row.at)].value;
+            if (id == PANOPTIC_UNLABELLED) label = UNLABELLED;
         }
-        if (f.out_confidence) confidence[i] = __ldg(f.confidence + pixel);
+        mask |= label << 8 * i;
+        panoptic |= (unsigned long long)id << 16 * i;
+        if (f.out_confidence) confidence |= uint32_t(__ldg(f.confidence + pixel)) << 8 * i;
     }
     const size_t at = size_t(y) * f.out_w + x;
     if (f.out_w % 4 == 0) {
-        *reinterpret_cast<uint32_t*>(f.mask + at) = mask[0] | mask[1] << 8 | mask[2] << 16 | mask[3] << 24;
-        *reinterpret_cast<unsigned long long*>(f.panoptic + at) =
-            (unsigned long long)(panoptic[2] | panoptic[3] << 16) << 32 | (panoptic[0] | panoptic[1] << 16);
-        if (f.out_confidence)
-            *reinterpret_cast<uint32_t*>(f.out_confidence + at) =
-                confidence[0] | confidence[1] << 8 | confidence[2] << 16 | confidence[3] << 24;
+        *reinterpret_cast<uint32_t*>(f.mask + at) = mask;
+        *reinterpret_cast<unsigned long long*>(f.panoptic + at) = panoptic;
+        if (f.out_confidence) *reinterpret_cast<uint32_t*>(f.out_confidence + at) = confidence;
         return;
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        if (x + i >= f.out_w) break;
-        f.mask[at + i] = uint8_t(mask[i]);
-        f.panoptic[at + i] = uint16_t(panoptic[i]);
-        if (f.out_confidence) f.out_confidence[at + i] = uint8_t(confidence[i]);
+    for (int i = 0; i < 4 && x + i < f.out_w; ++i) {
+        f.mask[at + i] = uint8_t(mask >> 8 * i);
+        f.panoptic[at + i] = uint16_t(panoptic >> 16 * i);
+        if (f.out_confidence) f.out_confidence[at + i] = uint8_t(confidence >> 8 * i);
     }
 }
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drive_seg.corners import are_cut
 from drive_seg.engines.kernels.layout import CHANNELS, TAP, Layout, Sizes, lay_out
 from drive_seg.frame import CameraImage
 from drive_seg.labels import PANOPTIC_DIVISOR, LabelSet
-from drive_seg.letterbox import Geometry, shown
+from drive_seg.letterbox import SHARES, Geometry, shown
+from drive_seg.outlines import LEADS, are_moved
 from drive_seg.overlay import outline_thickness, shade
 
 MAX_HALVINGS = 4
@@ -89,11 +89,12 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
     window_x, window_y = across.window, down.window
     width, height = geometry.native
     if output_resolution == "native":
-        out_columns, out_rows = across.halves, down.halves
+        out_columns, out_rows = _place(across.cells, across.shares), _place(down.cells, down.shares)
         view_columns, view_rows = (np.arange(size, dtype=np.int32) for size in (width, height))
     else:
-        out_columns = 2 * np.arange(window_x.start, window_x.stop, dtype=np.int32)
-        out_rows = 2 * np.arange(window_y.start, window_y.stop, dtype=np.int32)
+        out_columns, out_rows = (
+            _place(np.arange(window.start, window.stop, dtype=np.int32), 0) for window in (window_x, window_y)
+        )
         extent = geometry.in_cells(net_w // map_w)
         view_columns = shown(extent.x, extent.width, len(out_columns), width)
         view_rows = shown(extent.y, extent.height, len(out_rows), height)
@@ -134,7 +135,7 @@ def geometry_tables(geometry: Geometry, sizes: Sizes, output_resolution: str) ->
         "channels": sizes.channels,
         "out_w": len(out_columns),
         "out_h": len(out_rows),
-        "cut": int(output_resolution == "native" and are_cut(geometry, net_w // map_w)),
+        "moved": int(output_resolution == "native" and are_moved(geometry, net_w // map_w)),
         "outline": outline_thickness(geometry.native),
     }
     return _pack(arrays, numbers)
@@ -155,6 +156,7 @@ def label_tables(labels: LabelSet) -> Tables:
         "channel_class": channel_class,
         "colors": labels.palette,
         "shades": shades,
+        "leads": LEADS.astype(np.uint8),
     }
     return _pack(arrays, {"labels": len(labels), "background": background[0] if background else -1})
 
@@ -166,6 +168,11 @@ def _pack(arrays: dict[str, NDArray[Any]], numbers: dict[str, int]) -> Tables:
         offset = layout.offsets[name]
         blob[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return Tables(blob, layout, numbers)
+
+
+def _place(cell: NDArray[np.int32], shares: NDArray[np.int8] | int) -> NDArray[np.int32]:
+    """A map column, and where in it the middle of a pixel lies, as ``write_maps`` takes it apart."""
+    return np.asarray(2 * SHARES * cell + SHARES // 2 + shares, np.int32)
 
 
 def _cell_of(pixels: int, cells: int) -> NDArray[np.int32]:
