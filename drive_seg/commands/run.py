@@ -122,7 +122,7 @@ def run(
     figures = summary.as_dict()
     counts = figures["frames"]
     engine = f"{summary.backend} {summary.precision}, {summary.in_flight} at a time"
-    line = f"{counts['published']} of {counts['received']} frames at {summary.fps:.1f}/s ({engine}) in {out}"
+    line = f"{counts['published']} of {counted(counts['received'], 'frame')} at {summary.fps:.1f}/s ({engine}) in {out}"
     report(as_json, {**figures, "out": str(out)}, latency_table(figures["latency_ms"]), line)
     if outcome.error is not None:
         raise outcome.error

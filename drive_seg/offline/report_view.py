@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from drive_seg.errors import counted
+
 Tree = Mapping[str, Any]
 
 
@@ -65,7 +67,8 @@ def main_cards(metrics: Tree, latency_ms: Tree) -> list[Card]:
         parts = ("of stuff only",) if stuff_only else qualities
         found.append(_fraction(label, scores.get("pq"), parts, "truth without instances"))
     classes = sum(iou is not None for iou in _part(semantic, "per_class").values())
-    found.append(_fraction("mIoU", semantic.get("miou"), ("mean of", f"{classes} classes"), "no labelled pixel"))
+    known = ("of one class",) if classes == 1 else ("mean of", f"{classes} classes")
+    found.append(_fraction("mIoU", semantic.get("miou"), known, "no labelled pixel"))
     lane_notes = (f"within {lane.get('tolerance_px')} px", f"IoU {percent(lane.get('iou'))}")
     found.append(_fraction("Lane F1", lane.get("f1"), lane_notes, "truth without lane markings"))
     lines = _part(lane, "lines")
@@ -84,7 +87,7 @@ def more_cards(metrics: Tree) -> list[Card]:
     tracking = _part(metrics, "tracking")
     tolerance = (f"mean over classes, within {boundary.get('tolerance_px')} px",)
     ap_notes = (f"AP50 {percent(instance.get('ap50'))} · AP75 {percent(instance.get('ap75'))}",)
-    pairs = (f"still pixels that change class, {temporal.get('pairs', 0):,} pairs of frames",)
+    pairs = (f"still pixels that change class, {counted(temporal.get('pairs', 0), 'pair')} of frames",)
     return [
         _fraction("Boundary F1", boundary.get("f1"), tolerance, "no boundary"),
         _fraction("Instance AP", instance.get("ap"), ap_notes, "no scored instances"),
