@@ -112,7 +112,7 @@ def test_run_prints_the_summary_as_the_last_line(tmp_path: Path, model: Path) ->
 def test_run_without_json_is_for_people(tmp_path: Path, model: Path) -> None:
     write_images(tmp_path / "in", ["a.png"])
     text = run(tmp_path / "in", tmp_path / "out", model).stdout
-    assert "inference" in text and "1 of 1 frames" in text and "{" not in text
+    assert "inference" in text and "1 of 1 frame at" in text and "{" not in text
 
 
 def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path, model: Path) -> None:
