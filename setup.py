@@ -89,7 +89,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "drive_seg = drive_seg.cli:main",
+            "drive_seg = drive_seg.executables:command_line",
             "segmentation_node = drive_seg.executables:segmentation_node",
             "sim_camera = drive_seg.executables:sim_camera",
         ],

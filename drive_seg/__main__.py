@@ -1,6 +1,6 @@
 """``python -m drive_seg``."""
 
-from drive_seg.cli import main
+from drive_seg.executables import command_line
 
 if __name__ == "__main__":
-    main()
+    command_line()

@@ -1,7 +1,8 @@
-"""What ``ros2 run drive_seg`` starts beside the command line: an end in one line where ROS is not there."""
+"""What is started by name: no traceback where ROS is not there, or where Ctrl-C comes while the rest is loaded."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -13,6 +14,24 @@ from drive_seg.errors import MissingDependency
 from drive_seg.standard_streams import occupy
 
 INSTALL = "source /opt/ros/DISTRO/setup.bash; or, in a clone of drive_seg, make venv"
+
+
+def command_line() -> None:
+    """``drive_seg``, see ``drive_seg.cli``."""
+    patient = signal.getsignal(signal.SIGINT)
+    if patient is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+    from drive_seg.cli import main
+
+    if patient is signal.default_int_handler:
+        signal.signal(signal.SIGINT, patient)
+    main()
+
+
+def _interrupted(number: int, frame: object) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b"drive_seg: error: interrupted\n")
+    os._exit(1)
 
 
 def segmentation_node() -> int:

@@ -92,7 +92,7 @@ def test_the_console_script_is_main() -> None:
     except PackageNotFoundError:
         pytest.skip("drive_seg is not installed here, only importable")
     (script,) = [e for e in entry_points(group="console_scripts") if e.name == "drive_seg"]
-    assert script.value == "drive_seg.cli:main"
+    assert script.value == "drive_seg.executables:command_line"
     assert drive_seg_process("--version").stdout.startswith("drive_seg ")
 
 

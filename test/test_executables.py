@@ -64,3 +64,14 @@ def test_an_executable_that_is_interrupted_while_it_loads_ends_in_silence(loadin
         time.sleep(0.05)
         node.send_signal(signal.SIGINT)
         assert node.stderr.read() == "" and node.wait(timeout=20) == 0
+
+
+def test_a_command_that_is_interrupted_while_it_loads_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", CALL.format("command_line")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stderr is not None
+        assert run.stdout.readline() == "loading\n"
+        run.send_signal(signal.SIGINT)
+        assert run.stderr.read() == "drive_seg: error: interrupted\n" and run.wait(timeout=20) == 1
