@@ -223,8 +223,11 @@ class PostProcessor:
         options, tables = self.options, self._tables_for(geometry, raw)
         native = options.output_resolution == "native"
         semantic = raw.semantic[index]
-        mask = np.asarray(cv2.LUT(semantic, self._mask_lut), np.uint8)
-        panoptic = np.asarray(cv2.LUT(semantic, self._panoptic_lut), np.uint16)
+        if int(semantic.max()) < len(self._labels):  # as almost always: tables take ten times as long
+            mask, panoptic = semantic.copy(), semantic.astype(np.uint16, order="C")
+        else:
+            mask = np.asarray(cv2.LUT(semantic, self._mask_lut), np.uint8)
+            panoptic = np.asarray(cv2.LUT(semantic, self._panoptic_lut), np.uint16)
         instances = self._fuse_things(mask, panoptic, raw, index, tables)
         maps = self._output(frame, "mask", mask, tables), self._output(frame, "panoptic", panoptic, tables)
         if native and tables.outlines:
