@@ -344,7 +344,7 @@ class PostProcessor:
         stride = height // map_h if map_h else 0
         if not stride or (map_w * stride, map_h * stride) != (width, height):
             raise EngineError(f"semantic must be {width}x{height} or a whole fraction of it, got {map_w}x{map_h}")
-        if raw.centers.shape[1] != things or not raw.centers[0, 0].size:
+        if raw.centers.shape[1] != things or 0 in raw.centers.shape[2:]:
             raise EngineError(f"centers must be (N, {things}, h, w), a map per thing class, got {raw.centers.shape}")
 
 

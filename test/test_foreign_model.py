@@ -125,6 +125,15 @@ def test_a_plain_semantic_network_gives_panoptic_results(backend: str, stride: i
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_labels_may_all_be_stuff(backend: str, tmp_path: Path) -> None:
+    labels = [{**label, "thing": False} for label in LABELS]
+    with open_pipeline(write_model(tmp_path, labels=labels), backend, "fp32", cache_dir=None) as pipeline:
+        result = pipeline(scene())
+    assert result.instances == () and (result.mask[40:56, 8:32] == 2).all()
+    np.testing.assert_array_equal(result.panoptic, np.where(result.mask == 255, np.uint16(65535), result.mask))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_batches_and_what_is_left_from_the_last_one(backend: str, tmp_path: Path) -> None:
     model = load_model(write_model(tmp_path))
     images = [scene(), np.ascontiguousarray(scene()[:, ::-1]), np.zeros_like(scene())]
