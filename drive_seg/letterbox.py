@@ -199,9 +199,10 @@ def _axis(begin: int, content: int, native: int, stride: int, count: int) -> Axi
     cells = (begin + nearest(content, native)) // stride
     starts = np.searchsorted(cells, np.arange(count + 1, dtype=np.int32)).astype(np.int32)
     weights = np.diff(starts)
-    middles = (begin + (np.arange(native) + 0.5) * (content / native)) / stride
+    # In whole numbers: of floats, what lies in the middle between two parts would fall to either.
+    beyond = (2 * np.arange(native) + 1) * content + (2 * (begin - stride * cells.astype(np.int64)) - stride) * native
     half = SHARES // 2
-    shares = np.clip(np.rint((middles - cells - 0.5) * SHARES), -half, half).astype(np.int8)
+    shares = np.clip(np.rint(SHARES * beyond / (2 * native * stride)), -half, half).astype(np.int8)
     for table in (cells, starts, weights, shares):
         table.setflags(write=False)  # shared through the cache
     return Axis(cells, starts, weights, shares)

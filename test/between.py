@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,12 @@ STUFF = np.arange(256) < 3
 def lead(confidence: int) -> int:
     p = min(max(confidence / 255, 0.001), 0.999)
     return min(max(round(16 * math.log(p / (1 - p))), 1), 96)
+
+
+def share(begin: int, content: int, native: int, stride: int, cell: int, pixel: int) -> int:
+    """Sixteenths of a cell from its middle to that of a pixel."""
+    middle = (begin + Fraction((2 * pixel + 1) * content, 2 * native)) / stride
+    return min(max(round(16 * (middle - cell - Fraction(1, 2))), -8), 8)
 
 
 def class_between(
@@ -32,9 +39,8 @@ def class_between(
     if not others or not STUFF[max(others)[1]]:
         return own
     other = max(others)[1]
-    down = ((geometry.y0 + (y + 0.5) * geometry.content_height / height) / stride - row - 0.5) * 16
-    across = ((geometry.x0 + (x + 0.5) * geometry.content_width / width) / stride - column - 0.5) * 16
-    down, across = (min(max(round(part), -8), 8) for part in (down, across))
+    down = share(geometry.y0, geometry.content_height, height, stride, row, y)
+    across = share(geometry.x0, geometry.content_width, width, stride, column, x)
     total = 0
     for dy, tall in ((0, 16 - abs(down)), (1 if down > 0 else -1, abs(down))):
         for dx, wide in ((0, 16 - abs(across)), (1 if across > 0 else -1, abs(across))):

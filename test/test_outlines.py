@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from between import STUFF, class_between
-from hypothesis import given, settings
+from between import STUFF, class_between, share
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -94,6 +94,7 @@ def test_an_unsure_line_becomes_thinner_a_sure_one_wider_and_things_stay() -> No
 
 
 @settings(max_examples=100, deadline=None)
+@example(56, 59, 2)  # some middles lie between two parts
 @given(st.integers(1, 400), st.integers(1, 300), st.sampled_from([1, 2, 4]))
 def test_shares_say_where_in_its_cell_a_pixel_is(width: int, height: int, stride: int) -> None:
     geometry = Geometry.letterbox((width, height), (96, 64))
@@ -102,3 +103,5 @@ def test_shares_say_where_in_its_cell_a_pixel_is(width: int, height: int, stride
         middle = (begin + (np.arange(native) + 0.5) * content / native) / stride
         assert (np.abs(axis.cells + 0.5 + axis.shares / 16 - middle) <= 1 / 32 + 0.1 / stride).all()
         assert np.abs(axis.shares).max() <= 8
+        expected = [share(begin, content, native, stride, int(cell), i) for i, cell in enumerate(axis.cells)]
+        np.testing.assert_array_equal(axis.shares, expected)
