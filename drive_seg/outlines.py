@@ -27,6 +27,9 @@ def _leads() -> NDArray[np.int16]:
 LEADS = _leads()
 """int16 (256,): 16 log(p / (1 - p)) of each confidence, 1..96; a class without a majority is ahead, too."""
 
+_AT_ONCE = 1 << 17
+"""Pixels that are looked at together: these stay in the caches; all of a noisy 4K image would take 200 MB."""
+
 
 class Outlines:
     """Moves the borders of the maps of one geometry.
@@ -42,6 +45,7 @@ class Outlines:
         self._across, self._down = geometry.axes(stride)
         self._width = geometry.native[0]
         self._rows, self._columns = _weights(self._down), _weights(self._across)
+        self._step = max(1, _AT_ONCE // (self._rows.shape[1] * self._columns.shape[1]))
 
     def __call__(
         self, classes: NDArray[np.uint8], confidence: NDArray[np.uint8]
@@ -55,11 +59,27 @@ class Outlines:
         Returns:
             Flat native pixels, and their classes.
         """
-        at, row, column = self._border(classes)
-        width = classes.shape[1]
+        border, flat, sure = self._border(classes), classes.reshape(-1), confidence.reshape(-1)
+        parts = [
+            self._moved(flat, sure, *(places[first : first + self._step] for places in border))
+            for first in range(0, max(border[0].size, 1), self._step)
+        ]
+        pixels, found = zip(*parts, strict=True)
+        return np.concatenate(pixels), np.concatenate(found)
+
+    def _moved(
+        self,
+        classes: NDArray[np.uint8],
+        confidence: NDArray[np.uint8],
+        at: NDArray[np.intp],
+        row: NDArray[np.intp],
+        column: NDArray[np.intp],
+    ) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
+        """As above, of flat maps and some cells of the border."""
+        width = self._across.weights.size
         around = at + np.array([0, -width, width, -1, 1, -width - 1, -width + 1, width - 1, width + 1])[:, None]
-        theirs = classes.reshape(-1).take(around)
-        leads = LEADS.take(confidence.reshape(-1).take(around))
+        theirs = classes.take(around)
+        leads = LEADS.take(confidence.take(around))
         own, sides = theirs[0], theirs[1:5]
         other = ((leads[1:5] << 8 | sides) * (sides != own)).max(axis=0).astype(np.uint8)  # the lower byte: the class
         ahead = leads * ((theirs == other).view(np.int8) - (theirs == own).view(np.int8))

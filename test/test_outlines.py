@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from between import STUFF, class_between, share
@@ -9,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from drive_seg import outlines
 from drive_seg.letterbox import Geometry
 from drive_seg.outlines import Outlines, are_moved
 
@@ -91,6 +94,24 @@ def test_an_unsure_line_becomes_thinner_a_sure_one_wider_and_things_stay() -> No
     assert 0 < thin < same == 4 < wide < 9
     for things in (line * 4, line * 3 + 1, np.where(line == 1, 0, 255).astype(np.uint8)):
         np.testing.assert_array_equal(enlarged(things, doubted, native), things.repeat(4, 0).repeat(4, 1))
+
+
+def test_noise_takes_little_memory_and_parts_of_a_border_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    classes, confidence = (rng.integers(0, most, (96, 160)).astype(np.uint8) for most in (3, 256))
+    native = (1920, 1152)
+    tracemalloc.start()
+    try:
+        whole = enlarged(classes, confidence, native)
+        tracemalloc.clear_traces()
+        tracemalloc.reset_peak()
+        pixels, values = Outlines(Geometry.letterbox(native, (160, 96)), 1, STUFF)(classes, confidence)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert pixels.size > 200_000 and peak < 3 * (pixels.nbytes + values.nbytes), f"{peak / 1e6:.0f} MB"
+    monkeypatch.setattr(outlines, "_AT_ONCE", 1000)  # 6 cells
+    np.testing.assert_array_equal(enlarged(classes, confidence, native), whole)
 
 
 @settings(max_examples=100, deadline=None)
