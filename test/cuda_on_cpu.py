@@ -92,7 +92,10 @@ class Emulator:
         return ctypes.c_int.in_dll(self._library, f"constant_{name}").value
 
 
-CONSTANTS = ("SEGMENTS", "CANDIDATES", "CHANNELS", "MAX_HALVINGS", "STRIP", "TOO_MANY_CANDIDATES", "TOO_MANY_SEGMENTS")
+CONSTANTS = (
+    *("SEGMENTS", "CANDIDATES", "CHANNELS", "MAX_HALVINGS", "SHARES", "STRIP"),
+    *("TOO_MANY_CANDIDATES", "TOO_MANY_SEGMENTS"),
+)
 _ALONE = ("letterbox", "write_maps", "draw_overlay")  # neither barriers nor atomics
 
 

@@ -186,7 +186,10 @@ def test_a_boundary_goes_on_behind_a_vehicle_and_ends_at_the_bonnet() -> None:
         assert lane.points[-1, 1] < 2 * 180
 
 
-@pytest.mark.parametrize(("value", "nearest"), [(CAR, HEIGHT), (UNLABELLED, HEIGHT), (ROAD, HEIGHT), (0, 320)])
+@pytest.mark.parametrize(
+    ("value", "nearest"),
+    [(CAR, HEIGHT), (UNLABELLED, HEIGHT), (len(DRIVING), HEIGHT), (ROAD, HEIGHT), (0, 320)],
+)
 def test_what_hides_the_road_before_the_camera_does_not_end_a_boundary(value: int, nearest: int) -> None:
     mask = OWN_LANE.draw()
     mask[320:] = value

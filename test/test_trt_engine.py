@@ -251,6 +251,21 @@ class TestOrder:
             assert (one.order, one.confidence, one.support) == (other.order, other.confidence, other.support)
             np.testing.assert_array_equal(one.points, other.points)
 
+    def test_each_image_of_a_batch_has_its_own_lane_boundaries(self, gpu: FakeGpu, model: Model) -> None:
+        batch = []
+        for sides, scale in (((-1.2, 1.1), 1), ((-0.4, 2.0), 2), ((-2.0, 0.7), 1)):
+            mask = FlatRoad(sides, width=0.16).draw().repeat(scale, 0).repeat(scale, 1)
+            image = np.zeros((*mask.shape, 3), np.uint8)
+            image[..., 0], image[..., 1] = red_of(0) + RED_PER_CLASS * mask, 255
+            batch.append(Frame(CameraImage.from_rgb(image)))
+        options = FusionOptions(lanes=True)
+        with Pipeline(engine_of(model, batch=3), DRIVING, options) as pipeline:
+            ours = pipeline.submit(batch).wait()
+        for one, other in zip(ours, on_cpu([batch], options), strict=True):
+            assert one.lanes is not None and other.lanes is not None and len(one.lanes) == len(other.lanes) == 2
+            for lane, expected in zip(one.lanes, other.lanes, strict=True):
+                np.testing.assert_array_equal(lane.points, expected.points)
+
 
 class TestLimitsOfTheKernels:
     def test_a_frame_beyond_them_is_done_by_the_cpu(self, gpu: FakeGpu, model: Model) -> None:
