@@ -122,7 +122,7 @@ class TestStructure:
     def test_the_cards_are_the_figures(self, whole: tuple[str, Node]) -> None:
         metrics = make_evaluation(12).metrics
         shown = cards(whole[1])
-        assert shown["Frames"] == "12 1 truths unmatched"
+        assert shown["Frames"] == "12 1 truth unmatched"
         panoptic = metrics["panoptic"]
         for label, group in (("PQ", "all"), ("PQ things", "things"), ("PQ stuff", "stuff")):
             pq, sq, rq = (f"{100 * panoptic[group][key]:.1f}" for key in ("pq", "sq", "rq"))
@@ -279,6 +279,13 @@ class TestPartialTruth:
         evaluation = make_evaluation(3)
         partial = dataclasses.replace(evaluation, metrics={**evaluation.metrics, missing: None})
         assert any(text.startswith("n/a") for text in cards(parse(render_report(partial))).values())
+
+    @pytest.mark.parametrize(("count", "said"), [(1, "1 pair of frames"), (12345, "12,345 pairs of frames")])
+    def test_counts_are_words_and_their_thousands_apart(self, count: int, said: str) -> None:
+        evaluation = make_evaluation(3)
+        temporal = {**evaluation.metrics["temporal"], "pairs": count}
+        page = render_report(dataclasses.replace(evaluation, metrics={**evaluation.metrics, "temporal": temporal}))
+        assert cards(parse(page))["Flicker"].endswith(f", {said}")
 
     def test_one_frame_has_no_curve(self) -> None:
         page = parse(render_report(make_evaluation(1)))

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drive_seg.errors import counted
-
 Tree = Mapping[str, Any]
 
 
@@ -87,7 +85,7 @@ def more_cards(metrics: Tree) -> list[Card]:
     tracking = _part(metrics, "tracking")
     tolerance = (f"mean over classes, within {boundary.get('tolerance_px')} px",)
     ap_notes = (f"AP50 {percent(instance.get('ap50'))} · AP75 {percent(instance.get('ap75'))}",)
-    pairs = (f"still pixels that change class, {counted(temporal.get('pairs', 0), 'pair')} of frames",)
+    pairs = (f"still pixels that change class, {_counted(temporal.get('pairs', 0), 'pair')} of frames",)
     return [
         _fraction("Boundary F1", boundary.get("f1"), tolerance, "no boundary"),
         _fraction("Instance AP", instance.get("ap"), ap_notes, "no scored instances"),
@@ -167,8 +165,14 @@ def _fraction(label: str, fraction: float | None, notes: tuple[str, ...], why_no
 
 def _unmatched(counts: Tree) -> tuple[str, ...]:
     """What was left out, in words."""
-    left = [f"{counts[kind]:,} {kind} unmatched" for kind in ("predictions", "truths") if counts.get(kind)]
+    kinds = {"prediction": counts.get("predictions"), "truth": counts.get("truths")}
+    left = [f"{_counted(count, kind)} unmatched" for kind, count in kinds.items() if count]
     return tuple(left) or ("all matched",)
+
+
+def _counted(count: int, noun: str) -> str:
+    """As ``errors.counted``, with the thousands apart like all numbers of the page."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _part(tree: Tree, key: str) -> Tree:
