@@ -316,4 +316,4 @@ def open_pipeline(
 
 def _by_stage(times: GpuTimes | None) -> dict[str, float]:
     """As fields of StageTimes."""
-    return {} if times is None else {f"gpu_{stage}": ms for stage, ms in dataclasses.asdict(times).items()}
+    return {} if times is None else {f"gpu_{stage}": ms for stage, ms in vars(times).items()}

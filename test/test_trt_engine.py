@@ -217,6 +217,33 @@ class TestOrder:
                 for frame in frames(3, 7):
                     assert_same(pipeline(frame), on_cpu([[frame]], options)[0])
 
+    def test_what_changes_from_frame_to_frame_is_seen_where_all_else_stays(self, gpu: FakeGpu, model: Model) -> None:
+        """A camera's frames are packed alike, one like the other, in the same memory; unless one is not."""
+        rgb = picture(3, (100, 60))
+        flat = rgb.reshape(-1)
+        wide = np.zeros((60, 320), np.uint8)
+        wide[:, :300] = rgb.reshape(60, 300)
+        mono = rgb[..., 0]
+        images = [
+            CameraImage("rgb8", 100, 60, 300, flat),
+            CameraImage("bgr8", 100, 60, 300, flat),
+            CameraImage("rgb8", 100, 60, 320, wide.reshape(-1)),
+            CameraImage("rgb8", 100, 60, 300, flat),
+            CameraImage("rgb8", 60, 100, 180, flat),
+            CameraImage("mono16", 100, 60, 200, (mono.astype(np.uint16) * 256 + mono[::-1]).view(np.uint8).reshape(-1)),
+        ]
+        images.append(dataclasses.replace(images[-1], big_endian=True))
+        other = [CameraImage.from_rgb(paint(20 + number, 20)) for number in range(20)]
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            for image in (*images, *images[::-1], *other, images[0]):  # so many that their tables are made again
+                frame = Frame(image)
+                assert_same(pipeline(frame), on_cpu([[frame]])[0])
+                assert_same(pipeline(frame), on_cpu([[frame]])[0])
+            for options in (FusionOptions(), FusionOptions(output_resolution="network"), OPTIONS):
+                pipeline.options = options
+                frame = Frame(images[0])
+                assert_same(pipeline(frame), on_cpu([[frame]], options)[0])
+
     @pytest.mark.parametrize("fused", [False, True])
     def test_options_are_those_of_submission(
         self, fused: bool, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,9 @@ class Place:
         self.classes: NDArray[np.uint8] | None = None
         self.layout = kernels.Layout({}, 0)
         self.native = self.out = (0, 0)
+        self.bound: tuple[object, ...] | None = None
+        """What the record of this image is filled with, but for memory of this place and thresholds: the same for every
+        frame of a camera."""
 
     def take(self, image: CameraImage) -> None:
         """Copy the camera's bytes into page-locked memory."""
@@ -74,6 +77,7 @@ class Place:
     def _grown(
         self, old: NDArray[np.uint8] | None, address: int, host: int, device: int
     ) -> tuple[NDArray[np.uint8], int]:
+        self.bound = None
         if old is not None:
             self._arena.free_pinned(old)
             self._arena.free(address)
@@ -170,29 +174,33 @@ class DeviceStages:
         with self._arena.active("load an image"):
             addresses, numbers = self._geometry(geometry, options.output_resolution)
             place.native, place.out = geometry.native, (int(numbers["out_w"]), int(numbers["out_h"]))
-            layout = kernels.results(*place.out, options.confidence)
-            place.make_room(layout)
+            place.make_room(kernels.results(*place.out, options.confidence))
             place.keep_classes(
                 self._sizes.maps[::-1] if options.lanes and options.output_resolution == "native" else None
             )
             place.take(image)
-        network = {
-            name: slot.addresses[tensor.name] + index * tensor.image_nbytes
-            for name, tensor in zip(_TENSORS, self._network.tensors, strict=True)
-        }
-        frame["out_confidence"] = 0
-        kernels.bind(
-            frame,
-            [
-                kernels.workspace(self._sizes).addresses(place.scratch),
-                layout.addresses(place.results),
-                addresses,
-                self._labels_at,
-                network,
-                {"raw": place.raw},
-            ],
-            [kernels.image_numbers(image), numbers, self._label_numbers],
-        )
+        packed = kernels.image_numbers(image)
+        bound = (packed, addresses, numbers, options.confidence)
+        if place.bound != bound:
+            place.bound = None
+            network = {
+                name: slot.addresses[tensor.name] + index * tensor.image_nbytes
+                for name, tensor in zip(_TENSORS, self._network.tensors, strict=True)
+            }
+            frame["out_confidence"] = 0
+            kernels.bind(
+                frame,
+                [
+                    kernels.workspace(self._sizes).addresses(place.scratch),
+                    place.layout.addresses(place.results),
+                    addresses,
+                    self._labels_at,
+                    network,
+                    {"raw": place.raw},
+                ],
+                [packed, numbers, self._label_numbers],
+            )
+            place.bound = bound
         try:
             kernels.set_options(frame, options)
         except ValueError as error:

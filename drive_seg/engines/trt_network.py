@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,12 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Of the largest batch."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
-    @property
+    @cached_property
     def image_nbytes(self) -> int:
         """Of one image."""
         return self.nbytes // self.shape[0]

@@ -6,6 +6,7 @@ No GPU is needed here: addresses are integers that whoever owns the device puts 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,7 @@ def workspace(sizes: Sizes) -> Layout:
     )
 
 
+@lru_cache(maxsize=64)
 def results(width: int, height: int, confidence: bool) -> Layout:
     """The answer for one image of ``out`` size: ``mask``, ``panoptic``, ``out_confidence``, ``header``, ``instances``.
 
