@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drive_seg.engines.compiler import compile_plan, source_graph
+from drive_seg.engines.compiler import Compiled, compile_plan, source_graph
 from drive_seg.engines.plan_cache import PlanKey
 from drive_seg.engines.trt_library import strongly_typed
 from drive_seg.errors import EngineError
@@ -198,9 +198,7 @@ class Release:
             module.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
         self.module = module
 
-    def compile(
-        self, key: PlanKey = KEY, timing: bytes = b"old times", cancelled: Any = lambda: False
-    ) -> tuple[bytes, bytes]:
+    def compile(self, key: PlanKey = KEY, timing: bytes = b"old times", cancelled: Any = lambda: False) -> Compiled:
         self.said: list[tuple[str, int, int]] = []
         return compile_plan(
             self.module, key, b"graph", "image", timing, lambda *step: self.said.append(step), cancelled
@@ -216,8 +214,8 @@ def test_networks_are_typed_where_they_can_be_and_explicit_where_they_must_be(
     major: int, creation: int, typed: bool
 ) -> None:
     release = Release(major)
-    plan, timing = release.compile()
-    assert plan.startswith(b"FAKE plan") and timing == b"new times"
+    plan, timing, note = release.compile()
+    assert plan.startswith(b"FAKE plan") and timing == b"new times" and not note
     assert release.asked["creation"] == creation and strongly_typed(release.module) is typed
 
 
@@ -242,7 +240,8 @@ def test_precision_is_a_flag_in_8_and_in_the_graph_later(major: int, precision: 
 
 def test_int8_in_8_is_built_without_fp16_where_it_cannot_be_built_with_it() -> None:
     release = Release(8, "half")
-    assert release.compile(with_precision("int8"))[0].startswith(b"FAKE plan")
+    plan, _, note = release.compile(with_precision("int8"))
+    assert plan.startswith(b"FAKE plan") and "layers that are not int8 are fp32" in note
     assert release.asked["flags"] - release.asked["cleared"] == {1, 11}
     assert [phase for phase, *_ in release.said] == ["compiling", "compiling, with fp32 beside int8"], "it takes twice"
     with pytest.raises(EngineError, match="cannot build this engine"):
@@ -284,7 +283,7 @@ def test_shapes_workspace_timing_and_sources_are_asked_for(major: int) -> None:
 @pytest.mark.parametrize(("major", "shared"), [(8, True), (10, True), (11, False)])
 def test_contexts_may_share_the_one_profile(major: int, shared: bool) -> None:
     """8.6 must be asked for it, 10 has it on, 11 knows nothing else."""
-    plan, _ = Release(major).compile()
+    plan = Release(major).compile().plan
     assert (b"sharing" in plan) is shared
 
 
@@ -292,14 +291,14 @@ def test_contexts_may_share_the_one_profile(major: int, shared: bool) -> None:
 @pytest.mark.parametrize("former", [b"damaged", b"of another driver"])
 def test_times_that_are_refused_do_not_cost_the_build(major: int, former: bytes) -> None:
     release = Release(major)
-    plan, timing = release.compile(timing=former)
+    plan, timing, _ = release.compile(timing=former)
     assert plan.startswith(b"FAKE plan") and timing == b"new times", "and are replaced"
     assert release.asked["timing"] == (b"", False)
 
 
 @pytest.mark.parametrize("major", [8, 10, 11])
 def test_a_plan_is_a_plan_without_any_times(major: int) -> None:
-    plan, timing = Release(major, "timing").compile()
+    plan, timing, _ = Release(major, "timing").compile()
     assert plan.startswith(b"FAKE plan") and timing == b""
 
 

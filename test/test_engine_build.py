@@ -184,7 +184,8 @@ def say(**fields):
 figures = dict(frames=8, labels_equal=1.0, confidence=0.0, heat=0.0, offsets=0.0)
 with open(sys.argv[2], "wb") as file:
     agreement = np.array(json.dumps(figures))
-    np.savez(file, plan=np.arange(5, dtype=np.uint8), timing=np.zeros(2, np.uint8), agreement=agreement)
+    np.savez(file, plan=np.arange(5, dtype=np.uint8), timing=np.zeros(2, np.uint8), agreement=agreement,
+             note="smaller than asked for")
 """
 
 
@@ -211,6 +212,7 @@ class TestBuilderProcess:
         """
         made = make_in_child(self.job(model), lambda *step: said.append(step), lambda: False, self.command(body))
         assert (made.plan, made.timing, made.agreement.frames) == (b"\x00\x01\x02\x03\x04", b"\x00\x00", 8)
+        assert made.note == "smaller than asked for"
         assert set(said) == {("tactics", 1, 3)}
 
     def test_a_builder_that_says_nothing_for_minutes_is_seen_to_be_there(self, model: Model) -> None:

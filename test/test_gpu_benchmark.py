@@ -6,7 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,18 @@ class TestWork:
 
 def test_torch_says_why_it_has_no_figures(tmp_path: Path) -> None:
     images = [CameraImage.from_rgb(picture(1))]
-    assert "cannot be run" in ask_torch(str(tmp_path / "no_python"), images, 1, SIZE)["why"]
-    assert "ended with code" in ask_torch("/bin/false", images, 1, SIZE)["why"]
+    assert "cannot be run" in dict(ask_torch(str(tmp_path / "no_python"), images, 1, SIZE))["why"]
+    assert "ended with code" in dict(ask_torch("/bin/false", images, 1, SIZE))["why"]
+
+
+def test_a_figure_of_torch_is_known_before_the_next_is_begun(tmp_path: Path) -> None:
+    """A command that may not take as long as torch compiles must not cost the peaks."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho a library says hello\necho '{\"peaks\": 1}'\nexec sleep 600\n")
+    python.chmod(0o755)
+    figures = ask_torch(str(python), [CameraImage.from_rgb(picture(1))], 1, SIZE)
+    assert next(figures) == ("peaks", 1)
+    figures.close()  # type: ignore[attr-defined] # it ends at once
 
 
 def test_all_of_torchs_network_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +150,9 @@ def test_torch_fuses_the_maps_of_the_shipped_network(monkeypatch: pytest.MonkeyP
         assert np.abs(said.offsets - shipped.offsets).mean() < 0.5
 
 
-def test_a_figure_of_torch_that_cannot_be_had_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_of_torch_that_cannot_be_had_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from drive_seg.network import torch_speed
 
@@ -152,14 +164,16 @@ def test_a_figure_of_torch_that_cannot_be_had_costs_no_other(tmp_path: Path, mon
     monkeypatch.setattr(torch_speed, "measure_peaks", no_peaks)
     monkeypatch.setattr(torch_speed, "network", lambda _, size, compiled: network if not compiled else {}["a compiler"])
     np.save(tmp_path / "frames.npy", picture(1)[np.newaxis])
-    out = tmp_path / "out.json"
-    monkeypatch.setattr("sys.argv", ["torch_speed", str(out), str(tmp_path / "frames.npy"), "2", "160x96"])
+    monkeypatch.setattr("sys.argv", ["torch_speed", str(tmp_path / "frames.npy"), "2", "160x96"])
     assert torch_speed.main() == 0
-    figures = json.loads(out.read_text())
-    assert figures["eager 160x96"]["p50"] > 0 and "peaks" not in figures and "compiled 160x96" not in figures
-    assert figures["why"] == (
-        "peaks: RuntimeError: no 8-bit products on this GPU; compiled 160x96: KeyError: 'a compiler'"
-    )
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said.pop(3)["eager 160x96"]["p50"] > 0
+    assert said == [
+        {"torch": torch.__version__},
+        {"gpu": "a GPU"},
+        {"why": "peaks: RuntimeError: no 8-bit products on this GPU"},
+        {"why": "compiled 160x96: KeyError: 'a compiler'"},
+    ]
 
 
 class TestRun:
@@ -243,6 +257,13 @@ class TestRun:
         assert note.startswith("this engine runs without CUDA graph: ")
         assert f"* 160x96 fp32 x1: {note}" in markdown(results)
 
+    def test_figures_of_an_engine_that_is_not_quite_what_was_asked_for_say_so(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = Made(b"FAKE", b"", Agreement(8, 1.0, 0.0, 0.0, 0.0), "the rest is fp32")
+        monkeypatch.setattr(planned, "make_in_child", lambda *_: made)
+        assert "* 160x96 fp32 x1: the rest is fp32" in markdown(self.run(tmp_path, [Case(SIZE, "fp32", 1)]))
+
     def test_a_case_that_breaks_costs_no_other(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -280,9 +301,15 @@ class TestRun:
         """``tools/gpu_check.sh`` gives empty options where nothing was asked for."""
         given = ["benchmark", "--full", "--sizes", "", "--out", str(tmp_path / "my results")]
         monkeypatch.setattr("sys.argv", ["/somewhere/drive_seg", *given])
+        self.run(tmp_path, [])
         results = self.run(tmp_path, [])
-        assert shlex.split(results["command"]) == ["drive_seg", *given]
-        assert f"    {results['command']}\n" in markdown(results)
+        (command,) = results["commands"]
+        assert shlex.split(command) == ["drive_seg", *given]
+        assert f"    {command}\n" in markdown(results)
+        monkeypatch.setattr("sys.argv", ["/somewhere/drive_seg", "benchmark", "--another-part"])
+        results = self.run(tmp_path, [])
+        assert results["commands"] == [command, "drive_seg benchmark --another-part"]
+        assert f"    {command}\n    drive_seg benchmark --another-part\n" in markdown(results)
 
     def put_peaks(self, tmp_path: Path) -> None:
         file = tmp_path / "out" / "t.json"
@@ -362,9 +389,9 @@ class TestRun:
         ]
         order: list[str] = []
 
-        def ask(python: str, images: object, frames: int, size: tuple[int, int]) -> dict[str, Any]:
+        def ask(python: str, images: object, frames: int, size: tuple[int, int]) -> Iterable[tuple[str, Any]]:
             order.append(f"torch {size[0]}x{size[1]}")
-            return answers.pop(0) if size == SIZE else {"why": "not yet"}
+            return (answers.pop(0) if size == SIZE else {"why": "not yet"}).items()
 
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.ask_torch", ask)
         case = Case(SIZE, "fp32", 1)
@@ -377,7 +404,7 @@ class TestRun:
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         done: list[str] = []
-        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.ask_torch", lambda *_: {})
+        monkeypatch.setattr("drive_seg.gpu_benchmark.cases.ask_torch", lambda *_: ())
         model = load_model(write_tiny_model(tmp_path, size=SIZE))
         wanted = [Case((320, 192), "int8", 1), Case(SIZE, "int8", 1), Case(SIZE, "fp16", 1)]
         options = EngineOptions(cache_dir=tmp_path / "cache")
@@ -437,6 +464,21 @@ class TestRun:
         assert order == [other.name, one.name] and all("error" not in case for case in results["cases"].values())
         assert page.read_text() == markdown(results)
 
+    def test_what_torch_said_before_the_run_was_cut_is_kept(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ask(*_: object) -> Iterator[tuple[str, Any]]:
+            yield "eager 160x96", {"p50": 2.0, "p99": 2.5}
+            raise KeyboardInterrupt  # while it compiles
+
+        monkeypatch.setattr(cases_module, "ask_torch", ask)
+        with pytest.raises(KeyboardInterrupt):
+            self.run(tmp_path, [Case(SIZE, "fp32", 1)])
+        assert json.loads((tmp_path / "out" / "t.json").read_text())["torch"] == {
+            "eager 160x96": {"p50": 2.0, "p99": 2.5},
+            "why 160x96": "the run was ended before it was done",
+        }
+
     def test_rows_are_in_order_whatever_order_they_were_measured_in(self, gpu: FakeGpu, tmp_path: Path) -> None:
         """A run in parts begins with what matters most."""
         self.run(tmp_path, [Case(SIZE, "fp32", 4), Case(SIZE, "fp32", 2)])
@@ -450,7 +492,7 @@ class TestRun:
         case = Case(SIZE, "fp32", 1)
         assert "roofline_share" not in self.run(tmp_path, [case])["cases"][case.name]
         peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
-        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"peaks": peaks, "torch": "2"})
+        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"torch": "2", "peaks": peaks}.items())
         found = self.run(tmp_path, [case])["cases"][case.name]
         assert found["roofline_share"] == pytest.approx(1.0 / found["gpu_ms"]["gpu_inference"], rel=1e-3)
 
@@ -461,10 +503,12 @@ class TestRun:
         first, second = Case(SIZE, "fp32", 1), Case(SIZE, "fp32", 2)
         assert "roofline_share" not in self.run(tmp_path, [first])["cases"][first.name]
         peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
-        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"peaks": peaks, "torch": "2"})
+        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"torch": "2", "peaks": peaks}.items())
         cases = self.run(tmp_path, [second])["cases"]
         assert all("roofline_share" in case and "pcie_share" in case for case in cases.values()) and len(cases) == 2
-        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"peaks": {**peaks, "memory": 9e12}, "torch": "2"})
+        monkeypatch.setattr(
+            cases_module, "ask_torch", lambda *_: {"torch": "2", "peaks": {**peaks, "memory": 9e12}}.items()
+        )
         results = self.run(tmp_path, [first, second])
         assert results["torch"]["peaks"] == peaks and results["cases"] == cases
 

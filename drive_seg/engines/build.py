@@ -42,11 +42,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """What a maker gives: the plan, the timing cache to keep, how it agrees with the fp32 network."""
+    """What a maker gives: the plan, the timing cache to keep, how it agrees with the fp32 network, and a ``note`` where
+    it is not quite what was asked for."""
 
     plan: bytes
     timing: bytes
     agreement: Agreement
+    note: str = ""
 
 
 Maker = Callable[[Job, BuildProgress, Callable[[], bool]], Made]
@@ -144,6 +146,7 @@ def _build(job: Job, cache: PlanCache, make: Maker, progress: BuildProgress, can
         "seconds": round(time.monotonic() - started, 1),
         "agreement": made.agreement.as_dict(),
         "bytes": len(made.plan),
+        "note": made.note,
     }
     plan = Plan(job.key, made.plan, notes)
     cache.store(plan)

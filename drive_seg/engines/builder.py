@@ -43,10 +43,11 @@ def make(job: Job, progress: BuildProgress) -> Made:
     progress("getting what the fp32 network says", 0, 0)
     reference = Reference.load(job.reference, model) if job.reference else compute(model, simulated_frames(model))
     with Arena(job.gpu_id).active("compile the engine"):  # TensorRT compiles for, and measures on, the current GPU
-        plan, timing = compile_plan(trt, key, graph, model.input_name, job.timing, progress, never)
+        compiled = compile_plan(trt, key, graph, model.input_name, job.timing, progress, never)
     progress("comparing with the fp32 network", 0, 0)
-    with TrtEngine(Plan(key, plan, {}), model, EngineOptions(gpu_id=job.gpu_id)) as engine:
-        return Made(plan, timing, compare_engine(engine, reference, [label.id for label in model.labels.things]))
+    with TrtEngine(Plan(key, compiled.plan, {}), model, EngineOptions(gpu_id=job.gpu_id)) as engine:
+        agreement = compare_engine(engine, reference, [label.id for label in model.labels.things])
+    return Made(compiled.plan, compiled.timing, agreement, compiled.note)
 
 
 def write_request(path: Path, job: Job) -> None:
@@ -82,6 +83,7 @@ def write_answer(path: Path, made: Made) -> None:
             plan=np.frombuffer(made.plan, np.uint8),
             timing=np.frombuffer(made.timing, np.uint8),
             agreement=np.array(json.dumps(made.agreement.as_dict())),
+            note=np.array(made.note),
         )
     part.replace(path)
 

@@ -118,4 +118,4 @@ def _fate(code: int | None) -> str:
 def _read_answer(path: Path) -> Made:
     with np.load(path) as file:
         figures: dict[str, Any] = json.loads(str(file["agreement"]))
-        return Made(file["plan"].tobytes(), file["timing"].tobytes(), Agreement(**figures))
+        return Made(file["plan"].tobytes(), file["timing"].tobytes(), Agreement(**figures), str(file["note"]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from drive_seg.engines.plan_cache import PlanKey
 from drive_seg.engines.trt_graph import eight_bit_graph
@@ -20,6 +20,14 @@ _log = logging.getLogger(__name__)
 
 BuildProgress = Callable[[str, int, int], None]
 """``progress(phase, done, total)``; ``total`` is 0 where TensorRT does not say how far it is."""
+
+
+class Compiled(NamedTuple):
+    """``plan``, the ``timing`` cache for the next build, and a ``note`` where the plan is not what its key says."""
+
+    plan: bytes
+    timing: bytes
+    note: str = ""
 
 
 def source_graph(model: Model, precision: str, typed: bool) -> str:
@@ -49,8 +57,8 @@ def compile_plan(
     timing: bytes,
     progress: BuildProgress,
     cancelled: Callable[[], bool],
-) -> tuple[bytes, bytes]:
-    """Run the builder; returns the plan and the timing cache for the next build.
+) -> Compiled:
+    """Run the builder.
 
     Args:
         graph: the ONNX content, see ``graph_of``.
@@ -85,19 +93,20 @@ def compile_plan(
         config.progress_monitor = monitor  # the config does not keep it alive: the name does, until the end
     else:
         progress("compiling", 0, 0)
-    plan = builder.build_serialized_network(network, config)
+    plan, note = builder.build_serialized_network(network, config), ""
     if plan is None and key.precision == "int8" and not strongly_typed(trt):
         # 8.6.0 was seen to fail on its own choice between fp16 and fp32 (CostTensor::isFinite), and not without one.
         _log.warning("no int8 engine with fp16 beside it, trying with fp32: %s", said.reason())
         progress("compiling, with fp32 beside int8", 0, 0)
         config.clear_flag(trt.BuilderFlag.FP16)
         plan = builder.build_serialized_network(network, config)
+        note = "layers that are not int8 are fp32, as TensorRT could not build them in fp16"
     if plan is None:
         if cancelled():
             raise EngineError("the engine build was cancelled")
         raise EngineError(f"TensorRT {trt.__version__} cannot build this engine: {said.reason()}")
     times = config.get_timing_cache() or times
-    return bytes(plan), b"" if times is None else bytes(times.serialize())
+    return Compiled(bytes(plan), b"" if times is None else bytes(times.serialize()), note)
 
 
 def _timing_cache(config: Any, content: bytes) -> Any:

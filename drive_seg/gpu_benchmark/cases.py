@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -125,11 +126,16 @@ def measure(
         elif f"compiled {step[0]}x{step[1]}" not in torch:
             why = f"why {step[0]}x{step[1]}"
             record.begin(_name(step), torch, why)
-            figures = ask_torch(torch_python, images, frames, step)
+            reasons = []
+            for name, value in ask_torch(torch_python, images, frames, step):
+                if name == "why":
+                    reasons.append(value)
+                elif name != "peaks" or "peaks" not in torch:  # the shares are of the first
+                    torch[name] = value
+                    record.keep()
             del torch[why]
-            if "peaks" in torch:  # the shares are of these
-                figures["peaks"] = torch["peaks"]
-            torch |= {why if name == "why" else name: value for name, value in figures.items()}
+            if reasons:
+                torch[why] = "; ".join(reasons)
         for name, found in done.items():  # also of former runs, which may have had no peaks
             case = Case.named(name)
             _add_shares(found, _sized(model, case), case, case.batch * images[0].data.size, torch)
@@ -217,7 +223,8 @@ def measure_case(
         found["fps"] = _throughput(pipeline, images, frames, case.batch)
         uncaptured = [slot.uncaptured for slot in engine.slots]
         found["memory_mb"] = round(before - _free_mb(options.gpu_id), 1)
-        if notes := [*filter(None, (engine.info.reason, next(filter(None, uncaptured), "")))]:
+        known = plan.notes.get("note"), engine.info.reason, next(filter(None, uncaptured), "")
+        if notes := [*filter(None, known)]:
             found["note"] = "; ".join(notes)
         if case.batch == 1:
             with Pipeline(SampleEngine(engine), model.labels, allocate=ReusedBuffers()) as sample:
@@ -239,7 +246,7 @@ def reference_of(model: Model, python: str, folder: Path) -> Path | None:
         command = ["-m", "drive_seg.engines.reference", "--model", str(model.path), "--size", size, "--out", str(path)]
         ended = _other_python(python, command)
         if ended.returncode:
-            raise EngineError(f"no fp32 answers at {size} for the accuracy gate: {_last_line(ended)}")
+            raise EngineError(f"no fp32 answers at {size} for the accuracy gate: {_last_line(ended.stderr)}")
     return path
 
 
@@ -267,36 +274,62 @@ def shares(
     return found
 
 
-def ask_torch(python: str, images: Sequence[CameraImage], frames: int, size: tuple[int, int]) -> dict[str, Any]:
-    """The figures of ``drive_seg.network.torch_speed`` from the Python that has torch; ``why`` where there are none."""
+def ask_torch(
+    python: str, images: Sequence[CameraImage], frames: int, size: tuple[int, int]
+) -> Iterator[tuple[str, Any]]:
+    """The figures of ``drive_seg.network.torch_speed`` from the Python that has torch, by name; ``why`` says why one is
+    missing. Each comes as soon as it is known: compiling takes minutes, and the run may be cut meanwhile.
+    """
     with tempfile.TemporaryDirectory(prefix="drive_seg_torch_") as folder:
-        pictures, out = Path(folder) / "frames.npy", Path(folder) / "out.json"
+        pictures, noise = Path(folder) / "frames.npy", Path(folder) / "noise"
         np.save(pictures, np.stack([decode_rgb(image) for image in images]))
-        command = ["-m", "drive_seg.network.torch_speed", str(out), str(pictures), str(frames), f"{size[0]}x{size[1]}"]
-        try:
-            ended = _other_python(python, command)
-        except EngineError as error:
-            return {"why": str(error)}
-        if not out.is_file():
-            return {"why": f"{python or 'this Python'} ended with code {ended.returncode}: {_last_line(ended)}"}
-        figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-        return figures
+        command = ["-m", "drive_seg.network.torch_speed", str(pictures), str(frames), f"{size[0]}x{size[1]}"]
+        with noise.open("w+", encoding="utf-8", errors="replace") as errors:
+            try:
+                torch = subprocess.Popen(
+                    [python or sys.executable, *command],
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    env=_environment(python),
+                )
+            except OSError as error:
+                yield "why", f"{python} cannot be run: {error}"
+                return
+            with torch:
+                try:
+                    assert torch.stdout is not None
+                    for line in torch.stdout:
+                        with suppress(ValueError):  # a library's own words
+                            yield from dict(json.loads(line)).items()
+                except BaseException:
+                    torch.kill()
+                    raise
+            if torch.returncode:
+                errors.seek(0)
+                yield (
+                    "why",
+                    f"{python or 'this Python'} ended with code {torch.returncode}: {_last_line(errors.read())}",
+                )
 
 
 def _other_python(python: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run ``python``, or this one where it is empty, without what was put on the paths of this one."""
-    own = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])} if python else {}
-    environment = {key: value for key, value in os.environ.items() if not (python and key.startswith("PYTHON"))}
     try:
         return subprocess.run(
-            [python or sys.executable, *arguments], capture_output=True, text=True, env={**environment, **own}
+            [python or sys.executable, *arguments], capture_output=True, text=True, env=_environment(python)
         )
     except OSError as error:
         raise EngineError(f"{python} cannot be run: {error}") from error
 
 
-def _last_line(ended: subprocess.CompletedProcess[str]) -> str:
-    return (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+def _environment(python: str) -> dict[str, str]:
+    own = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])} if python else {}
+    return {key: value for key, value in os.environ.items() if not (python and key.startswith("PYTHON"))} | own
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _bare(engine: TrtEngine, images: Sequence[CameraImage], frames: int) -> Percentiles:

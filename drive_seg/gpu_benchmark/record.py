@@ -16,14 +16,14 @@ class Record:
     Args:
         file: the JSON; the page is beside it.
         machine: what the figures are of, with what else they depend on.
-        command: how they came to be.
+        command: how those to come are measured.
 
     Raises:
         EngineError: the file is of another machine, or no such file.
 
     Attributes:
-        results: all of it. ``cases`` by name, each with its figures or its ``error``; ``torch``, with
-            ``why SIZE`` where something of it is missing; ``begun``, how often each step was.
+        results: all of it. ``commands``, of all runs; ``cases`` by name, each with its figures or its ``error``;
+            ``torch``, with ``why SIZE`` where something of it is missing; ``begun``, how often each step was.
     """
 
     def __init__(self, file: Path, machine: dict[str, Any], command: str) -> None:
@@ -33,7 +33,8 @@ class Record:
             differs = (name for name in machine if was.get(name) != machine[name])
             other = ", ".join(f"{name}: {was.get(name)} there, {machine[name]} now" for name in differs)
             raise EngineError(f"{file} was measured on another machine or with other frames ({other}); move it away")
-        self.results |= {"machine": machine, "command": command}
+        self.results["machine"] = machine
+        self.results["commands"] = [*dict.fromkeys([*self.results.get("commands", ()), command])]
         for part in ("cases", "torch", "begun"):
             self.results.setdefault(part, {})
         self._file = file

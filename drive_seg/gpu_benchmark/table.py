@@ -33,7 +33,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"TensorRT {machine['tensorrt']}, model {machine['model']}. Input {width}x{height}, "
         f"{machine['frames']} frames each after a warm-up.",
         "",
-        f"    {results['command']}",
+        *(f"    {command}" for command in results["commands"]),
         "",
         "Milliseconds host to host, from the camera's pixels to finished maps at its size: p50 / p99. Bare: copies and "
         "network alone, of frames that are letterboxed already. fps: every slot busy. Roofline: the time that the "

@@ -1,6 +1,6 @@
 """What torch does with the same network, and what the GPU reaches at its best: for the Python that has torch.
 
-python -m drive_seg.network.torch_speed OUT.json FRAMES.npy COUNT 960x544
+python -m drive_seg.network.torch_speed FRAMES.npy COUNT 960x544
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,33 +91,35 @@ def host(torch: Any, frames: str, count: int, size: tuple[int, int], compiled: b
 
 
 def main() -> int:
-    """0: OUT has the figures, and ``why`` some are missing."""
-    out, frames, count, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    figures: dict[str, Any] = {}
-    missing: list[str] = []
-    try:
-        import torch
+    """0; standard output has each figure, and each reason why one is missing, in a line of its own."""
+    frames, count, size = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    lines = sys.stdout
 
-        if torch.cuda.is_available():
-            figures = {"torch": torch.__version__, "gpu": torch.cuda.get_device_name()}
-            speed = partial(host, torch, frames, count, size_of(size))
-            steps: dict[str, Callable[[], Any]] = {
-                "peaks": partial(measure_peaks, torch),
-                f"eager {size}": partial(speed, compiled=False),
-                f"compiled {size}": partial(speed, compiled=True),
-            }
-            for name, step in steps.items():
-                try:
-                    figures[name] = step()
-                except Exception as error:  # noqa: BLE001 - compilers raise anything; the other figures count
-                    missing.append(f"{name}: {type(error).__name__}: {error}")
-        else:
-            missing.append(f"torch {torch.__version__} sees no CUDA device")
-    except ImportError as error:
-        missing.append(f"torch is not installed here: {error}")
-    if missing:
-        figures["why"] = "; ".join(missing)
-    out.write_text(json.dumps(figures), encoding="utf-8")
+    def say(name: str, value: Any) -> None:
+        print(json.dumps({name: value}), file=lines, flush=True)
+
+    with redirect_stdout(sys.stderr):  # where libraries may print
+        try:
+            import torch
+        except ImportError as error:
+            say("why", f"torch is not installed here: {error}")
+            return 0
+        if not torch.cuda.is_available():
+            say("why", f"torch {torch.__version__} sees no CUDA device")
+            return 0
+        say("torch", torch.__version__)
+        say("gpu", torch.cuda.get_device_name())
+        speed = partial(host, torch, frames, count, size_of(size))
+        steps: dict[str, Callable[[], Any]] = {
+            "peaks": partial(measure_peaks, torch),
+            f"eager {size}": partial(speed, compiled=False),
+            f"compiled {size}": partial(speed, compiled=True),
+        }
+        for name, step in steps.items():
+            try:
+                say(name, step())
+            except Exception as error:  # noqa: BLE001 - compilers raise anything; the other figures count
+                say("why", f"{name}: {type(error).__name__}: {error}")
     return 0
 
 
