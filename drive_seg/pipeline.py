@@ -46,6 +46,7 @@ class Pending:
         slot: Slot,
         prepared: Sequence[Prepared],
         stages: Stages[Any, Any],
+        options: FusionOptions,
         track: Tracking | None,
         turns: Turns,
         started: Stopwatch,
@@ -53,7 +54,7 @@ class Pending:
         self._slot = slot
         self._prepared = prepared
         self._stages = stages
-        self._options = stages.options
+        self._options = options
         self._track = track
         self._turns = turns
         self._waited = False
@@ -144,6 +145,7 @@ class Pipeline:
         self.network_size = (width, height)
         try:
             check_kind("options", options, FusionOptions)
+            self._options = options
             self._stages = stages_of(engine, labels, self.network_size, options, allocate or fresh)
             self._track: Tracking | None = None
             self._numbers: dict[str, int] = {}
@@ -155,12 +157,12 @@ class Pipeline:
     @property
     def options(self) -> FusionOptions:
         """Thresholds and output size of the frames submitted from now on."""
-        return self._stages.options
+        return self._options
 
     @options.setter
     def options(self, options: FusionOptions) -> None:
         check_kind("options", options, FusionOptions)
-        self._stages.options = options
+        self._options = options
 
     @property
     def tracking(self) -> TrackingOptions | None:
@@ -207,6 +209,7 @@ class Pipeline:
         if not self._turns.free:
             raise EngineError("every slot is in flight: wait for a pending batch before submitting another")
         slot = self._turns.free.pop()
+        options = self._stages.options = self._options  # which another thread may replace meanwhile
         try:
             prepared = [self._prepare(frame, slot, index) for index, frame in enumerate(frames)]
             started = Stopwatch()  # before it is: engines begin, and some do all that is theirs to prepare, in there
@@ -214,7 +217,7 @@ class Pipeline:
         except BaseException:
             self._turns.free.append(slot)
             raise
-        return Pending(slot, prepared, self._stages, self._track, self._turns, started)
+        return Pending(slot, prepared, self._stages, options, self._track, self._turns, started)
 
     def _prepare(self, frame: Frame, slot: Slot, index: int) -> Prepared:
         watch = Stopwatch()

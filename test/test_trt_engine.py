@@ -37,7 +37,9 @@ from drive_seg.engines import (
     planned,
 )
 from drive_seg.engines.build import Job, Made, judge
+from drive_seg.engines.compiler import Compiled
 from drive_seg.engines.cuda import Arena
+from drive_seg.engines.device_stages import DeviceStages
 from drive_seg.engines.gate import Agreement
 from drive_seg.engines.plan_cache import Plan, PlanCache
 from drive_seg.engines.planned import key_here
@@ -262,6 +264,23 @@ class TestOrder:
         for one, options, batch in zip(ours, settings, batches, strict=True):
             assert_same(one, on_cpu([batch], options)[0])
             assert (one.lanes is None) is not options.lanes
+
+    def test_options_that_another_thread_sets_during_submission_are_for_the_next_frame(
+        self, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = DeviceStages.start
+
+        def meanwhile(stages: DeviceStages, *batch: Any) -> None:
+            pipeline.options = FusionOptions(output_resolution="network", lanes=True)
+            start(stages, *batch)
+
+        monkeypatch.setattr(DeviceStages, "start", meanwhile)
+        first, second = frames(2, 7)
+        with Pipeline(engine_of(model), DRIVING, OPTIONS) as pipeline:
+            assert_same(pipeline(first), on_cpu([[first]])[0])
+            result = pipeline(second)
+        assert_same(result, on_cpu([[second]], pipeline.options)[0])
+        assert result.lanes is not None and pipeline.options.lanes
 
     @pytest.mark.parametrize("resolution", ["native", "network"])
     def test_lane_boundaries_are_those_of_the_cpu(self, gpu: FakeGpu, model: Model, resolution: str) -> None:
@@ -714,7 +733,7 @@ class TestOldTensorRT:
     def test_every_slot_takes_full_and_odd_batches_of_what_the_compiler_asks_for(
         self, gpu: FakeGpu, model: Model
     ) -> None:
-        plan, _ = Release(8).compile()
+        plan = Release(8).compile().plan
         batches = [frames(size, 10 * number) for number, size in enumerate([4, 1, 4, 4, 2, 4])]
         with Pipeline(engine_of(model, batch=4, content=plan), DRIVING, OPTIONS) as pipeline:
             for one, other in zip(in_flight(pipeline, batches), on_cpu(batches), strict=True):
@@ -725,7 +744,7 @@ class TestOldTensorRT:
     def test_the_gate_refuses_a_plan_of_which_only_one_context_works(
         self, batch: int, gpu: FakeGpu, model: Model, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(builder, "compile_plan", lambda *_: (b"FAKE", b""))
+        monkeypatch.setattr(builder, "compile_plan", lambda *_: Compiled(b"FAKE", b""))
         monkeypatch.setattr(builder, "compute", lambda *_: reference_of_fake())
         job = Job(model, key_here(model, EngineOptions(precision="fp32", max_batch=batch)), 0)
         with pytest.raises(EngineError, match=f"refuses a batch of {batch}: .*no optimization profile"):
@@ -744,7 +763,7 @@ class TestBuilding:
 
     @pytest.fixture(autouse=True)
     def compiled(self, gpu: FakeGpu, model: Model, drives: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(builder, "compile_plan", lambda *_: (b"FAKE plan", b"times"))
+        monkeypatch.setattr(builder, "compile_plan", lambda *_: Compiled(b"FAKE plan", b"times", "a note"))
         monkeypatch.setattr(builder, "simulated_frames", lambda of: [drive.copy() for drive in drives])
         ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
         session = ort.InferenceSession(str(model.graph("fp32")), providers=["CPUExecutionProvider"])
@@ -755,7 +774,7 @@ class TestBuilding:
         job = Job(model, key_here(model, EngineOptions(max_batch=2)), 0)
         said: list[str] = []
         made = builder.make(job, lambda phase, *_: said.append(phase))
-        assert (made.plan, made.timing, made.agreement.frames) == (b"FAKE plan", b"times", 8)
+        assert (made.plan, made.timing, made.note, made.agreement.frames) == (b"FAKE plan", b"times", "a note", 8)
         judge(job.key, made.agreement)
         assert said == ["getting what the fp32 network says", "comparing with the fp32 network"] and not gpu.leaks
         assert gpu.launches.count("graph") == SLOTS * 8 / 2, "the gate runs full batches in every slot"
@@ -775,7 +794,7 @@ class TestBuilding:
             raise EngineError("the fp32 network cannot be run for comparison")
 
         compiled: list[object] = []
-        monkeypatch.setattr(builder, "compile_plan", lambda *_: compiled.append(1) or (b"FAKE plan", b"times"))
+        monkeypatch.setattr(builder, "compile_plan", lambda *_: compiled.append(1) or Compiled(b"FAKE plan", b"times"))
         monkeypatch.setattr(builder, "compute", nobody)
         job = Job(model, key_here(model, EngineOptions()), 0, reference=tmp_path / "not_there.npz" if given else None)
         with pytest.raises(EngineError, match="no reference that drive_seg wrote" if given else "cannot be run"):
@@ -805,9 +824,9 @@ class TestBuilding:
             opened.append(gpu_id)
             make(arena, 0)  # the fake has but one
 
-        def compile_plan(*_: object) -> tuple[bytes, bytes]:
+        def compile_plan(*_: object) -> Compiled:
             current.append(opened == [1] and getattr(gpu.stack, "depth", 0) == 1)
-            return b"FAKE plan", b"times"
+            return Compiled(b"FAKE plan", b"times")
 
         monkeypatch.setattr(Arena, "__init__", watched)
         monkeypatch.setattr(builder, "compile_plan", compile_plan)
