@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,9 @@ import onnx
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'drive_seg[train]')")
+
+from checkpoints import write_checkpoint
+from command_line import drive_seg
 
 from drive_seg import open_pipeline
 from drive_seg.errors import ConfigError, ModelError
@@ -629,6 +633,20 @@ def test_int8_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="can be read"):
         write_model(net, tmp_path / "m.yaml", ModelCard(), DRIVING, (96, 64), ("int8",), [tmp_path / "damaged"])
     assert not list(tmp_path.glob("m.*")), "a model that has the name already stays as it is"
+
+
+def test_an_export_says_how_far_it_is_and_prints_nothing_but_its_object(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "net.pt", PanopticNet(TINY))
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(images / f"{number}.png"), scene(number).image[..., ::-1])
+    place = ("--name", "x", "-o", tmp_path, "--width", 96, "--height", 64)
+    lower = ("--precision", "fp16", "--precision", "int8", "--calibration", images)
+    done = drive_seg("export", checkpoint, *place, *lower, "--json")
+    assert done.stdout == json.dumps({"model": str(tmp_path / "x.yaml")}) + "\n"
+    said = [line.rpartition(",")[0] for line in done.stderr.splitlines() if line.startswith("exporting: ")]
+    assert said == [f"exporting: {phase}" for phase in ("calibration images", "fp32", "fp16", "int8 0/3")]
 
 
 def test_batch_norms_are_folded_exactly(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def export(
         raise typer.BadParameter(f"--precision must be one of {', '.join(PRECISIONS)}, got {', '.join(unknown)}")
     if "int8" not in (precision or ()):
         refuse_idle(context, "no int8 is written; ask for it with --precision int8", "calibration")
-    from drive_seg.commands.terminal import report
+    from drive_seg.commands.terminal import phase_bar, report
 
     logits = [_logits("--adjust", adjust), _logits("--adjust-centers", adjust_centers)]
     try:
@@ -125,15 +125,17 @@ def export(
         from drive_seg.network.export import export_onnx
     except ImportError as error:
         raise MissingDependency("torch", "export", INSTALL) from error
-    sidecar = export_onnx(
-        checkpoint,
-        out,
-        name,
-        size=(width, height),
-        precisions=tuple(precision or ("fp32",)),
-        calibration=calibration or (),
-        adjustment=LogitAdjustment(*logits) if any(logits) else None,
-    )
+    with phase_bar("exporting") as progress:
+        sidecar = export_onnx(
+            checkpoint,
+            out,
+            name,
+            size=(width, height),
+            precisions=tuple(precision or ("fp32",)),
+            calibration=calibration or (),
+            adjustment=LogitAdjustment(*logits) if any(logits) else None,
+            progress=progress,
+        )
     report(as_json, {"model": str(sidecar)}, f"model {sidecar}; try it with: drive_seg demo --model {sidecar}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,13 @@ from drive_seg.network.sidecar import write_sidecar
 
 OPSET = 17
 
+ExportProgress = Callable[[str, int, int], None]
+"""``progress(phase, done, total)``; ``total`` is 0 where it is not known."""
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Nobody wants to know."""
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -47,6 +54,7 @@ def export_onnx(
     precisions: Sequence[str] = ("fp32",),
     calibration: Sequence[str | Path] = (),
     adjustment: LogitAdjustment | None = None,
+    progress: ExportProgress = _silent,
 ) -> Path:
     """Write ``out_dir/name.onnx`` (opset 17, dynamic N, H, W) and its sidecar ``out_dir/name.yaml``.
 
@@ -60,6 +68,7 @@ def export_onnx(
         precisions: ``fp32`` (always written), ``fp16``, ``int8``.
         calibration: what the scales of int8 are taken from: folders of images, or ``sim`` for the simulator.
         adjustment: logits to add to the heads; the sidecar states them.
+        progress: told what is being done, and how far it is.
 
     Returns:
         Path of the sidecar.
@@ -78,7 +87,7 @@ def export_onnx(
     if adjustment is not None:
         adjustment.add_to(net)
         card = replace(card, logit_adjustment=adjustment.document())
-    return write_model(net, sidecar, card, DRIVING, size, precisions, calibration)
+    return write_model(net, sidecar, card, DRIVING, size, precisions, calibration, progress)
 
 
 def write_model(
@@ -89,6 +98,7 @@ def write_model(
     size: tuple[int, int],
     precisions: Sequence[str] = ("fp32",),
     calibration: Sequence[str | Path] = (),
+    progress: ExportProgress = _silent,
 ) -> Path:
     """Write the ONNX files beside ``sidecar`` and the sidecar itself; return the sidecar's path."""
     things = tuple(label.id for label in labels.things)
@@ -98,27 +108,34 @@ def write_model(
             f"the label set {len(labels)} with things {things}"
         )
     # Before anything is written: a mistake in the folders must not cost the model that had this name.
-    images = _calibration(calibration, size) if "int8" in precisions else []
+    images = _calibration(calibration, size, progress) if "int8" in precisions else []
     graphs = {"fp32": sidecar.with_suffix(".onnx")}
     try:
         sidecar.parent.mkdir(parents=True, exist_ok=True)
+        progress("fp32", 0, 0)
         write_graph(net, graphs["fp32"], size)
         if "fp16" in precisions:
             graphs["fp16"] = sidecar.with_suffix(".fp16.onnx")
+            progress("fp16", 0, 0)
             write_graph(net, graphs["fp16"], size, half=True)
         if "int8" in precisions:
             graphs["int8"] = sidecar.with_suffix(".int8.onnx")
-            write_int8(graphs["fp32"], graphs["int8"], images)
+            write_int8(graphs["fp32"], graphs["int8"], images, lambda done: progress("int8", done, len(images)))
         write_sidecar(sidecar, _document(sidecar.stem, graphs, card, labels, size))
     except OSError as error:
         raise ModelError(f"cannot write the model to {sidecar.parent}: {error}") from error
     return sidecar
 
 
-def _calibration(sources: Sequence[str | Path], size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+def _calibration(
+    sources: Sequence[str | Path], size: tuple[int, int], progress: ExportProgress
+) -> list[NDArray[np.uint8]]:
     if not sources:
         raise ModelError("int8 needs calibration images; give a folder of them with --calibration, or sim")
-    images = list(calibration_images(sources, size))
+    images = []
+    for image in calibration_images(sources, size):
+        images.append(image)
+        progress("calibration images", len(images), 0)
     if not images:
         raise ModelError(f"int8 needs calibration images; none in {', '.join(map(str, sources))} can be read")
     return images

@@ -6,8 +6,10 @@ sensitive stays in float (``IN_FLOAT``).
 
 from __future__ import annotations
 
+import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +51,13 @@ _MOST_IMAGES = 24
 """For calibration."""
 
 
-def write_int8(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) -> None:
+def write_int8(
+    source: Path, target: Path, images: Sequence[NDArray[np.uint8]], progress: Callable[[int], None] = lambda done: None
+) -> None:
     """Write ``source`` (fp32 ONNX) with Q/DQ pairs, calibrated on ``images``, each uint8 (H, W, 3) RGB, network size.
+
+    Args:
+        progress: told how many of the images are in.
 
     Raises:
         ModelError: no convolution of a head was found by its name.
@@ -65,24 +72,25 @@ def write_int8(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) 
             raise ModelError(
                 f"{source} has no convolution named after {', '.join(HEADS)}: it is not one of our exports"
             )
-        quantize_static(
-            str(prepared),
-            str(target),
-            _Images(images),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=kept,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Percentile,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "CalibPercentile": _PERCENTILE,
-                "CalibStridedMinMax": 1,  # an image at a time: the outputs of all layers for all of them are 9 GB
-            },
-        )
+        with redirect_stdout(io.StringIO()):  # it prints a line per image
+            quantize_static(
+                str(prepared),
+                str(target),
+                _Images(images, progress),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=kept,
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.Percentile,
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    "CalibPercentile": _PERCENTILE,
+                    "CalibStridedMinMax": 1,  # an image at a time: the outputs of all layers for all are 9 GB
+                },
+            )
     onnx.checker.check_model(str(target))
 
 
@@ -122,8 +130,10 @@ def _of_folder(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
 class _Images(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is untyped
     """Hands out images; a range at a time where that is asked for."""
 
-    def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, images: Sequence[NDArray[np.uint8]], progress: Callable[[int], None]) -> None:
         self._images = images
+        self._progress = progress
+        self._given = 0
         self.set_range(0, len(images))
 
     def __len__(self) -> int:
@@ -133,5 +143,9 @@ class _Images(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is unt
         self._next = iter(self._images[start_index:end_index])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        self._progress(self._given)  # what was given before is in
         image = next(self._next, None)
-        return None if image is None else {INPUT_NAME: image[None]}
+        if image is None:
+            return None
+        self._given += 1
+        return {INPUT_NAME: image[None]}
