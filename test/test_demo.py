@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,10 +54,9 @@ class Demo:
         domain = str(60 + os.getpid() % 40)
         self.environment = {**os.environ, MARK: self._mark, "ROS_DOMAIN_ID": domain, "PYTHONUNBUFFERED": "1"}
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, pipe: int = subprocess.PIPE) -> subprocess.Popen[str]:
         given = ["--out", self.out, "--model", self._model, "--backend", "onnxruntime", *arguments]
         command = [sys.executable, "-m", "drive_seg", "demo", *map(str, given)]
-        pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
     def run(self, *arguments: object, code: int = 0) -> tuple[dict, str]:
@@ -137,6 +137,23 @@ def test_a_recording_is_played_as_a_camera_and_ends_the_demo(demo: Demo, tmp_pat
     assert time.monotonic() - started < 100
     check_results(demo.out, (WIDTH, HEIGHT))
     assert printed["camera_sent"] == 12
+
+
+def test_on_a_terminal_something_moves_while_it_waits_and_the_tables_stay(demo: Demo, tmp_path: Path) -> None:
+    write_video(tmp_path / "drive.mp4", 30)
+    ours, theirs = os.openpty()
+    demo.environment |= {"TERM": "xterm", "COLUMNS": "80"}
+    process = demo.start("--source", tmp_path / "drive.mp4", "--seconds", 2, "--loop", pipe=theirs)
+    os.close(theirs)
+    screen = b""
+    with suppress(OSError):  # which is how a terminal ends
+        while data := os.read(ours, 1 << 16):
+            screen += data
+    os.close(ours)
+    assert process.wait(60) == 0, screen
+    assert b"waiting for the camera's topic, 0 s" in screen
+    before, found, after = screen.rpartition(b"waiting for the last frames, ")
+    assert found and b"/segmentation/mask" in before and b"received" in after and b"/segmentation/mask" in after
 
 
 def test_a_recording_that_is_cut_short_is_shown_as_far_as_it_goes(demo: Demo, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import time
 from typing import Protocol, TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,8 @@ from drive_seg.demo.watch import IMAGE_TOPIC, PREFIX, Watcher
 
 _LIVE_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 2.0
+_SPIN_PERIOD_S = 0.1
+_PLAIN_WAIT_S = 10.0
 _RECENT_S = 5.0
 _NARROWEST = 53
 """Columns that the tables need for four digits before the point: rich would cut the names of stages to a letter."""
@@ -26,6 +29,10 @@ class Display(Protocol):
 
     def phase(self, text: str) -> None:
         """What is being done now."""
+        ...
+
+    def wait(self, what: str) -> None:
+        """The phase goes on until ``what`` is there; called often, shown now and then."""
         ...
 
     def update(self, watcher: Watcher, elapsed: float, seconds: float) -> None:
@@ -50,10 +57,18 @@ class PlainDisplay:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown = 0.0
+        self._wait = _Wait()
 
     def phase(self, text: str) -> None:
         """Print it."""
         self._print(text)
+
+    def wait(self, what: str) -> None:
+        """A line every ten seconds."""
+        waited = self._wait.seconds(what)
+        if waited >= self._wait.shown + _PLAIN_WAIT_S:
+            self._wait.shown = waited
+            self._print(f"waiting for {what}, {waited:.0f} s")
 
     def update(self, watcher: Watcher, elapsed: float, seconds: float) -> None:
         """Print rates, drops, latency and instances."""
@@ -85,10 +100,23 @@ class LiveDisplay:
     def __init__(self) -> None:
         self._live = Live(console=Console(), auto_refresh=False)
         self._shown = 0.0
+        self._wait = _Wait()
+        self._spinner = Spinner("dots")
+        self._tables: RenderableType = ""
 
     def phase(self, text: str) -> None:
         """Print it above the tables."""
         self._live.console.print(text, markup=False, highlight=False)
+
+    def wait(self, what: str) -> None:
+        """Something that moves, in place of the tables' first line where they are there."""
+        waited = self._wait.seconds(what)
+        if waited < self._wait.shown + _SPIN_PERIOD_S:
+            return
+        self._wait.shown = waited
+        self._spinner.update(text=f"waiting for {what}, {waited:.0f} s")
+        tables = self._tables.renderables[1:] if isinstance(self._tables, Group) else ()
+        self._live.update(Group(self._spinner, *tables), refresh=True)
 
     def update(self, watcher: Watcher, elapsed: float, seconds: float) -> None:
         """Redraw."""
@@ -96,14 +124,32 @@ class LiveDisplay:
             return
         self._shown = time.monotonic()
         head = Text(f"{elapsed:.0f} of {seconds:g} s   {_fate(watcher)}   {_instances(watcher)}")
-        self._live.update(Group(head, _rates(watcher), "", _latencies(watcher)), refresh=True)
+        self._tables = Group(head, _rates(watcher), "", _latencies(watcher))
+        self._live.update(self._tables, refresh=True)
 
     def __enter__(self) -> LiveDisplay:
         self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._live.update(self._tables)
         self._live.stop()
+
+
+class _Wait:
+    """What is waited for, since when, and after how many seconds that was last shown."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._since = 0.0
+        self.shown = 0.0
+
+    def seconds(self, what: str) -> float:
+        """For how long it has been waited for."""
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._since, self.shown = what, now, 0.0
+        return now - self._since
 
 
 def _fate(watcher: Watcher) -> str:

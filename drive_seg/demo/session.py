@@ -276,6 +276,7 @@ class _Show:
         end = time.monotonic() + limit
         while not done():
             self._watcher.spin(0.05)
+            self._display.wait(what)
             self._check()
             if self._stop.requested:
                 raise DriveSegError(f"interrupted while waiting for {what}")
@@ -312,6 +313,7 @@ class _Show:
         old = self._watcher.state
         while time.monotonic() < end:
             self._watcher.spin(0.1)
+            self._display.wait("the last frames")
             state = self._watcher.state
             if state is not before:
                 if before is not None and state is not None and state.counts() == before.counts():
