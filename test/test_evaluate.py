@@ -354,7 +354,7 @@ def test_predictions_of_run_score_as_the_run_itself(tmp_path: Path, pipeline: Pi
     opened = open_source(str(tmp_path / "in"))
     assert run(opened, open_sink(made, DRIVING, 30.0), pipeline, "tiny").error is None
     predictions = open_predictions(str(made), DRIVING)
-    assert predictions is not None and predictions.instances
+    assert predictions is not None and predictions.instances and predictions.count == 6
     later = evaluate_predictions(predictions, open_truth(str(tmp_path / "in"), DRIVING), DRIVING).evaluation
     at_once = judge(tmp_path / "in", tmp_path / "in", pipeline)
     for key in ("frames", "panoptic", "semantic", "boundary", "lane", "instance"):

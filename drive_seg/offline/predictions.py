@@ -148,7 +148,8 @@ class BagPredictions:
     def __init__(self, path: Path, topic: str, labels: LabelSet) -> None:
         self.name = str(path)
         self.instances = topic.endswith("panoptic")
-        self.count: int | None = None
+        self._there = bag_topics(path)
+        self.count = self._there[topic].count
         own = "summary.json"
         self.summary = _read_summary(path / own if path.is_dir() else path.with_name(f"{path.name}.{own}"))
         self.damage = ""
@@ -161,8 +162,8 @@ class BagPredictions:
         maps: dict[int, Any] = {}
         listed: dict[int, ListedInstances] = {}
         lanes: dict[int, tuple[Lane, ...]] = {}
-        there = bag_topics(self._path)
-        if there[self._topic].count is None:
+        there = self._there
+        if self.count is None:
             self.damage = f"bag {self.name} is cut short or damaged; what could be read of it was scored"
         # What comes beside a map, where the bag has it.
         beside: list[Mapping[int, Any]] = [listed] if self._instances in there and self.instances else []
