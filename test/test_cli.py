@@ -428,8 +428,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, model: Path) -> N
 
 
 def test_ctrl_c_ends_the_simulator_with_a_word(tmp_path: Path) -> None:
+    size = ("--width", "320", "--height", "192")
     process = subprocess.Popen(
-        [sys.executable, "-m", "drive_seg", "sim", "-o", str(tmp_path / "out"), "--width", "320", "--height", "192"],
+        [sys.executable, "-m", "drive_seg", "sim", "-o", str(tmp_path / "out"), *size, "--json"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
@@ -438,9 +440,10 @@ def test_ctrl_c_ends_the_simulator_with_a_word(tmp_path: Path) -> None:
     while not (tmp_path / "out/panoptic/000002.png").exists() and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert len([line for line in stderr.splitlines() if "error: interrupted after " in line]) == 1
+    assert json.loads(stdout.splitlines()[-1])["frames"] == len(list((tmp_path / "out/panoptic").iterdir())) < 300
 
 
 def test_ctrl_c_before_there_are_results_is_one_line_and_exit_1(

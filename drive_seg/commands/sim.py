@@ -53,7 +53,7 @@ def sim(
                     progress(done)
         finally:
             sink.close()
+    payload = {"out": str(out), "frames": done, "seed": seed, "weather": simulator.weather, "size": [width, height]}
+    report(as_json, payload, f"{counted(done, 'frame')} of {width}x{height} in {out}")
     if done < frames:
         raise DriveSegError(f"interrupted after {counted(done, 'frame')}; what was done is in {out}")
-    payload = {"out": str(out), "frames": frames, "seed": seed, "weather": simulator.weather, "size": [width, height]}
-    report(as_json, payload, f"{counted(frames, 'frame')} of {width}x{height} in {out}")
