@@ -133,6 +133,7 @@ def test_every_parameter_is_in_the_readme_with_its_default() -> None:
             assert default == str(wanted).lower()
         else:
             assert type(wanted)(default) == wanted
+            assert not isinstance(wanted, float) or "." in default, "ROS refuses 30 where 30.0 is wanted"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
