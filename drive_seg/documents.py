@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from drive_seg.errors import ConfigError, DriveSegError
+from drive_seg.errors import ConfigError, DriveSegError, one_line
 
 MAX_BYTES = 1 << 18
 """Largest document, 256 KiB: the longest that is shipped has 5."""
@@ -101,4 +101,12 @@ def read_yaml(path: Path, what: str, refuse: type[DriveSegError] = ConfigError) 
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         # All but the first are values that cannot be: most dates and numbers are a ValueError, "!!int" with nothing
         # behind it is an IndexError, "!!bool perhaps" a KeyError, "!!timestamp soon" an AttributeError.
-        raise refuse(f"cannot read {what} {path}: it is not valid YAML: {error}") from error
+        raise refuse(f"cannot read {what} {path}: it is not valid YAML: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line: YAML's own errors have up to six, which show the place."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return one_line(error)
+    mark, said = error.problem_mark, ", ".join(filter(None, (error.context, error.problem)))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}"

@@ -79,6 +79,8 @@ EVIL = [
     "{[1]: 2}",
     "%TAG !e! tag:" + "x" * 100_000 + "\n---\n[" + "!e!a 1, " * 1000 + "]",
     "\x00",
+    "name: [1\n",
+    "name: mine\n\tmodel: ours\n",
     "a: " + "x" * MAX_BYTES,
 ]
 
@@ -104,6 +106,7 @@ def test_evil_documents_are_refused_in_one_sentence(text: str, tmp_path: Path) -
         with pytest.raises((ConfigError, ModelError)) as caught:
             reader(path)
         assert "evil.yaml" in str(caught.value) and len(str(caught.value)) < 2000, name
+        assert "\n" not in str(caught.value), name
 
 
 def test_depth_and_length_have_limits_that_real_documents_are_far_from(tmp_path: Path) -> None:
