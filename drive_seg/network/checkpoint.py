@@ -43,8 +43,10 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler stumbles over: KeyError, EOFError ...
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"cannot read the checkpoint {path}: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        if "weights_only" in reason:  # torch's advice is to run what the file says
+            reason = "it is damaged, or holds more than weights, and nothing else is read"
+        raise ModelError(f"cannot read the checkpoint {path}: {reason}") from error
     if not isinstance(state, dict):
         raise ModelError(f"{path} is not a checkpoint of drive_seg train: it has a {type(state).__name__}")
     return state
