@@ -33,3 +33,11 @@ def test_a_target_takes_its_seeds_and_what_chance_makes_of_them(tools: tuple[Any
         targets.TARGETS[name](seed)
         for _ in range(10):
             targets.TARGETS[name](fuzz.damaged(chance, seed))
+
+
+def test_too_few_seconds_to_try_anything_are_refused(
+    tools: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["fuzz.py", "--seconds", str(len(NAMES) - 1), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        tools[0].main()

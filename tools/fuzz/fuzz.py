@@ -127,6 +127,8 @@ def main() -> int:
     import targets
 
     names = [options.target] if options.target else list(targets.TARGETS)
+    if options.seconds < len(names):  # nothing would be tried, and nothing found
+        parser.error(f"--seconds must be at least {len(names)}, one for each target; got {options.seconds}")
     failed = False
     for name in names:
         corpus = options.out / "corpus" / name
