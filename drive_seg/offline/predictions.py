@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from drive_seg.errors import MalformedImage, SourceError
 from drive_seg.frame import Lane
 from drive_seg.labels import LabelSet
-from drive_seg.offline.bag_images import CLOUD, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
+from drive_seg.offline.bag_images import CLOUD, Topic, bag_messages, bag_topics, lanes_of, pixels_of, stamp_of
 from drive_seg.offline.bags import is_bag
 from drive_seg.offline.instance_lists import ListedInstances, instances_of, read_instances
 from drive_seg.offline.label_image import read_label_image
@@ -73,9 +73,10 @@ def open_predictions(spec: str, labels: LabelSet, topic: str | None = None) -> P
     if path.is_dir() and not (path / "image").is_dir() and ((path / "panoptic").is_dir() or (path / "mask").is_dir()):
         return FolderPredictions(path, labels)
     if path.exists() and is_bag(path):
-        results = list(filter(None, map(_RESULT.fullmatch, bag_topics(path))))
+        there = bag_topics(path)
+        results = list(filter(None, map(_RESULT.fullmatch, there)))
         if topic is not None:
-            return BagPredictions(path, topic, labels) if any(topic == result[0] for result in results) else None
+            return BagPredictions(path, there, topic, labels) if any(topic == result[0] for result in results) else None
         cameras: dict[str, str] = {}
         for result in sorted(results, key=lambda result: result[2] != "panoptic"):
             cameras.setdefault(result[1], result[0])
@@ -83,7 +84,7 @@ def open_predictions(spec: str, labels: LabelSet, topic: str | None = None) -> P
             found = ", ".join(sorted(cameras.values()))
             raise SourceError(f"bag {path} has predictions of several cameras; choose one with --topic: {found}")
         for only in cameras.values():
-            return BagPredictions(path, only, labels)
+            return BagPredictions(path, there, only, labels)
     return None
 
 
@@ -145,15 +146,14 @@ class BagPredictions:
     """A ``segmentation/panoptic`` topic, or else ``mask``, with the scores and tracks of ``instances`` and the lane
     boundaries of ``lanes`` beside it."""
 
-    def __init__(self, path: Path, topic: str, labels: LabelSet) -> None:
+    def __init__(self, path: Path, there: Mapping[str, Topic], topic: str, labels: LabelSet) -> None:
         self.name = str(path)
         self.instances = topic.endswith("panoptic")
-        self._there = bag_topics(path)
-        self.count = self._there[topic].count
+        self.count = there[topic].count
         own = "summary.json"
         self.summary = _read_summary(path / own if path.is_dir() else path.with_name(f"{path.name}.{own}"))
         self.damage = ""
-        self._path, self._topic, self._labels = path, topic, labels
+        self._path, self._there, self._topic, self._labels = path, there, topic, labels
         base = topic.rpartition("/")[0]
         self._instances, self._info = f"{base}/instances", f"{base}/label_info"
         self._lanes = f"{base}/lanes"
@@ -162,13 +162,12 @@ class BagPredictions:
         maps: dict[int, Any] = {}
         listed: dict[int, ListedInstances] = {}
         lanes: dict[int, tuple[Lane, ...]] = {}
-        there = self._there
         if self.count is None:
             self.damage = f"bag {self.name} is cut short or damaged; what could be read of it was scored"
         # What comes beside a map, where the bag has it.
-        beside: list[Mapping[int, Any]] = [listed] if self._instances in there and self.instances else []
+        beside: list[Mapping[int, Any]] = [listed] if self._instances in self._there and self.instances else []
         topics = [self._topic, self._instances, self._info]
-        if self._lanes in there and there[self._lanes].msgtype == CLOUD:
+        if self._lanes in self._there and self._there[self._lanes].msgtype == CLOUD:
             beside.append(lanes)
             topics.append(self._lanes)
         for topic, message in bag_messages(self._path, topics):
