@@ -52,13 +52,17 @@ def test_the_help_of_a_command_names_everything_it_writes(command: str, tmp_path
     source = tmp_path / "drive"
     made = CliRunner().invoke(app, ["sim", "--frames", "1", "--width", "64", "--height", "64", "-o", str(source)])
     assert made.exit_code == 0, made.output
+    beside = set()
     if command == "run":
         model = str(write_tiny_model(tmp_path))
-        arguments = ["run", str(source / "image"), "-o", str(tmp_path / "out"), "--model", model]
-        done = CliRunner().invoke(app, [*arguments, "--backend", "onnxruntime"])
-        assert done.exit_code == 0, done.output
+        (tmp_path / "video").mkdir()
+        for out in ("out", "video/OUT.mp4"):
+            arguments = ["run", str(source / "image"), "-o", str(tmp_path / out), "--model", model]
+            done = CliRunner().invoke(app, [*arguments, "--backend", "onnxruntime"])
+            assert done.exit_code == 0, done.output
+        beside = {path.name.replace("OUT.mp4", "OUT") for path in (tmp_path / "video").iterdir()}
     said = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, [command, "--help"]).output)
-    written = {path.name for path in (source if command == "sim" else tmp_path / "out").iterdir()}
+    written = beside | {path.name for path in (source if command == "sim" else tmp_path / "out").iterdir()}
     assert len(written) >= 4
     assert not [name for name in written if name not in said]
 

@@ -78,7 +78,7 @@ def run(
 
     The ending of OUT decides what is written: [bold].mp4[/bold] an overlay video, [bold].mcap[/bold] or
     [bold].bag2[/bold] (a folder) a ROS 2 bag, anything else a folder with mask/ (8-bit class ids), panoptic/ (16-bit),
-    instances.jsonl, lanes.jsonl and summary.json.
+    instances.jsonl, lanes.jsonl and summary.json. The summary of a video or an .mcap is OUT.summary.json beside it.
 
     Latencies are measured with several frames in flight; for live latency see [bold]drive_seg benchmark[/bold] and the
     node.
