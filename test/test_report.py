@@ -27,7 +27,7 @@ from drive_seg.errors import DriveSegError, MissingDependency
 from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.offline import report
 from drive_seg.offline.evaluate import Scored
-from drive_seg.offline.label_map import LabelMap
+from drive_seg.offline.label_map import LabelMap, MapFile, ScoredClass, bind
 from drive_seg.offline.report import render_report, write_report
 from drive_seg.offline.report_figures import distribution_plot, percentile_plot, score_plot
 from drive_seg.offline.report_frames import PICTURE_WIDTH, FramePicture, WorstFrames
@@ -292,9 +292,15 @@ class TestPartialTruth:
         assert "Frame by frame" not in [head.text for head in page.all("h2")]
 
 
-def picture_of(truth: np.ndarray, found: np.ndarray, image: np.ndarray | None = None) -> FramePicture:
+def picture_of(
+    truth: np.ndarray,
+    found: np.ndarray,
+    image: np.ndarray | None = None,
+    label_map: LabelMap | None = None,
+) -> FramePicture:
     """What the report shows of a frame with these panoptic ids."""
-    label_map, pair = LabelMap.identity(DRIVING), (Truth(truth), Prediction(found))
+    label_map = label_map or LabelMap.identity(DRIVING)
+    pair = (Truth(truth), Prediction(found))
     worst = WorstFrames(1)
     worst.see(Scored(Scorer(label_map).score("a", 0, *pair, image), *pair, label_map, image))
     (picture,) = worst.frames
@@ -333,6 +339,24 @@ class TestPictures:
         red = errors[..., 0] - errors[..., 1] > 100
         assert red[2:8, 2:48].all() and not red[14:, :].any() and not red[:, 54:].any()
         assert errors[30, 56].max() < errors[30, 20].max()
+
+    def test_a_label_map_may_begin_with_things(self) -> None:
+        """Their scored class is 0: as panoptic ids, its objects would be pixels of the classes 1, 2, ..."""
+        truth = np.zeros((40, 60), np.uint16)
+        truth[:10, :20], truth[:10, 30:50], truth[20:, 40:] = 3001, 3002, 5001
+        found = truth.copy()
+        found[:10, :20], found[:10, 30:50] = 3002, 3001
+        found[30:, :30] = 3003
+        scored = {"vehicle": ["vehicle"], "cyclist": ["cyclist"], "pedestrian": ["pedestrian"]}
+        scored |= {"road": ["road"], "rest": ["background", "lane_marking"]}
+        rows = [ScoredClass(name, tuple(members), tuple(members)) for name, members in scored.items()]
+        classes = {label.name: label.id for label in DRIVING}
+        first, last = (
+            picture_of(truth, found, label_map=bind(MapFile("map", tuple(order)), DRIVING, classes))
+            for order in (rows, rows[::-1])
+        )
+        assert first.wrong == last.wrong == pytest.approx(300 / 2400)
+        assert (first.truth, first.prediction, first.errors) == (last.truth, last.prediction, last.errors)
 
     def test_wrong_pixels_stand_out_by_brightness_alone(self) -> None:
         truth = np.zeros((40, 60), np.uint16)

@@ -56,8 +56,8 @@ class Scored:
     label_map: LabelMap
     image: NDArray[np.uint8] | None
 
-    def maps(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        """uint16 (H, W) panoptic ids of truth and prediction in the scored classes, objects numbered anew."""
+    def maps(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """int32 (H, W) truth and prediction in the scored classes, as ``scored_ids`` has them."""
         true_classes, predicted_classes = tables_of(self.label_map, self.truth)
         labels = self.label_map.labels
         return (

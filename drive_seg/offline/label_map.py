@@ -28,17 +28,20 @@ from numpy.typing import NDArray
 from drive_seg.documents import read_yaml
 from drive_seg.errors import ConfigError
 from drive_seg.labels import (
-    MAX_INSTANCES_PER_CLASS,
     PANOPTIC_DIVISOR,
     PANOPTIC_UNLABELLED,
     UNLABELLED,
     Label,
     LabelSet,
 )
+from drive_seg.offline.metrics.overlaps import VOID
 from drive_seg.resources import at_home, share_dir
 
 LANE = "lane_marking"
 """The scored class whose pixels are the lane markings."""
+
+NUMBER_BITS = 16
+"""Of the number of an object in ``scored_ids``: a map has fewer."""
 
 _IDS = np.arange(1 << 16)
 CLASS_OF_ID = np.where(_IDS >= PANOPTIC_DIVISOR, _IDS // PANOPTIC_DIVISOR, np.minimum(_IDS, UNLABELLED))
@@ -196,20 +199,21 @@ def _check_names(file: str, side: str, named: Sequence[str], known: Mapping[str,
 
 def scored_ids(
     ids: NDArray[np.uint16] | NDArray[np.uint8], classes: NDArray[np.uint8], labels: LabelSet
-) -> NDArray[np.uint16]:
-    """uint16 (H, W): a map's segments as panoptic ids of the scored classes, numbered anew.
+) -> NDArray[np.int32]:
+    """int32 (H, W): a map's segments in the scored classes, ``class << NUMBER_BITS | number``, ``VOID`` without one.
+
+    The objects of a class are numbered anew from 1; 0 is stuff, and objects that are not told apart. No panoptic ids:
+    a map may score things as its first class, and behind the ids that fit these.
 
     Args:
         classes: uint8 (N,) scored class by value of the map, 255 is void.
     """
-    table = np.full(1 << 16, PANOPTIC_UNLABELLED, np.uint16)
+    table = np.full(1 << 16, VOID, np.int32)
     numbers = dict.fromkeys(range(len(labels)), 0)
     for value in np.flatnonzero(np.bincount(ids.reshape(-1), minlength=1)).tolist():
         scored = int(classes[value])
         if scored == UNLABELLED:
             continue
-        table[value] = scored
-        if ids.dtype == np.uint16 and labels[scored].thing and numbers[scored] < MAX_INSTANCES_PER_CLASS:
-            numbers[scored] += 1
-            table[value] = scored * PANOPTIC_DIVISOR + numbers[scored]
+        numbers[scored] += ids.dtype == np.uint16 and labels[scored].thing
+        table[value] = scored << NUMBER_BITS | numbers[scored]
     return np.take(table, ids)

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.errors import DriveSegError
-from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED, LabelSet, mask_of
+from drive_seg.labels import LabelSet
+from drive_seg.offline.label_map import NUMBER_BITS
+from drive_seg.offline.metrics.overlaps import VOID
 from drive_seg.overlay import shade
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class _Sketch:
     Attributes:
         canvas: uint8 (h, w, 3) the image, or grey where there is none.
         tint: how much of a class's colour is laid over it.
-        expected, found: uint16 (h, w) panoptic ids.
+        expected, found: int32 (h, w) segments, as ``scored_ids`` has them.
         wrong_pixels: float32 (h, w) share of wrong pixels under each, 0..1.
     """
 
@@ -126,8 +128,8 @@ class _Sketch:
     wrong: float
     canvas: NDArray[np.uint8]
     tint: float
-    expected: NDArray[np.uint16]
-    found: NDArray[np.uint16]
+    expected: NDArray[np.int32]
+    found: NDArray[np.int32]
     wrong_pixels: NDArray[np.float32]
     labels: LabelSet
 
@@ -137,19 +139,19 @@ class _Sketch:
         name: str,
         score: float,
         measure: str,
-        expected: NDArray[np.uint16],
-        found: NDArray[np.uint16],
+        expected: NDArray[np.int32],
+        found: NDArray[np.int32],
         image: NDArray[np.uint8] | None,
         labels: LabelSet,
     ) -> _Sketch:
         """Of a frame in its own size.
 
         Args:
-            expected, found: uint16 (H, W) panoptic ids of truth and prediction, in the classes of ``labels``.
+            expected, found: int32 (H, W) segments of truth and prediction, in the classes of ``labels``.
             image: uint8 (H, W, 3) RGB, or None where only the maps are known.
         """
-        counted = expected != PANOPTIC_UNLABELLED
-        wrong = counted & (mask_of(expected) != mask_of(found))
+        counted = expected != VOID
+        wrong = counted & (expected >> NUMBER_BITS != found >> NUMBER_BITS)
         share = float(wrong.sum() / max(1, counted.sum()))
         height, width = expected.shape
         size = (min(width, PICTURE_WIDTH), max(1, round(height * min(1.0, PICTURE_WIDTH / width))))
@@ -170,7 +172,7 @@ class _Sketch:
             self.measure,
             truth=_jpeg(_paint(self.canvas, self.expected, self.labels, self.tint)),
             prediction=_jpeg(_paint(self.canvas, self.found, self.labels, self.tint)),
-            errors=_jpeg(_paint_errors(self.canvas, self.wrong_pixels, self.expected == PANOPTIC_UNLABELLED)),
+            errors=_jpeg(_paint_errors(self.canvas, self.wrong_pixels, self.expected == VOID)),
             wrong=self.wrong,
             size=(width, height),
         )
@@ -181,11 +183,11 @@ def _rank(kept: FramePicture | _Sketch) -> tuple[float, str]:
     return kept.score, kept.name
 
 
-def _shrink(ids: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
-    return cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST).astype(np.uint16, copy=False)
+def _shrink(ids: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
+    return cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST).astype(np.int32, copy=False)
 
 
-def _paint(canvas: NDArray[np.uint8], ids: NDArray[np.uint16], labels: LabelSet, tint: float) -> NDArray[np.uint8]:
+def _paint(canvas: NDArray[np.uint8], ids: NDArray[np.int32], labels: LabelSet, tint: float) -> NDArray[np.uint8]:
     """Classes tinted, instances in shades of their class with their borders drawn; unlabelled pixels dark."""
     values, where = np.unique(ids, return_inverse=True)
     colors = np.array([_color(int(value), labels) for value in values], np.float32)
@@ -199,21 +201,25 @@ def _paint(canvas: NDArray[np.uint8], ids: NDArray[np.uint16], labels: LabelSet,
 
 
 def _color(value: int, labels: LabelSet) -> tuple[int, int, int]:
-    class_id, number = divmod(value, PANOPTIC_DIVISOR) if value >= PANOPTIC_DIVISOR else (value, 0)
-    if value == PANOPTIC_UNLABELLED or class_id >= len(labels):
+    if value == VOID:
         return (0, 0, 0)
-    return shade(labels[class_id].color, number) if number else labels[class_id].color
+    color, number = labels[value >> NUMBER_BITS].color, _number(value)
+    return shade(color, number) if number else color
 
 
 def _share(value: int, labels: LabelSet, tint: float) -> float:
     """How much of the class's colour is laid over the image."""
-    if value == PANOPTIC_UNLABELLED:
+    if value == VOID:
         return 0.75
-    named_background = value < len(labels) and labels[value].name == "background"
+    named_background = not _number(value) and labels[value >> NUMBER_BITS].name == "background"
     return 0.0 if named_background and tint == _TINT else tint
 
 
-def _borders(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
+def _number(value: int) -> int:
+    return value & ((1 << NUMBER_BITS) - 1)
+
+
+def _borders(ids: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Pixels of things that touch another segment, bool (H, W)."""
     edge = np.zeros(ids.shape, np.bool_)
     across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
@@ -221,7 +227,7 @@ def _borders(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
     edge[:, :-1] |= across
     edge[1:] |= down
     edge[:-1] |= down
-    edge &= (ids >= PANOPTIC_DIVISOR) & (ids != PANOPTIC_UNLABELLED)
+    edge &= (ids & ((1 << NUMBER_BITS) - 1) > 0) & (ids != VOID)
     return edge
 
 
