@@ -39,8 +39,7 @@ class LabelSet:
     """An ordered set of labels with contiguous ids 0..n-1 (the channel order of the network).
 
     Raises:
-        ModelError: ids not contiguous from 0, doubled names, a colour out of range, or a thing id whose
-            panoptic ids would not fit 16 bits.
+        ModelError: ids not contiguous from 0, doubled names, or a colour out of range.
     """
 
     labels: tuple[Label, ...]
@@ -55,8 +54,6 @@ class LabelSet:
         for label in self.labels:
             if len(label.color) != 3 or not all(0 <= c <= 255 for c in label.color):
                 raise ModelError(f"colour of '{label.name}' must be three values 0..255, got {label.color}")
-            if label.thing and label.id > _MAX_THING_ID:
-                raise ModelError(f"thing '{label.name}' has id {label.id}; ids above {_MAX_THING_ID} do not fit 16UC1")
         if len(ids) > UNLABELLED:
             raise ModelError(f"at most {UNLABELLED} classes fit a mono8 mask, got {len(ids)}")
 
@@ -90,6 +87,26 @@ class LabelSet:
         table[[label.id for label in self.things]] = True
         table.setflags(write=False)
         return table
+
+    def check_panoptic(self) -> None:
+        """See that panoptic ids can tell every object from all else: a model's labels need it, scored ones do not.
+
+        Raises:
+            ModelError: a thing has id 0, or one beyond what fits 16 bits.
+        """
+        for label in self.things:
+            which = (
+                f"label {label.id}, '{label.name}', is a thing: its panoptic ids, {label.id} * {PANOPTIC_DIVISOR} + k,"
+            )
+            if label.id == 0:
+                raise ModelError(
+                    f"{which} would be those of other classes; give id 0 to a class that is none, such as background"
+                )
+            if label.id > _MAX_THING_ID:
+                raise ModelError(
+                    f"{which} do not fit 16 bits; things have ids up to {_MAX_THING_ID}. With a `decoder:` the labels "
+                    "may be in any order, its `classes` say which one each channel is; else mark it as no thing"
+                )
 
     def by_name(self, name: str) -> Label:
         """The label called ``name``.

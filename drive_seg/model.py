@@ -87,11 +87,7 @@ class Model:
                 raise ModelError(f"{self.path}: input {side} must be a positive multiple of {STEP}, got {value}")
         if reason := too_large(self.width, self.height):
             raise ModelError(f"{self.path}: the input cannot be: {reason}")
-        if self.labels[0].thing:
-            raise ModelError(
-                f"{self.path}: label 0, '{self.labels[0].name}', is a thing: its panoptic ids, 0 * 1000 + k, would be"
-                " those of other classes; give id 0 to a class that is none, such as background"
-            )
+        self.labels.check_panoptic()
         if not self.onnx:
             raise ModelError(f"{self.path}: `onnx:` must name at least one of {', '.join(PRECISIONS)}")
 

@@ -127,6 +127,7 @@ class Pipeline:
 
     Raises:
         ConfigError: ``options`` or ``tracking`` are none.
+        ModelError: panoptic ids cannot tell the objects of these labels apart.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Pipeline:
         self.network_size = (width, height)
         try:
             check_kind("options", options, FusionOptions)
+            labels.check_panoptic()
             self._options = options
             self._stages = stages_of(engine, labels, self.network_size, options, allocate or fresh)
             self._track: Tracking | None = None

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from drive_seg import CameraImage, Frame, FusionOptions, Pipeline, TrackingOptions, open_pipeline
 from drive_seg.engines import EngineOptions, FunctionEngine
-from drive_seg.errors import ConfigError, DriveSegError, EngineError, MalformedImage, MissingDependency
+from drive_seg.errors import ConfigError, DriveSegError, EngineError, MalformedImage, MissingDependency, ModelError
 from drive_seg.frame import CompressedImage, RawOutputs
-from drive_seg.labels import DRIVING
+from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_source
 from drive_seg.offline.simulated import TruthfulSim
 from drive_seg.offline.sources import open_source
@@ -223,6 +223,15 @@ def test_maps_from_elsewhere_that_do_not_fit_are_named(answer: Any, message: str
 def test_options_that_cannot_be_are_refused_where_they_are_given(make: Callable[[], Any], message: str):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("things", "message"), [((0,), "label 0, 'c0', is a thing"), ((3, 65), "label 65, .* 16 bits")]
+)
+def test_things_whose_objects_no_panoptic_id_can_have_are_refused(things: tuple[int, ...], message: str):
+    labels = LabelSet(tuple(Label(number, f"c{number}", number in things, (0, 0, 0)) for number in range(70)))
+    with pytest.raises(ModelError, match=message):
+        Pipeline(FunctionEngine(classes_by_brightness, SIZE), labels)
 
 
 def test_options_of_another_kind_are_refused_and_those_that_were_there_stay():

@@ -13,9 +13,10 @@ import yaml
 from recordings import put
 
 from drive_seg.errors import ConfigError, SourceError
-from drive_seg.labels import DRIVING
+from drive_seg.labels import DRIVING, Label, LabelSet
 from drive_seg.offline.evaluate import label_map_for
 from drive_seg.offline.label_map import bind, load_map
+from drive_seg.offline.scoring import Prediction, Scorer, Truth
 from drive_seg.offline.truth import open_truth
 from drive_seg.offline.truth_files import open_folder
 
@@ -351,6 +352,20 @@ def test_errors_of_label_maps_say_what_is_wrong(tmp_path: Path, document: Any, s
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(ConfigError, match=says):
         bind(load_map(str(path)), DRIVING, {label.name: label.id for label in DRIVING})
+
+
+def test_things_may_be_anywhere_among_many_scored_classes(tmp_path: Path) -> None:
+    """Panoptic ids end with class 64; segments that are scored need none."""
+    model = LabelSet(tuple(Label(number, f"c{number}", number == 1, (9, 9, 9)) for number in range(100)))
+    path = tmp_path / "map.yaml"
+    classes = {label.name: {} for label in (*model.labels[2:], *model.labels[:2])}
+    path.write_text(yaml.safe_dump({"classes": classes}, sort_keys=False))
+    label_map = bind(load_map(str(path)), model, {label.name: label.id for label in model})
+    truth = np.full((20, 30), 2, np.uint16)
+    truth[5:15, 5:10], truth[5:15, 20:25] = 1001, 1002
+    scorer = Scorer(label_map)
+    scorer.score("a", 0, Truth(truth), Prediction(truth))
+    assert scorer.totals.figures()["panoptic"]["per_class"]["c1"]["tp"] == 2
 
 
 def test_shipped_label_maps_fit_the_default_labels() -> None:

@@ -153,6 +153,10 @@ def test_sidecar_round_trip_and_digest(tmp_path: Path) -> None:
         ),
         ({"labels": "road"}, "must have id|malformed"),
         ({"labels": [{"id": 0, "name": "car", "thing": True, "color": [1, 2, 3]}]}, "label 0, 'car', is a thing"),
+        (
+            {"labels": [{"id": i, "name": f"c{i}", "thing": i == 65, "color": [1, 2, 3]} for i in range(150)]},
+            r"net\.yaml: label 65, 'c65', is a thing: .* do not fit 16 bits; things have ids up to 64\. .*`decoder:`",
+        ),
         ({"outputs": {"sematic": "x"}}, "malformed: `outputs` has the unknown keys 'sematic'; expected semantic, conf"),
         ({"outputs": None}, "`outputs` must be a mapping of semantic, .*, got None"),
         ({"decoder": {"kind": "semantic_ids"}}, "`decoder` lacks output"),
