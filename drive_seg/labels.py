@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ PANOPTIC_UNLABELLED = 65535
 PANOPTIC_DIVISOR = 1000
 MAX_INSTANCES_PER_CLASS = PANOPTIC_DIVISOR - 1
 _MAX_THING_ID = (PANOPTIC_UNLABELLED - 1) // PANOPTIC_DIVISOR - 1
+_NO_TEXT = ("Cc", "Cs")
+"""Characters that no name has: terminals obey control characters, messages cannot hold half of a surrogate pair."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class LabelSet:
     """An ordered set of labels with contiguous ids 0..n-1 (the channel order of the network).
 
     Raises:
-        ModelError: ids not contiguous from 0, doubled names, or a colour out of range.
+        ModelError: ids not contiguous from 0, doubled or unusable names, or a colour out of range.
     """
 
     labels: tuple[Label, ...]
@@ -49,8 +52,11 @@ class LabelSet:
         if ids != list(range(len(ids))) or not ids:
             raise ModelError(f"label ids must be 0..n-1 in order, got {ids}")
         names = [label.name for label in self.labels]
-        if len(set(names)) != len(names) or not all(names):
-            raise ModelError(f"label names must be non-empty and unique, got {names}")
+        for name in names:
+            if not name or names.count(name) > 1 or any(category(sign) in _NO_TEXT for sign in name):
+                raise ModelError(
+                    f"label names must be non-empty, unique and without control characters; {name!r:.80} is not"
+                )
         for label in self.labels:
             if len(label.color) != 3 or not all(0 <= c <= 255 for c in label.color):
                 raise ModelError(f"colour of '{label.name}' must be three values 0..255, got {label.color}")
@@ -128,7 +134,9 @@ class LabelSet:
                 color = tuple(whole_number(c, "color") for c in row["color"])
                 if not isinstance(row["thing"], bool):  # "no" in quotes would be true
                     raise ValueError(f"thing must be true or false, got {row['thing']!r:.80}")
-                labels.append(Label(whole_number(row["id"], "id"), str(row["name"]), row["thing"], color))  # type: ignore[arg-type]
+                if not isinstance(row["name"], str):  # YAML reads no and null as other things, which are no names
+                    raise ValueError(f"name must be text, in quotes if need be, got {row['name']!r:.80}")
+                labels.append(Label(whole_number(row["id"], "id"), row["name"], row["thing"], color))  # type: ignore[arg-type]
             except (KeyError, TypeError, ValueError) as error:
                 why = f" ({error})" if isinstance(error, ValueError) else ""
                 raise ModelError(

@@ -95,11 +95,25 @@ def test_label_sets_refuse_what_the_formats_cannot_hold() -> None:
         ({"color": [1, 2]}, "three values"),
         ({"color": [1, 2, 256]}, "0..255"),
         ({"name": ""}, "non-empty"),
+        ({"name": None}, "name must be text, in quotes if need be, got None"),
+        ({"name": False}, "name must be text, .* got False"),  # YAML's no
+        ({"name": 7}, "name must be text, .* got 7"),
+        ({"name": "a\x1b[31m"}, "without control characters; .* is not"),
+        ({"name": "a\ud800"}, "without control characters"),
     ):
         with pytest.raises(ModelError, match=message):
             LabelSet.from_dicts([{**row, **change}])
     with pytest.raises(ModelError, match="must have id, name"):
         LabelSet.from_dicts([{"id": 0}])
+    rows = [{**row, "id": number, "name": f"c{number % 100}"} for number in range(150)]
+    with pytest.raises(ModelError, match=r"unique .*; 'c0' is not$"):
+        LabelSet.from_dicts(rows)
+
+
+@pytest.mark.parametrize("name", ["traffic light", "Straße 道路", "a/b", "void", "all", "🚗", "x" * 400])
+def test_label_names_may_be_any_text(name: str) -> None:
+    row = {"id": 0, "name": name, "thing": False, "color": [1, 2, 3]}
+    assert LabelSet.from_dicts([row, {**row, "id": 1, "name": name.upper() + "2"}])[0].name == name
 
 
 def sidecar(folder: Path, **changes: Any) -> Path:
