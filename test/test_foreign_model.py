@@ -187,6 +187,19 @@ def test_probabilities_and_channels_that_are_last() -> None:
         np.testing.assert_allclose(raw.confidence / 255, plain.confidence / 255, atol=1.5 / 255)
 
 
+@pytest.mark.parametrize(("channels", "stride"), [(4, 8), (2, 16), (8, 4)])
+def test_as_many_rows_as_channels_that_are_last(channels: int, stride: int) -> None:
+    """The side behind N then looks like the channels: 20 rows of stride 32 and 20 classes, for example."""
+    height, width = 32 // stride, 64 // stride
+    assert height == channels
+    logits = np.random.default_rng(1).normal(0, 3, (1, channels, height, width)).astype(np.float32)
+    decoder = Decoder("semantic_logits", "x", tuple(range(channels)))
+    plain = tensors(decoder).read(logits)
+    last = tensors(decoder).read(np.ascontiguousarray(np.moveaxis(logits, 1, 3)))
+    np.testing.assert_array_equal(plain.semantic, logits.argmax(axis=1))
+    np.testing.assert_array_equal(last.semantic, plain.semantic)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_softmax_in_the_graph_must_be_said(backend: str, tmp_path: Path) -> None:
     """Taken for logits, its confidences were those of a second softmax: with 19 classes, too low for any object."""

@@ -93,9 +93,9 @@ class ForeignTensors:
         """
         semantic, confidence = self._semantic(np.asarray(output))
         count, height, width = semantic.shape
-        _, net_height, net_width, _ = self._pixels.shape
-        stride = net_height // height if height else 0
-        if not stride or (height * stride, width * stride) != (net_height, net_width):
+        stride = self._stride(height, width)
+        if not stride:
+            _, net_height, net_width, _ = self._pixels.shape
             raise EngineError(
                 f"decoder: output {self._decoder.output} is {width}x{height}, expected {net_width}x{net_height} "
                 "or a whole fraction of it"
@@ -106,6 +106,12 @@ class ForeignTensors:
         for image in range(count):
             self._centers(semantic[image], confidence[image], cell, stride * cell, centers[image], offsets[image])
         return RawOutputs(semantic, confidence, centers, offsets)
+
+    def _stride(self, height: int, width: int) -> int:
+        """Network pixels along a cell of maps of this size; 0 where it is no whole fraction of the network's."""
+        _, net_height, net_width, _ = self._pixels.shape
+        stride = net_height // height if height else 0
+        return stride if (height * stride, width * stride) == (net_height, net_width) else 0
 
     def _semantic(self, output: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """uint8 (N, h, w) label ids and confidences."""
@@ -133,7 +139,10 @@ class ForeignTensors:
         """float32 (N, C, h, w); the first of a slot, which is of no camera, are looked at closely."""
         decoder, channels = self._decoder, len(self._decoder.classes)
         four = output.ndim == 4 and output.dtype.kind == "f"
-        if four and output.shape[1] != channels and output.shape[3] == channels:
+        last = four and output.shape[3] == channels
+        if last and output.shape[1] == channels:  # it may be that there are as many rows
+            last = not self._stride(*output.shape[2:]) and self._stride(*output.shape[1:3]) > 0
+        if last:
             output = np.moveaxis(output, 3, 1)
         if not four or output.shape[1] != channels:
             hint = f"; {ONE_CHANNEL}" if four and output.shape[1] == 1 else ""
