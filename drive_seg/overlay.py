@@ -113,7 +113,8 @@ def _scale(native: tuple[int, int]) -> float:
 
 
 def _codes(result: PanopticResult, labels: LabelSet) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """uint8 (H, W) with one value per class and per instance, and their colours, uint8 (256, 3)."""
+    """uint8 (H, W) with one value per class and per instance, and their colours, uint8 (256, 3). Instances that there
+    are no values left for keep that of their class."""
     width, height = result.native_size
     mask, panoptic, extent = result.mask, result.panoptic, result.extent
     if mask.shape == (height, width):
@@ -126,9 +127,7 @@ def _codes(result: PanopticResult, labels: LabelSet) -> tuple[NDArray[np.uint8],
         cv2.resize(panoptic, (width, height), dst=native, interpolation=cv2.INTER_NEAREST_EXACT)
         panoptic = native
     palette = labels.palette.copy()
-    free = UNLABELLED - len(labels)
-    for index, instance in enumerate(result.instances):
-        code = len(labels) + index % free if free else instance.class_id
+    for code, instance in enumerate(result.instances[: UNLABELLED - len(labels)], len(labels)):
         palette[code] = _color(instance, labels)
         place = _slices(instance.box)
         np.copyto(codes[place], np.uint8(code), where=panoptic[place] == instance.panoptic_id)

@@ -234,7 +234,7 @@ def crowd(things: int, stuff: int) -> LabelSet:
 def test_overlay_equals_the_drawn_one_but_for_names(
     seed: int, native: tuple[int, int], labels: LabelSet, resolution: str
 ) -> None:
-    """Also where instances outnumber the colours of a picture: 2 and no free codes beside 253 and 255 classes."""
+    """Also where instances outnumber the codes of a picture: 3 and none are free beside 252 and 255 classes."""
     raw = random_outputs(seed, 20, labels=labels)
     options = FusionOptions(0.0, 0, resolution)
     image = color_image(native, seed)

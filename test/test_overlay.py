@@ -275,6 +275,18 @@ def test_many_neighbours_have_shades_of_their_own_and_keep_what_reaches_into_a_b
     assert np.abs(drawn[390, 300] - around).max() <= 1
 
 
+@pytest.mark.parametrize("classes", [254, 255])
+def test_where_classes_leave_no_colours_for_instances_each_has_that_of_its_class(classes: int):
+    """All had the last one's, whatever its class."""
+    red, blue = (250, 10, 10), (10, 10, 250)
+    labels = LabelSet(tuple(Label(k, f"c{k}", k in (3, 4), blue if k == 4 else red) for k in range(classes)))
+    boxes = {3001: Box(100, 300, 200, 120), 3002: Box(400, 300, 200, 120), 4001: Box(700, 300, 200, 120)}
+    black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    drawn = draw_overlay(black, scene(*boxes.items()), labels)
+    strongest = [int(drawn[box.y + 100, box.x + 100].argmax()) for box in boxes.values()]
+    assert strongest == [0, 0, 2]
+
+
 def test_a_track_keeps_its_shade_whatever_its_number_in_the_frame():
     box = Box(300, 300, 200, 120)
     first, second = scene((3001, box)), scene((3002, box))

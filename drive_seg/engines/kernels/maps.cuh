@@ -82,32 +82,26 @@ extern "C" __global__ void __launch_bounds__(256, 2) write_maps(const Frame* fra
     }
 }
 
-// The overlay counts instances over all classes and gives each a code behind the classes; past 254 they share codes.
-// In maps of network size a pixel may stand outside of its instance's box: it then has its class's code.
+// The overlay counts instances over all classes and gives each a code behind the classes; past 254 they have their
+// class's code. So has, in maps of network size, a pixel outside of its instance's box.
 __device__ inline int code_at(const Frame& f, int x, int y) {
     const size_t pixel = size_t(__ldg(f.view_rows + y)) * f.out_w + __ldg(f.view_columns + x);
-    const int class_id = f.mask[pixel], channel = __ldg(f.class_channel + class_id), free = UNLABELLED - f.labels;
-    if (channel >= CHANNELS || free == 0) return class_id;
+    const int class_id = f.mask[pixel], channel = __ldg(f.class_channel + class_id);
+    if (channel >= CHANNELS) return class_id;
     const int index = int(f.header->first_instance[channel]) + f.panoptic[pixel] - class_id * DIVISOR - 1;
+    if (index >= UNLABELLED - f.labels) return class_id;
     const Instance* box = f.instances + index;
     const bool inside = x >= box->x && x < box->x + box->width && y >= box->y && y < box->y + box->height;
-    return inside ? f.labels + index % free : class_id;
+    return inside ? f.labels + index : class_id;
 }
 
-// The colour of a code is that of the last instance that has it.
 __device__ inline const uint8_t* color_of(const Frame& f, int code) {
-    const int count = int(f.header->instances), free = UNLABELLED - f.labels;
     if (code == UNLABELLED || code == f.background) return nullptr;
-    if (code < f.labels) {
-        const int channel = f.class_channel[code];
-        if (free > 0 || channel >= CHANNELS) return f.colors + 3 * code;
-        const int number = int(f.header->first_instance[channel + 1] - f.header->first_instance[channel]);
-        return f.shades + 3 * (channel * DIVISOR + number);
-    }
-    const int index = code - f.labels, last = index + (count - 1 - index) / free * free;
+    if (code < f.labels) return f.colors + 3 * code;
+    const int index = code - f.labels;
     int channel = 0;
-    while (int(f.header->first_instance[channel + 1]) <= last) ++channel;
-    return f.shades + 3 * (channel * DIVISOR + last - int(f.header->first_instance[channel]) + 1);
+    while (int(f.header->first_instance[channel + 1]) <= index) ++channel;
+    return f.shades + 3 * (channel * DIVISOR + index - int(f.header->first_instance[channel]) + 1);
 }
 
 // Whether another code begins within `outline` pixels.
