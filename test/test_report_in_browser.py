@@ -102,6 +102,26 @@ def test_a_long_name_of_a_class_covers_no_figure(tmp_path: Path) -> None:
         assert browser.value(f"{names}.filter(it => it.scrollWidth > it.clientWidth + 1).map(it => it.innerText)") == []
 
 
+@pytest.mark.parametrize("width", [1200, 360])
+def test_names_of_classes_leave_room_for_their_figures(tmp_path: Path, width: int) -> None:
+    """They stay in sight while the figures are scrolled by, and are in the legend of the pictures."""
+    names = "object--traffic-sign--information-parking", "chest of drawers, chest, bureau, dresser", "x" * 300
+    labels = LabelSet(
+        tuple(
+            Label(label.id, name, label.thing, label.color)
+            for label, name in zip(DRIVING, [*"abc", *names], strict=True)
+        )
+    )
+    worst = WorstFrames(1)
+    write_report(tmp_path / "report.html", make_evaluation(3, labels=labels, observe=worst.see), worst.frames)
+    with chromium.Page(tmp_path / "profile") as browser:
+        browser.show(width, 900)
+        browser.open((tmp_path / "report.html").as_uri())
+        widths = browser.value("[...document.querySelectorAll('#classes tbody th')].map(it => it.offsetWidth)")
+        assert len(widths) == 6 and max(widths) < width / 2
+        assert browser.value("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+
+
 CONTRASTS = """
 (() => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
