@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from command_line import drive_seg, last_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from tiny_model import RED_PER_CLASS, red_of, write_tiny_model
 
 from drive_seg.errors import SourceError
 from drive_seg.frame import CameraImage, Frame, Lane, PanopticResult
-from drive_seg.labels import DRIVING
+from drive_seg.labels import DRIVING, LabelSet
 from drive_seg.offline.evaluate import EvaluationOptions, evaluate_predictions
 from drive_seg.offline.lane_files import LANES_FILE, LaneReader, LaneWriter
 from drive_seg.offline.metrics import LineScore, compare_lines
@@ -322,6 +324,23 @@ def test_a_perfect_prediction_of_the_simulator_scores_one() -> None:
 
     lines = evaluate_predictions(Perfect(), sim, DRIVING).evaluation.metrics["lane"]["lines"]
     assert lines["f1"] == lines["accuracy"] == 1.0 and lines["true"] >= 3
+
+
+def test_a_model_whose_labels_show_no_boundaries_has_not_missed_them(tmp_path: Path) -> None:
+    """They are found in its labels ``road`` and ``lane_marking``; all would count as missed, and F1 as 0."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    labels = LabelSet(tuple(replace(label, name=label.name.replace("lane_marking", "paint")) for label in DRIVING))
+    model = write_tiny_model(tmp_path, labels=labels)
+    rows = {name: {} for name in ("background", "road", "vehicle", "pedestrian", "cyclist")}
+    classes = {**rows, "lane_marking": {"predicted": ["paint"]}}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump({"classes": classes}))
+    given = ("--model", model, "--frames", 2, "--seed", 3, "--json")
+    drive_seg("run", "sim", "-o", tmp_path / "out", *given)
+    drive_seg("sim", "-o", tmp_path / "sim", *given[2:])
+    assert not (tmp_path / "out" / LANES_FILE).exists()
+    for source in (("sim", *given), (tmp_path / "out", "-g", tmp_path / "sim", *given[:2], "--json")):
+        figures = last_object(drive_seg("evaluate", *source, "--label-map", tmp_path / "map.yaml"))
+        assert figures["frames"] == 2 and figures["lane"]["lines"] is None
 
 
 @pytest.mark.parametrize("seed", [1, 2, 5, 8, 11, 14])

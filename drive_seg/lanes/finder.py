@@ -56,6 +56,11 @@ class LaneFinder:
         self._passable = labels.is_thing | self._ground
         self._passable[len(labels) :] = True  # UNLABELLED is mostly a thing that was given up
 
+    @property
+    def can_find(self) -> bool:
+        """Whether these labels have what boundaries are found by: ``road`` and ``lane_marking``."""
+        return self._classes is not None
+
     def __call__(
         self, mask: NDArray[np.uint8], native: tuple[int, int], image: Extent | None = None
     ) -> tuple[Lane, ...]:

@@ -21,6 +21,7 @@ from drive_seg.decode import decode_rgb
 from drive_seg.errors import ConfigError, DriveSegError, SourceError
 from drive_seg.frame import CameraImage, Frame, PanopticResult
 from drive_seg.labels import LabelSet
+from drive_seg.lanes import LaneFinder
 from drive_seg.offline.bags import BagSource
 from drive_seg.offline.evaluation import FRAMES_FILE, Evaluation, FrameLog, FrameScore
 from drive_seg.offline.identities import Witness
@@ -327,10 +328,11 @@ def score_source(
 ) -> Outcome:
     """Run the pipeline over a source and have every frame judged.
 
-    What the truth cannot score (lane boundaries, tracks) the pipeline is not asked for meanwhile.
+    What the truth cannot score (lane boundaries, tracks) the pipeline is not asked for meanwhile, nor for boundaries
+    that its labels cannot show: they would count as missed.
     """
     before = pipeline.options, pipeline.tracking
-    pipeline.options = replace(pipeline.options, lanes=judge.knows_lanes)
+    pipeline.options = replace(pipeline.options, lanes=judge.knows_lanes and LaneFinder(pipeline.labels).can_find)
     if not judge.knows_tracks:
         pipeline.tracking = None
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from drive_seg.engines import EngineOptions
 from drive_seg.heap import keep_freed_memory
+from drive_seg.lanes import LaneFinder
 from drive_seg.model import Model
 from drive_seg.pipeline import Pipeline, open_pipeline
 from drive_seg.postprocess import FusionOptions
@@ -23,7 +24,7 @@ def open_offline(
     threads: int = 0,
     tracking: TrackingOptions | None = None,
 ) -> Pipeline:
-    """Open a pipeline for ``runner.run``; its results have lane boundaries.
+    """Open a pipeline for ``runner.run``; its results have lane boundaries, where its labels show any.
 
     A frame on one core takes longer than on all of them but less processor time: several side by side are faster.
     From now on the process keeps the memory that it frees (``heap``).
@@ -40,5 +41,6 @@ def open_offline(
     keep_freed_memory()
     streams, slots = (1, 1) if latency else (0, 2)
     engine = EngineOptions(precision=precision, slots=slots, threads=threads, streams=streams, cache_dir=cache_folder())
-    found = replace(options, lanes=True)
-    return open_pipeline(model, backend, options=found, engine_options=engine, tracking=tracking)
+    pipeline = open_pipeline(model, backend, options=options, engine_options=engine, tracking=tracking)
+    pipeline.options = replace(options, lanes=LaneFinder(pipeline.labels).can_find)
+    return pipeline
