@@ -354,6 +354,19 @@ def test_errors_of_label_maps_say_what_is_wrong(tmp_path: Path, document: Any, s
         bind(load_map(str(path)), DRIVING, {label.name: label.id for label in DRIVING})
 
 
+def test_a_model_of_other_classes_needs_a_label_map_of_its_own(tmp_path: Path) -> None:
+    put(tmp_path / "a_gtFine_labelIds.png", [[7, 26]])
+    labels = LabelSet((Label(0, "road", False, (9, 9, 9)), Label(1, "car", True, (9, 0, 0))))
+    source = open_truth(tmp_path, labels)
+    with pytest.raises(ConfigError, match="it is for the shipped models: give another with --label-map"):
+        label_map_for(source, labels)
+    with pytest.raises(ConfigError, match=r"names '.*', which the model does not have; it has road, car$"):
+        label_map_for(source, labels, "cityscapes")
+    path = tmp_path / "map.yaml"
+    path.write_text("classes: {road: {}, car: {}}")
+    assert [label.name for label in label_map_for(source, labels, str(path)).labels] == ["road", "car"]
+
+
 def test_things_may_be_anywhere_among_many_scored_classes(tmp_path: Path) -> None:
     """Panoptic ids end with class 64; segments that are scored need none."""
     model = LabelSet(tuple(Label(number, f"c{number}", number == 1, (9, 9, 9)) for number in range(100)))

@@ -222,7 +222,12 @@ def label_map_for(truth: TruthSource, labels: LabelSet, name: str | None = None)
     """
     chosen = name or truth.label_map
     if chosen is not None:
-        bound = bind(load_map(chosen), labels, truth.classes)
+        try:
+            bound = bind(load_map(chosen), labels, truth.classes)
+        except ConfigError as error:
+            if name:
+                raise
+            raise ConfigError(f"{error}; it is for the shipped models: give another with --label-map") from error
         instances = bound.instances and truth.instances
         return LabelMap(bound.labels, bound.truth, bound.predicted, instances)
     if dict(truth.classes) != {label.name: label.id for label in labels}:
