@@ -39,7 +39,6 @@ class Percentiles:
     p95: float
     p99: float
     max: float
-    count: int
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Percentiles | None:
@@ -49,11 +48,11 @@ class Percentiles:
         ordered = np.sort(values)
         ranks = [max(0, int(np.ceil(q * ordered.size)) - 1) for q in (0.50, 0.95, 0.99)]
         p50, p95, p99 = (float(ordered[rank]) for rank in ranks)
-        return cls(p50, p95, p99, float(ordered[-1]), int(ordered.size))
+        return cls(p50, p95, p99, float(ordered[-1]))
 
     def as_dict(self) -> dict[str, float]:
-        """All but the count, to the microsecond."""
-        return {name: round(value, 3) for name, value in vars(self).items() if name != "count"}
+        """To the microsecond."""
+        return {name: round(value, 3) for name, value in vars(self).items()}
 
 
 class Window:

@@ -43,7 +43,7 @@ def test_bare_and_pipeline_take_turns_on_the_same_pixels() -> None:
     assert seen[4] == images[0].data.tobytes() and seen[6] == images[1].data.tobytes()
     # Sleeping is never shorter than asked for; how much longer is up to the machine.
     for percentiles in (result.bare, result.pipeline, result.stages["inference"]):
-        assert percentiles.count == 5 and percentiles.p50 >= SECONDS * 1e3
+        assert percentiles.p50 >= SECONDS * 1e3
     assert result.fps <= 1 / SECONDS
     assert result.ratio == result.pipeline.p50 / result.bare.p50
 

@@ -81,8 +81,8 @@ class TestWork:
         assert one.bytes("fp16") > quantised.bytes("int8") > one.bytes("fp16") / 2
 
     def test_the_roofline_takes_the_slower_of_arithmetic_and_memory_layer_by_layer(self) -> None:
-        heavy = Layer("heavy", 1000, 10, 10, 10, True)
-        wide = Layer("wide", 10, 100, 1000, 400, False)
+        heavy = Layer(1000, 10, 10, 10, True)
+        wide = Layer(10, 100, 1000, 400, False)
         work = Work((heavy, wide))
         peaks = Peaks({"fp32": 10.0, "fp16": 100.0, "int8": 200.0}, 50.0, 1.0, 1.0)
         assert work.least_seconds("fp32", peaks) == pytest.approx(1000 / 10 + 4 * 1500 / 50)
@@ -188,7 +188,7 @@ class TestRun:
         monkeypatch.setattr(planned, "make_in_child", make)
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.find_gpu", lambda index=0: GPU)
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.WARM_UP", 1)
-        work = Work((Layer("conv", 10**9, 1000, 1000, 1000, False),))
+        work = Work((Layer(10**9, 1000, 1000, 1000, False),))
         monkeypatch.setattr("drive_seg.gpu_benchmark.cases.count", lambda *_: work)
         return gpu
 

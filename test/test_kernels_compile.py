@@ -62,7 +62,7 @@ class Fake:
 
     def __init__(self, identity: str = "1") -> None:
         self.calls: list[tuple[str, ...]] = []
-        self.compiler = source.Compiler("fake", identity, self._compile)
+        self.compiler = source.Compiler(identity, self._compile)
 
     def _compile(self, text: str, options: tuple[str, ...]) -> bytes:
         self.calls.append(options)
@@ -164,7 +164,7 @@ def test_where_nvcc_does_not_know_the_gpu_nvrtc_is_asked(monkeypatch: pytest.Mon
     def refuse(text: str, options: tuple[str, ...]) -> bytes:
         raise EngineError("NVRTC could not compile the kernels: neither")
 
-    monkeypatch.setattr(source, "nvrtc_compiler", lambda library: source.Compiler("NVRTC", "1", refuse))
+    monkeypatch.setattr(source, "nvrtc_compiler", lambda library: source.Compiler("1", refuse))
     with pytest.raises(EngineError, match=r"nvcc could not .*Unsupported gpu architecture; NVRTC could not .*neither"):
         kernels.cubin((9, 0))
 

@@ -84,7 +84,6 @@ class DemoResult:
     summary: Summary
     first_mask_s: float
     sent: int | None
-    interrupted: bool
     rows: Sequence[tuple[float, StageTimes]]
     complaints: tuple[str, ...] = ()
     video_frames: int = 0
@@ -355,4 +354,4 @@ class _Show:
             versions=software,
             warnings=complaints,
         )
-        return DemoResult(summary, self._first_mask_s, sent, self._stop.requested, rows, tuple(complaints))
+        return DemoResult(summary, self._first_mask_s, sent, rows, tuple(complaints))

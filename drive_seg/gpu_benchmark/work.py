@@ -25,7 +25,6 @@ class Layer:
         quantised: whether it computes in 8 bits where the precision is ``int8``.
     """
 
-    name: str
     flops: int
     weights: int
     inputs: int
@@ -116,7 +115,6 @@ def count(content: bytes, batch: int, size: tuple[int, int]) -> Work:
         outputs = int(np.prod(result))
         layers.append(
             Layer(
-                node.name,
                 2 * per_output * outputs,
                 int(np.prod(kernel)),
                 int(np.prod(source)),

@@ -249,10 +249,8 @@ class BagCopy:
     Results of an earlier run are left out, and so are topics whose type neither the bag nor ROS defines.
     """
 
-    live = False
-
     def __init__(self, bag: BagSource) -> None:
-        self.name, self.fps, self.count = bag.name, bag.fps, bag.count
+        self.count = bag.count
         self._bag = bag
 
     def __iter__(self) -> Iterator[Frame | Unreadable | Passage]:

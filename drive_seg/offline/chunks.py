@@ -101,7 +101,6 @@ class ChunkResult:
         told_to_end: Ctrl-C came when nothing of it was left to do; no other is to be begun.
     """
 
-    chunk: Chunk
     counts: FrameCounts
     tally: Tally
     scores: Sequence[FrameScore]
@@ -197,7 +196,7 @@ def evaluate_chunk(job: Job, chunk: Chunk) -> ChunkResult:
         judge.tally.totals.tracking += replay.counts()
         notes = ()
     told = outcome.told_to_end
-    return ChunkResult(chunk, counts, judge.tally, scores, gallery, info, in_flight, warnings, error, notes, told)
+    return ChunkResult(counts, judge.tally, scores, gallery, info, in_flight, warnings, error, notes, told)
 
 
 def _last_with_truth(

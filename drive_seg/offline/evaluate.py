@@ -286,7 +286,7 @@ def evaluate_predictions(
 def _measured(latency: Any) -> dict[str, dict[str, float]]:
     """The stages in the ``latency_ms`` of a ``summary.json`` that have all their figures; whoever edited it may have
     spoilt some."""
-    names = [part.name for part in fields(Percentiles) if part.name != "count"]
+    names = [part.name for part in fields(Percentiles)]
     found: dict[str, dict[str, float]] = {}
     for stage, row in latency.items() if isinstance(latency, dict) else ():
         values: list[Any] = [row.get(name) for name in names] if isinstance(row, dict) else [None]

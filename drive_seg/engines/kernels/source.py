@@ -32,12 +32,10 @@ class Compiler:
     """Something that makes cubins.
 
     Attributes:
-        name: for messages.
         identity: changes when another version is installed.
         compile: ``compile(source, options) -> cubin``; raises EngineError with the compiler's own words.
     """
 
-    name: str
     identity: str
     compile: Callable[[str, tuple[str, ...]], bytes]
 
@@ -169,7 +167,7 @@ def nvcc_compiler(nvcc: Path) -> Compiler:
             return made.read_bytes()
 
     stat = nvcc.resolve().stat()
-    return Compiler("nvcc", f"{nvcc.resolve()} {stat.st_size} {stat.st_mtime_ns}", run)
+    return Compiler(f"{nvcc.resolve()} {stat.st_size} {stat.st_mtime_ns}", run)
 
 
 def find_nvrtc() -> Path | str | None:
@@ -217,4 +215,4 @@ def nvrtc_compiler(library: Path | str) -> Compiler:
         finally:
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
-    return Compiler("NVRTC", f"NVRTC {major.value}.{minor.value}", run)
+    return Compiler(f"NVRTC {major.value}.{minor.value}", run)
