@@ -85,16 +85,6 @@ class Geometry:
         """
         return _letterbox(native, network)
 
-    @property
-    def columns(self) -> NDArray[np.int32]:
-        """int32 (native width,): the network column each native column is sampled from."""
-        return self.axes()[0].cells
-
-    @property
-    def rows(self) -> NDArray[np.int32]:
-        """int32 (native height,): the network row each native row is sampled from."""
-        return self.axes()[1].cells
-
     def axes(self, stride: int = 1) -> tuple[Axis, Axis]:
         """The horizontal and the vertical axis in cells of ``stride`` network pixels.
 
@@ -130,7 +120,8 @@ class Geometry:
         return Box(x, y, int(across.starts[col_last + 1]) - x, int(down.starts[row_last + 1]) - y)
 
     def restore(self, network_map: NDArray[Pixel], out: NDArray[Pixel] | None = None) -> NDArray[Pixel]:
-        """Bring a network map to native size: ``result[y, x] == network_map[rows[y] // k, columns[x] // k]``.
+        """Bring a network map to native size: ``result[y, x] == network_map[down.cells[y], across.cells[x]]``, by the
+        axes ``axes(k)``.
 
         Args:
             network_map: uint8 or uint16 (H_net / k, W_net / k), k whole.

@@ -28,7 +28,7 @@ def class_between(
     classes: NDArray[np.uint8], confidence: NDArray[np.uint8], geometry: Geometry, stride: int, y: int, x: int
 ) -> int:
     """In whole numbers: a pixel is so many sixteenths of a cell below and to the right of its cell's middle."""
-    (width, height), rows, columns = geometry.native, geometry.rows // stride, geometry.columns // stride
+    (width, height), rows, columns = geometry.native, *(axis.cells // stride for axis in geometry.axes()[::-1])
     row, column = int(rows[y]), int(columns[x])
     own = int(classes[row, column])
     inside = rows[0] < row < rows[-1] and columns[0] < column < columns[-1]

@@ -24,9 +24,10 @@ strides = st.sampled_from([1, 2, 4, 8, 16])
 def test_every_native_pixel_maps_back_to_where_it_came_from(width: int, height: int, network: tuple[int, int]):
     geometry = Geometry.letterbox((width, height), network)
     assert geometry.content_width == network[0] or geometry.content_height == network[1]
+    across, down = geometry.axes()
     axes = (
-        (geometry.columns, width, network[0], geometry.x0, geometry.content_width),
-        (geometry.rows, height, network[1], geometry.y0, geometry.content_height),
+        (across.cells, width, network[0], geometry.x0, geometry.content_width),
+        (down.cells, height, network[1], geometry.y0, geometry.content_height),
     )
     for cells, native, whole, start, content in axes:
         assert cells.shape == (native,)
@@ -64,8 +65,8 @@ def test_restore_is_the_lookup_it_promises(
     restored = geometry.restore(network_map, out)
     assert restored.dtype == kind
     assert restored is out or out is None
-    expected = network_map[geometry.rows // stride][:, geometry.columns // stride]
-    np.testing.assert_array_equal(restored, expected)
+    columns, rows = (axis.cells // stride for axis in geometry.axes())
+    np.testing.assert_array_equal(restored, network_map[np.ix_(rows, columns)])
 
 
 @settings(max_examples=200, deadline=None)
@@ -74,7 +75,7 @@ def test_weights_and_boxes_count_native_pixels(
     width: int, height: int, network: tuple[int, int], stride: int, data: st.DataObject
 ):
     geometry = Geometry.letterbox((width, height), network)
-    cells_x, cells_y = geometry.columns // stride, geometry.rows // stride
+    cells_x, cells_y = (axis.cells // stride for axis in geometry.axes())
     across, down = geometry.axes(stride)
     np.testing.assert_array_equal(across.weights, np.bincount(cells_x, minlength=network[0] // stride))
     np.testing.assert_array_equal(down.weights, np.bincount(cells_y, minlength=network[1] // stride))
@@ -97,8 +98,9 @@ def test_weights_and_boxes_count_native_pixels(
 def test_the_usual_camera_in_numbers():
     geometry = Geometry.letterbox((1280, 720), (640, 384))
     assert (geometry.x0, geometry.y0, geometry.content_width, geometry.content_height) == (0, 12, 640, 360)
-    np.testing.assert_array_equal(geometry.columns, np.arange(1280) // 2)
-    np.testing.assert_array_equal(geometry.rows, 12 + np.arange(720) // 2)
+    across, down = geometry.axes()
+    np.testing.assert_array_equal(across.cells, np.arange(1280) // 2)
+    np.testing.assert_array_equal(down.cells, 12 + np.arange(720) // 2)
     assert geometry.native_box(10, 19, 12, 12) == Box(20, 0, 20, 2)
     assert geometry.native_box(0, 639, 0, 11).height == 0, "only padding"
 
@@ -116,7 +118,7 @@ def test_equal_sizes_share_one_geometry_and_nobody_can_spoil_it():
     geometry = Geometry.letterbox((800, 600), (640, 384))
     assert Geometry.letterbox((800, 600), (640, 384)) is geometry
     with pytest.raises(ValueError, match="read-only"):
-        geometry.columns[0] = 1
+        geometry.axes()[0].cells[0] = 1
 
 
 @pytest.mark.parametrize("sizes", [((0, 5), (640, 384)), ((5, -1), (640, 384)), ((5, 5), (0, 384))])

@@ -57,7 +57,7 @@ def brute_force(
     semantic, confidence = raw.semantic[0], raw.confidence[0]
     map_stride = NETWORK[1] // semantic.shape[0]
     per_cell = STRIDE // map_stride
-    rows, columns = geometry.rows // map_stride, geometry.columns // map_stride
+    columns, rows = (axis.cells // map_stride for axis in geometry.axes())
     content = {(int(y), int(x)) for y in range(rows[0], rows[-1] + 1) for x in range(columns[0], columns[-1] + 1)}
 
     owner: dict[tuple[int, int], tuple[int, int]] = {}
@@ -172,7 +172,7 @@ def assert_is_brute_force(raw: RawOutputs, native: tuple[int, int], options: Fus
     np.testing.assert_array_equal(result.panoptic, panoptic)
     check_invariants(result)
     if options.confidence:
-        places = tuple(table // (NETWORK[1] // raw.confidence.shape[1]) for table in (geometry.rows, geometry.columns))
+        places = (axis.cells // (NETWORK[1] // raw.confidence.shape[1]) for axis in geometry.axes()[::-1])
         np.testing.assert_array_equal(result.confidence, raw.confidence[0][np.ix_(*places)])
     else:
         assert result.confidence is None

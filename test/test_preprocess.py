@@ -136,7 +136,8 @@ def test_content_lies_where_the_geometry_says(size: tuple[int, int]):
     inside = np.zeros(out.shape[:2], bool)
     inside[y : y + geometry.content_height, x : x + geometry.content_width] = True
     assert np.all(out[~inside] == PADDING)
-    seen = out[geometry.rows][:, geometry.columns].astype(int)
+    columns, rows = (axis.cells for axis in geometry.axes())
+    seen = out[np.ix_(rows, columns)].astype(int)
     steepest = max(int(np.abs(np.diff(rgb.astype(int), axis=axis)).max()) for axis in (0, 1))
     cell = max(1, round(size[0] / geometry.content_width), round(size[1] / geometry.content_height))
     assert np.abs(seen - rgb).max() <= 2 * steepest * cell
