@@ -96,24 +96,16 @@ def running_gear(
     """The dark underside and the treads of the tyres, seen below the bumpers."""
     end = length / 2
     builder.part((0.0, 0.0, clearance))
-    builder.panel(
-        (
-            (-end + 0.25, half * 0.9, 0.13),
-            (-end + 0.25, -half * 0.9, 0.13),
-            (-end + 0.25, -half * 0.9, clearance + 0.1),
-            (-end + 0.25, half * 0.9, clearance + 0.1),
-        ),
-        SHADE,
-    )
-    builder.panel(
-        (
-            (end - 0.25, half * 0.9, 0.13),
-            (end - 0.25, -half * 0.9, 0.13),
-            (end - 0.25, -half * 0.9, clearance + 0.1),
-            (end - 0.25, half * 0.9, clearance + 0.1),
-        ),
-        SHADE,
-    )
+    for x in (-end + 0.25, end - 0.25):
+        builder.panel(
+            (
+                (x, half * 0.9, 0.13),
+                (x, -half * 0.9, 0.13),
+                (x, -half * 0.9, clearance + 0.1),
+                (x, half * 0.9, clearance + 0.1),
+            ),
+            SHADE,
+        )
     for side in (-1.0, 1.0):
         builder.panel(
             (

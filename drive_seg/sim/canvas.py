@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from drive_seg.labels import PANOPTIC_DIVISOR, PANOPTIC_UNLABELLED
+
 from .camera import SHIFT, FixedArray, FloatArray
 
 ByteArray = npt.NDArray[np.uint8]
@@ -13,11 +15,9 @@ ByteArray = npt.NDArray[np.uint8]
 BACKGROUND, ROAD, LANE_MARKING, VEHICLE, PEDESTRIAN, CYCLIST = range(6)
 FIRST_THING = 6  # owners below are stuff classes; from here on they are instances
 MAX_OWNERS = 256
-UNLABELLED = 65535
 SMALLEST_SHARE = 256 / (1280 * 720)
 """Part of the picture below which a visible thing is left unlabelled: 16x16 pixels of 720p, about where CityPersons'
 "reasonable" pedestrians begin (Zhang et al., CVPR 2017). Nobody draws smaller ones by hand."""
-THING = 1000  # panoptic value of a thing = class * THING + its number
 
 
 def as_bytes(picture: npt.ArrayLike) -> ByteArray:
@@ -119,10 +119,10 @@ class Canvas:
         tracks: dict[int, int] = {}
         for owner in range(FIRST_THING, len(self.owner_class)):
             if seen[owner] and seen[owner] < smallest:
-                table[owner] = UNLABELLED
+                table[owner] = PANOPTIC_UNLABELLED
             elif seen[owner]:
                 class_id = self.owner_class[owner]
                 count[class_id] = count.get(class_id, 0) + 1
-                table[owner] = class_id * THING + count[class_id]
+                table[owner] = class_id * PANOPTIC_DIVISOR + count[class_id]
                 tracks[int(table[owner])] = self._numbers[owner]
         return np.asarray(cv2.LUT(self.owners, table), dtype=np.uint16), tracks

@@ -10,7 +10,7 @@ import numpy as np
 from .camera import NEAR, SHIFT, Camera, FixedArray, FloatArray, fixed_point
 from .canvas import ByteArray, Canvas
 from .chance import chance, pick
-from .mesh import Light
+from .mesh import Light, turn
 from .textures import grain_tile
 
 _SKINS = ((236, 200, 175), (222, 178, 145), (190, 140, 105), (140, 95, 70), (95, 65, 48), (245, 214, 190))
@@ -101,9 +101,7 @@ class Figure:
         owner: int | None,
     ) -> FixedArray | None:
         """Paint the figure standing at a local position; returns its outline points (fixed point)."""
-        c, s = np.cos(yaw), np.sin(yaw)
-        spin = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
-        points = camera.to_camera(np.array(self.ends).reshape(-1, 3) @ spin + position)
+        points = camera.to_camera(np.array(self.ends).reshape(-1, 3) @ turn(yaw).T + position)
         if points[:, 2].min() < NEAR:
             return None
         scale = camera.focal / points[:, 2].reshape(-1, 2)
@@ -192,14 +190,10 @@ def walker(looks: Person, gone: float, standing: bool) -> Figure:
 
 
 def _trunk(figure: Figure, looks: Person, unit: float, wide: float, hip: float, shoulder: float, lean: float) -> None:
-    figure.limb((lean, 0.11 * wide, shoulder - 0.08), (0.0, 0.06 * wide, hip), 0.115 * wide, 0.115 * wide, looks.upper)
-    figure.limb(
-        (lean, -0.11 * wide, shoulder - 0.08),
-        (0.0, -0.06 * wide, hip),
-        0.115 * wide,
-        0.115 * wide,
-        looks.upper,
-    )
+    for side in (wide, -wide):
+        figure.limb(
+            (lean, 0.11 * side, shoulder - 0.08), (0.0, 0.06 * side, hip), 0.115 * wide, 0.115 * wide, looks.upper
+        )
     figure.limb((lean, 0.0, shoulder - 0.1), (0.0, 0.0, hip), 0.13 * wide, 0.125 * wide, looks.upper * 1.04)
     figure.limb(
         (lean, 0.0, shoulder),

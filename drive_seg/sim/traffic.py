@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -39,7 +39,6 @@ class Actor:
 class _Stream:
     """Actors at fixed places in a frame that moves along the road: s = place + start + speed * t + sway."""
 
-    key: int
     kind: str
     d: float
     spread: float
@@ -48,9 +47,10 @@ class _Stream:
     speed: float
     with_camera: bool  # speed is relative to the camera car
     sway: float
-    sway_rate: float
     yaw: float
-    first_cell: int | None  # nothing before it (the lane the camera drives in)
+    first_cell: int | None = None  # nothing before it (the lane the camera drives in)
+    key: int = 0  # its place among the drive's streams
+    sway_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,36 +93,15 @@ class Traffic:
         for lane in range(layout.forward):
             d = layout.lane_centre(lane)
             if lane == layout.ego:
-                self._add(
-                    "vehicle",
-                    d,
-                    0.3,
-                    cell,
-                    0.25 + 0.65 * busy,
-                    0.0,
-                    True,
-                    float(rng.uniform(1, 7)),
-                    0.0,
-                    0,
-                    rng,
-                )
+                sway = float(rng.uniform(1, 7))
+                self._add(_Stream("vehicle", d, 0.3, cell, 0.25 + 0.65 * busy, 0.0, True, sway, 0.0, 0), rng)
             else:
                 slower = float(rng.uniform(0.8, 4.5)) * (1 if lane < layout.ego else -1)
-                self._add("vehicle", d, 0.3, cell, 0.15 + 0.7 * busy, slower, True, 2.0, 0.0, None, rng)
+                self._add(_Stream("vehicle", d, 0.3, cell, 0.15 + 0.7 * busy, slower, True, 2.0, 0.0), rng)
         for lane in range(layout.oncoming):
-            self._add(
-                "vehicle",
-                layout.lane_centre(lane, True),
-                0.3,
-                cell,
-                0.15 + 0.65 * busy,
-                -mean * float(rng.uniform(0.7, 1.2)),
-                False,
-                2.0,
-                np.pi,
-                None,
-                rng,
-            )
+            d = layout.lane_centre(lane, True)
+            speed = -mean * float(rng.uniform(0.7, 1.2))
+            self._add(_Stream("vehicle", d, 0.3, cell, 0.15 + 0.65 * busy, speed, False, 2.0, np.pi), rng)
         kerb = 0.55
         for d, yaw in (
             (-layout.lane * layout.forward + kerb, 0.0),
@@ -130,82 +109,25 @@ class Traffic:
         ):
             if environment != "highway" and (yaw == 0.0 or layout.oncoming):
                 rides = float(rng.uniform(0.15, 0.75)) * min(1.0, people + 0.35)
-                self._add(
-                    "cyclist",
-                    d,
-                    0.2,
-                    24.0,
-                    rides,
-                    float(rng.uniform(3.5, 6)) * (1 if yaw == 0 else -1),
-                    False,
-                    1.0,
-                    yaw,
-                    None,
-                    rng,
-                )
+                speed = float(rng.uniform(3.5, 6)) * (1 if yaw == 0 else -1)
+                self._add(_Stream("cyclist", d, 0.2, 24.0, rides, speed, False, 1.0, yaw), rng)
         if layout.forward + layout.oncoming > 1 or rng.random() < 0.4:
-            self._add(
-                "motorcycle",
-                -layout.lane * layout.ego - 0.25,
-                0.15,
-                60.0,
-                0.3 * busy,
-                float(rng.uniform(1, 4)),
-                True,
-                1.0,
-                0.0,
-                None,
-                rng,
-            )
+            d = -layout.lane * layout.ego - 0.25
+            speed = float(rng.uniform(1, 4))
+            self._add(_Stream("motorcycle", d, 0.15, 60.0, 0.3 * busy, speed, True, 1.0, 0.0), rng)
         for edge, walk in ((layout.right, layout.walk_right), (layout.left, layout.walk_left)):
             out = float(np.sign(edge))
             width = walk or (2.0 if environment in ("suburb", "rural") else 0.0)
             if width and people:
-                for direction in (1.0, -1.0):
-                    self._add(
-                        "walker",
-                        edge + out * (0.35 + (width - 0.6) / 2),
-                        (width - 0.7) / 2,
-                        5.5,
-                        0.75 * people * (1.0 if walk else 0.4),
-                        direction * float(rng.uniform(1.0, 1.5)),
-                        False,
-                        0.3,
-                        0.0 if direction > 0 else np.pi,
-                        None,
-                        rng,
-                    )
+                d = edge + out * (0.35 + (width - 0.6) / 2)
+                density = 0.75 * people * (1.0 if walk else 0.4)
+                for direction, yaw in ((1.0, 0.0), (-1.0, np.pi)):
+                    speed = direction * float(rng.uniform(1.0, 1.5))
+                    self._add(_Stream("walker", d, (width - 0.7) / 2, 5.5, density, speed, False, 0.3, yaw), rng)
 
-    def _add(
-        self,
-        kind: str,
-        d: float,
-        spread: float,
-        cell: float,
-        density: float,
-        speed: float,
-        with_camera: bool,
-        sway: float,
-        yaw: float,
-        first: int | None,
-        rng: np.random.Generator,
-    ) -> None:
-        self._streams.append(
-            _Stream(
-                len(self._streams),
-                kind,
-                d,
-                spread,
-                cell,
-                density,
-                speed,
-                with_camera,
-                sway,
-                2 * np.pi / float(rng.uniform(15, 40)),
-                yaw,
-                first,
-            )
-        )
+    def _add(self, stream: _Stream, rng: np.random.Generator) -> None:
+        sway_rate = 2 * np.pi / float(rng.uniform(15, 40))
+        self._streams.append(replace(stream, key=len(self._streams), sway_rate=sway_rate))
 
     def actors(self, time: float) -> list[Actor]:
         """Everyone moving within sight at `time` seconds."""
