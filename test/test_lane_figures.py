@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from roads import FlatRoad
-from tiny_model import RED_PER_CLASS, red_of, write_tiny_model
+from tiny_model import RED_PER_CLASS, paint_mask, write_tiny_model
 
 from drive_seg.errors import SourceError
 from drive_seg.frame import CameraImage, Frame, Lane, PanopticResult
@@ -115,15 +115,12 @@ def test_one_prediction_finds_one_boundary() -> None:
 
 def painted(road: FlatRoad) -> tuple[NDArray[np.uint8], tuple[Lane, ...]]:
     """uint8 (360, 640, 3) RGB that the tiny network takes for the road, and its true boundaries."""
-    mask = road.draw()
-    image = np.zeros((*mask.shape, 3), np.uint8)
-    image[..., 0], image[..., 1] = red_of(0) + RED_PER_CLASS * mask, 255
     rows = np.arange(350.0, road.horizon + 12, -20)
     lanes = []
     for order, side in zip((-1, 1), road.sides, strict=True):
         points = np.stack([[road.column(side, row) for row in rows], rows], axis=1).astype(np.float32)
         lanes.append(Lane(order, points[(points[:, 0] > 0) & (points[:, 0] < 639)], 1.0, 7, None))
-    return image, tuple(lanes)
+    return paint_mask(road.draw()), tuple(lanes)
 
 
 FRAMES = 17

@@ -30,10 +30,10 @@ from drive_seg.decode import decode_rgb
 from drive_seg.errors import EngineError, MalformedImage
 from drive_seg.frame import Box, CameraImage, Frame, Instance, Lane, PanopticResult, StageTimes
 from drive_seg.labels import DRIVING
+from drive_seg.lanes.table import lanes_of
 from drive_seg.ros import complaints
 from drive_seg.ros.cameras import CameraInput
 from drive_seg.ros.convert import ImageBuffer, camera_image, stamp_ns
-from drive_seg.ros.lanes import lanes_of
 from drive_seg.ros.publishers import CameraOutput
 from drive_seg.ros.qos import profile
 from drive_seg.telemetry import FrameLedger

@@ -17,11 +17,11 @@ from peer import by_second, node_command, serving
 from roads import FlatRoad, orders_of, worst
 from sensor_msgs.msg import CameraInfo, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
-from tiny_model import RED_PER_CLASS, red_of, write_tiny_model
+from tiny_model import paint_mask, write_tiny_model
 
 from drive_seg.frame import Lane
-from drive_seg.lanes.table import RECORD
-from drive_seg.ros.lanes import cloud, lanes_of, rays
+from drive_seg.lanes.table import RECORD, lanes_of
+from drive_seg.ros.lanes import cloud, rays
 
 ROAD = FlatRoad((-3.3, -1.1, 1.2))
 K = [500.0, 0.0, 320.0, 0.0, 480.0, 180.0, 0.0, 0.0, 1.0]
@@ -35,9 +35,7 @@ def info(**fields: Any) -> CameraInfo:
 
 
 def test_boundaries_come_under_the_camera_s_header_once_somebody_subscribes(tmp_path: Path) -> None:
-    mask = ROAD.draw()
-    image = np.zeros((*mask.shape, 3), np.uint8)
-    image[..., 0], image[..., 1] = red_of(0) + RED_PER_CLASS * mask, 255
+    image = paint_mask(ROAD.draw())
     model = write_tiny_model(tmp_path, size=(640, 384))
     with serving(*node_command(model, "front.camera_info_topic:=/camera/info")) as peer:
         calibration = peer.node.create_publisher(CameraInfo, "/camera/info", 1)

@@ -21,7 +21,7 @@ import pytest
 from fake_gpu import GPU, FakeGpu, install
 from roads import FlatRoad
 from test_compiler import Release
-from tiny_model import RED_PER_CLASS, network, paint, red_of, write_tiny_model
+from tiny_model import network, paint, paint_mask, write_tiny_model
 from typer.testing import CliRunner
 
 from drive_seg.cli import app
@@ -284,9 +284,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("resolution", ["native", "network"])
     def test_lane_boundaries_are_those_of_the_cpu(self, gpu: FakeGpu, model: Model, resolution: str) -> None:
-        mask = FlatRoad((-1.2, 1.1), width=0.16).draw()
-        image = np.zeros((*mask.shape, 3), np.uint8)
-        image[..., 0], image[..., 1] = red_of(0) + RED_PER_CLASS * mask, 255
+        image = paint_mask(FlatRoad((-1.2, 1.1), width=0.16).draw())
         options = FusionOptions(output_resolution=resolution, lanes=True)
         frame = Frame(CameraImage.from_rgb(image))
         with Pipeline(engine_of(model), DRIVING, options) as pipeline:
@@ -301,9 +299,7 @@ class TestOrder:
         batch = []
         for sides, scale in (((-1.2, 1.1), 1), ((-0.4, 2.0), 2), ((-2.0, 0.7), 1)):
             mask = FlatRoad(sides, width=0.16).draw().repeat(scale, 0).repeat(scale, 1)
-            image = np.zeros((*mask.shape, 3), np.uint8)
-            image[..., 0], image[..., 1] = red_of(0) + RED_PER_CLASS * mask, 255
-            batch.append(Frame(CameraImage.from_rgb(image)))
+            batch.append(Frame(CameraImage.from_rgb(paint_mask(mask))))
         options = FusionOptions(lanes=True)
         with Pipeline(engine_of(model, batch=3), DRIVING, options) as pipeline:
             ours = pipeline.submit(batch).wait()

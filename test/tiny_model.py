@@ -37,6 +37,13 @@ def paint(
     return picture
 
 
+def paint_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An RGB picture of the classes in a mask, all of full confidence."""
+    picture = paint(mask.shape[1], mask.shape[0])
+    picture[..., 0] = red_of(0) + RED_PER_CLASS * mask
+    return picture
+
+
 def network(batch: NDArray[np.uint8]) -> RawOutputs:
     """The same in NumPy, for a FunctionEngine."""
     semantic = np.minimum(batch[..., 0] // RED_PER_CLASS, len(DRIVING) - 1).astype(np.uint8)

@@ -22,8 +22,8 @@ from vision_msgs.msg import Detection2DArray
 from drive_seg.errors import MalformedImage
 from drive_seg.frame import Box, CameraImage, Instance, Lane, StageTimes, split_id
 from drive_seg.labels import LabelSet
+from drive_seg.lanes.table import lanes_of
 from drive_seg.ros.convert import camera_image, stamp_ns
-from drive_seg.ros.lanes import lanes_of
 from drive_seg.telemetry import STAGES, FrameCounts, Percentiles
 
 IMAGE_TOPIC = "/camera/image_raw"

@@ -10,6 +10,7 @@ whole and are meant for eyes only, ``geometry_msgs/PolygonInstanceStamped`` hold
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,17 @@ def near_to_far(points: NDArray[np.float32]) -> NDArray[np.float32]:
     if (steps > 0).any():
         raise ValueError("rows must fall from point to point, from near to far")
     return points
+
+
+def lanes_of(message: Any) -> tuple[Lane, ...]:
+    """The boundaries in a PointCloud2, from a topic or out of a bag.
+
+    Raises:
+        MalformedImage: it has other fields, or points that are no lines.
+    """
+    fields = [(field.name, field.offset, field.datatype) for field in message.fields]
+    data = np.asarray(message.data).view(np.uint8)
+    return from_records(parse_records(fields, message.point_step, message.width * message.height, data))
 
 
 def parse_records(

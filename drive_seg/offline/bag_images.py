@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from drive_seg.errors import MalformedImage, MissingDependency, SourceError, one_line
 from drive_seg.frame import Lane
-from drive_seg.lanes.table import from_records, parse_records
+from drive_seg.lanes import table
 from drive_seg.offline.bag_types import decoder, open_reader, ros2_types
 from drive_seg.offline.read_ahead import read_ahead
 from drive_seg.offline.salvage import ros2_name, salvage_messages, storage_files
@@ -118,14 +118,12 @@ def pixels_of(message: Any) -> NDArray[Any]:
 
 
 def lanes_of(message: Any) -> tuple[Lane, ...]:
-    """The lane boundaries of a PointCloud2, see ``drive_seg.lanes.table``.
+    """As ``drive_seg.lanes.table`` reads them.
 
     Raises:
         SourceError: it has other fields, or points that are no lines.
     """
-    fields = [(field.name, field.offset, field.datatype) for field in message.fields]
-    data = np.asarray(message.data).view(np.uint8)
     try:
-        return from_records(parse_records(fields, message.point_step, message.width * message.height, data))
+        return table.lanes_of(message)
     except MalformedImage as error:
         raise SourceError(f"the lanes at {stamp_of(message)} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from drive_seg.frame import Lane, PanopticResult
-from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, Rays, from_records, parse_records, to_records
+from drive_seg.lanes.table import FIELDS, POINT_FIELD_TYPES, RECORD, Rays, to_records
 from drive_seg.ros.calibration import camera_matrix, image_size
 
 _PINHOLE = ("", "plumb_bob", "rational_polynomial")
@@ -35,17 +35,6 @@ def cloud(lanes: Sequence[Lane], header: Header, through: Rays | None = None) ->
     message.data = array.array("B", records.tobytes())
     message.is_dense = through is not None
     return message
-
-
-def lanes_of(message: PointCloud2) -> tuple[Lane, ...]:
-    """The boundaries in a message like those of ``cloud``.
-
-    Raises:
-        MalformedImage: it has other fields, or points that are no lines.
-    """
-    fields = [(field.name, field.offset, field.datatype) for field in message.fields]
-    data = np.frombuffer(message.data, np.uint8)
-    return from_records(parse_records(fields, message.point_step, message.width * message.height, data))
 
 
 def rays(info: CameraInfo, size: tuple[int, int]) -> Rays | None:
