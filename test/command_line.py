@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,8 +41,32 @@ def drive_seg(*arguments: object, code: int = 0) -> Done:
 
 def drive_seg_process(*arguments: object, code: int = 0) -> Done:
     """The same in a process of its own, as users run it."""
-    command = [sys.executable, "-m", "drive_seg", *map(str, arguments)]
+    return python("-m", "drive_seg", *arguments, code=code)
+
+
+def python(*arguments: object, code: int = 0) -> Done:
+    """What another Python says and ends with."""
+    command = [sys.executable, *map(str, arguments)]
     return _checked(subprocess.run(command, capture_output=True, text=True, timeout=300, check=False), code)
+
+
+def interrupted(*arguments: object, once: Path) -> Done:
+    """What a command says that gets Ctrl-C when a file is there."""
+    command = [sys.executable, "-m", "drive_seg", *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that: this one is to be interrupted.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    end = time.monotonic() + 60
+    while not once.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    return _checked(Done(command, process.returncode, out, said), 1)
 
 
 def _checked(done: Done, code: int) -> Done:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from command_line import drive_seg
 from recordings import HEIGHT, WIDTH, image_message, picture, stamp_of, write_bag, write_ros1_bag
-from tiny_model import network, write_tiny_model
+from tiny_model import network
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
 
@@ -44,12 +43,6 @@ from drive_seg.pipeline import Pipeline
 
 RECORDED_LATER = 5_000_000
 RESULTS = {f"/segmentation/{name}" for name in ("label_info", "mask", "panoptic", "instances")}
-
-
-@pytest.fixture
-def pipeline() -> Iterator[Pipeline]:
-    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
-        yield made
 
 
 def go(source: Path, out: Path, pipeline: Pipeline, copying: bool = False) -> Outcome:
@@ -471,9 +464,7 @@ def test_an_unclosed_folder_of_several_files_is_counted_whole(tmp_path: Path) ->
     assert bag.fps == pytest.approx(10.0, rel=1e-3)
 
 
-def test_the_command_ends_with_one_error_and_a_readable_bag(tmp_path: Path, pipeline: Pipeline) -> None:
-    pytest.importorskip("onnx", reason="onnx is not installed")
-    model = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
+def test_the_command_ends_with_one_error_and_a_readable_bag(tmp_path: Path, pipeline: Pipeline, model: Path) -> None:
     file = write_bag(tmp_path / "in", COUNT)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     given = ("run", file, "-o", tmp_path / "out.mcap", "--model", model, "--backend", "onnxruntime", "--copy-inputs")
@@ -505,9 +496,7 @@ print(peak.split()[1])
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_memory_does_not_grow_with_the_bag(tmp_path: Path, storage: str) -> None:
-    pytest.importorskip("onnx", reason="onnx is not installed")
-    model = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
+def test_memory_does_not_grow_with_the_bag(tmp_path: Path, model: Path, storage: str) -> None:
 
     def measured(count: int) -> tuple[int, int]:
         """Size of a bag and the peak of its run, bytes."""

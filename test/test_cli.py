@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from command_line import Done, drive_seg, drive_seg_process, errors, last_object
+from command_line import Done, drive_seg, drive_seg_process, errors, interrupted, last_object, python
 from recordings import FPS, HEIGHT, WIDTH, write_images, write_video
+from tiny_model import write_tiny_model
 
 from drive_seg import cli
 from drive_seg.labels import mask_of
@@ -27,13 +26,6 @@ pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 COMMANDS = ("demo", "run", "sim", "benchmark", "info", "train", "export")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny_model import write_tiny_model
-
-    return write_tiny_model(tmp_path_factory.mktemp("model"), size=(WIDTH, HEIGHT))
 
 
 def arguments_of(source: object, out: object, model: Path) -> tuple[object, ...]:
@@ -67,21 +59,13 @@ def test_no_option_is_lost_on_the_typer_of_ubuntu_24_04() -> None:
 
 def test_a_typer_that_is_too_old_is_one_line() -> None:
     script = "import typer; typer.__version__ = '0.4.0'; import drive_seg.cli"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    done = python("-c", script, code=1)
     (line,) = done.stderr.splitlines()
     assert line.startswith("drive_seg: error: typer 0.4.0 is too old; install it with: ") and "'typer>=0.9'" in line
 
 
 def test_help_shows_no_default_where_there_is_none() -> None:
     assert "[default: ()]" not in drive_seg("evaluate", "--help").stdout
-
-
-def test_help_loads_nothing_heavy() -> None:
-    heavy = ("openvino", "onnxruntime", "rclpy", "torch", "rosbags", "matplotlib")
-    script = f"import sys, drive_seg.cli; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_console_script_is_main() -> None:
@@ -391,9 +375,9 @@ def test_that_a_report_cannot_be_written_is_said_before_the_work_is_done(tmp_pat
 @pytest.mark.parametrize("size", ["foo", "640", "0x384", "640x", "-1x2"])
 @pytest.mark.parametrize("module", ["render", "validate"])
 def test_a_size_that_is_none_is_bad_usage(module: str, size: str) -> None:
-    command = [sys.executable, "-m", f"drive_seg.network.{module}", "out", f"--size={size}"]
-    done = subprocess.run(command if module == "render" else command[:3] + command[4:], capture_output=True, text=True)
-    assert done.returncode == 2 and f"WxH in pixels, as 960x544; got '{size}'" in done.stderr
+    out = ("out",) if module == "render" else ()
+    done = python("-m", f"drive_seg.network.{module}", *out, f"--size={size}", code=2)
+    assert f"WxH in pixels, as 960x544; got '{size}'" in done.stderr
 
 
 def test_a_run_that_segmented_nothing_has_failed(tmp_path: Path, model: Path) -> None:
@@ -407,43 +391,18 @@ def test_a_run_that_segmented_nothing_has_failed(tmp_path: Path, model: Path) ->
 def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, model: Path) -> None:
     write_video(tmp_path / "in.mp4", 3000)
     out = tmp_path / "out"
-    given = ["run", str(tmp_path / "in.mp4"), "-o", str(out), "--model", str(model), "--backend", "onnxruntime"]
-    # A shell starts background jobs with SIGINT ignored, and children inherit that: this one is to be interrupted.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "drive_seg", *given],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )
-    end = time.monotonic() + 60
-    while not (out / "mask/000003.png").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert len([line for line in stderr.splitlines() if "error: interrupted" in line]) == 1
+    done = interrupted(*arguments_of(tmp_path / "in.mp4", out, model), once=out / "mask/000003.png")
+    assert len([line for line in errors(done) if "error: interrupted" in line]) == 1
     frames = json.loads((out / "summary.json").read_text())["frames"]
     assert frames["received"] == frames["published"] + sum(frames["dropped"].values()) < 3000
     assert len((out / "instances.jsonl").read_text().splitlines()) == frames["published"] >= 4
 
 
 def test_ctrl_c_ends_the_simulator_with_a_word(tmp_path: Path) -> None:
-    size = ("--width", "320", "--height", "192")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "drive_seg", "sim", "-o", str(tmp_path / "out"), *size, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )
-    end = time.monotonic() + 60
-    while not (tmp_path / "out/panoptic/000002.png").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert len([line for line in stderr.splitlines() if "error: interrupted after " in line]) == 1
-    assert json.loads(stdout.splitlines()[-1])["frames"] == len(list((tmp_path / "out/panoptic").iterdir())) < 300
+    size = ("--width", 320, "--height", 192)
+    done = interrupted("sim", "-o", tmp_path / "out", *size, "--json", once=tmp_path / "out/panoptic/000002.png")
+    assert len([line for line in errors(done) if "error: interrupted after " in line]) == 1
+    assert last_object(done)["frames"] == len(list((tmp_path / "out/panoptic").iterdir())) < 300
 
 
 def test_ctrl_c_before_there_are_results_is_one_line_and_exit_1(
@@ -503,8 +462,6 @@ def test_info_names_every_backend_and_what_auto_picks(model: Path) -> None:
 
 def test_info_shows_brackets_as_they_are(tmp_path: Path) -> None:
     """A path or a licence may have some, which a table takes for markup."""
-    from tiny_model import write_tiny_model
-
     sidecar = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
     lines = [line for line in sidecar.read_text().splitlines() if not line.startswith("license:")]
     sidecar.write_text("\n".join([*lines, "license: mine [gpu] [/x]", ""]))
@@ -512,8 +469,6 @@ def test_info_shows_brackets_as_they_are(tmp_path: Path) -> None:
 
 
 def test_info_gives_json_whatever_the_figures_are(tmp_path: Path) -> None:
-    from tiny_model import write_tiny_model
-
     sidecar = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
     kept = [line for line in sidecar.read_text().splitlines() if not line.startswith("metrics:")]
 
@@ -528,8 +483,6 @@ def test_info_gives_json_whatever_the_figures_are(tmp_path: Path) -> None:
 
 
 def test_info_refuses_a_damaged_model(tmp_path: Path) -> None:
-    from tiny_model import write_tiny_model
-
     sidecar = write_tiny_model(tmp_path)
     with (tmp_path / "tiny.onnx").open("ab") as file:
         file.write(b"\0")
@@ -538,8 +491,6 @@ def test_info_refuses_a_damaged_model(tmp_path: Path) -> None:
 
 def test_info_fails_where_no_backend_can_run_the_model(tmp_path: Path) -> None:
     """After saying what there is: a graph may be whole, and still not be what its sidecar says."""
-    from tiny_model import write_tiny_model
-
     sidecar = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
     sidecar.write_text(sidecar.read_text().replace("centers: centers", "centers: hearts"))
     done = drive_seg("info", "--model", sidecar, "--json", code=1)
@@ -551,8 +502,7 @@ def test_info_fails_where_no_backend_can_run_the_model(tmp_path: Path) -> None:
 def test_the_network_commands_name_what_is_missing(arguments: tuple[str, ...]) -> None:
     start = "import sys; sys.modules['torch'] = None; import drive_seg.cli"
     script = f"{start}; sys.argv[1:] = {list(arguments)!r}; drive_seg.cli.main()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    done = python("-c", script, code=1)
     assert f"{sys.executable} -m pip install 'torch>=2.5' onnx" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -561,8 +511,7 @@ def test_the_modules_of_training_name_what_is_missing(arguments: tuple[str, str]
     module = f"drive_seg.network{arguments[0] or '.__main__'}"
     start = f"import sys, runpy; sys.modules['torch'] = None; sys.argv[1:] = [{arguments[1]!r}]"
     script = f"{start}; runpy.run_module({module!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    done = python("-c", script, code=1)
     assert len(errors(done)) == 1 and "Traceback" not in done.stderr
     assert f"'torch', which is not installed; install it with: {sys.executable} -m pip install" in done.stderr
 
@@ -572,8 +521,7 @@ def test_a_package_that_does_not_load_is_not_called_missing(tmp_path: Path) -> N
     arguments = ["run", "sim", "-o", str(tmp_path / "out"), "--frames", "1", "--backend", "openvino"]
     start = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = {arguments!r}"
     script = f"{start}; import drive_seg.cli; drive_seg.cli.main()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    done = python("-c", script, code=1)
     assert "which does not load: libtbb.so.12: cannot open shared object file; " in done.stderr
     assert "not installed" not in done.stderr and "Traceback" not in done.stderr
 
@@ -582,8 +530,6 @@ def test_a_package_that_does_not_load_is_not_called_missing(tmp_path: Path) -> N
 def test_the_network_takes_the_shape_of_the_images_unless_it_is_told(
     tmp_path: Path, asked: str, network: list[int]
 ) -> None:
-    from tiny_model import write_tiny_model
-
     for name in ("a", "b"):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((48, 64, 3), np.uint8))
     sidecar = write_tiny_model(tmp_path, size=(160, 96))

@@ -37,13 +37,6 @@ SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", 
 MARK = "DRIVE_SEG_TEST_MARK"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny_model import write_tiny_model
-
-    return write_tiny_model(tmp_path_factory.mktemp("model"), size=(WIDTH, HEIGHT))
-
-
 class Demo:
     """Starts demos on a ROS domain of their own, and finds processes that they leave behind."""
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,6 @@ NAMES = ["a.png", "b_2.png", "b_10.png"]
 def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recordings are read and written in threads of their own only where there are cores for them."""
     monkeypatch.setattr("drive_seg.offline.prefetch.cpu_threads", lambda: request.param)
-
-
-@pytest.fixture
-def pipeline() -> Iterator[Pipeline]:
-    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
-        yield made
 
 
 def truth_of(number: int) -> np.ndarray:
@@ -421,7 +415,7 @@ def test_a_bag_of_predictions_may_hold_its_truth(tmp_path: Path, pipeline: Pipel
 
 
 def test_predictions_of_a_bag_that_was_cut_off_are_scored_and_then_an_error(
-    tmp_path: Path, pipeline: Pipeline, tiny: str
+    tmp_path: Path, pipeline: Pipeline, model: Path
 ) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
     write_truth_bag(tmp_path / "in", range(20), camera=True)
@@ -429,7 +423,7 @@ def test_predictions_of_a_bag_that_was_cut_off_are_scored_and_then_an_error(
     opened = open_source(str(tmp_path / "in"))
     assert run(opened, open_sink(out, DRIVING, 30.0), pipeline, "tiny").error is None
     out.write_bytes(out.read_bytes()[: out.stat().st_size // 2])
-    said = drive_seg("evaluate", out, "--ground-truth", tmp_path / "in", "--model", tiny, "--json", code=1)
+    said = drive_seg("evaluate", out, "--ground-truth", tmp_path / "in", "--model", model, "--json", code=1)
     metrics = last_object(said)
     assert 0 < metrics["frames"] < 20 == metrics["frames"] + metrics["unmatched"]["truths"]
     assert said.stderr.count("error:") == 1 and "out.mcap is cut short or damaged" in said.stderr
@@ -526,11 +520,11 @@ def test_where_there_is_no_room_for_frames_is_said(tmp_path: Path, monkeypatch: 
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_machine_without_a_temporary_folder_is_one_error(tmp_path: Path, tiny: str) -> None:
+def test_a_machine_without_a_temporary_folder_is_one_error(tmp_path: Path, model: Path) -> None:
     """As a container whose root is read-only; here as nothing at all can be written."""
     write_images(tmp_path / "in", NAMES)
     write_truth(tmp_path / "truth", NAMES)
-    drive_seg("run", tmp_path / "in", "-o", tmp_path / "made", "--model", tiny)
+    drive_seg("run", tmp_path / "in", "-o", tmp_path / "made", "--model", model)
     command = [sys.executable, "-m", "drive_seg", "evaluate", tmp_path / "made", "-g", tmp_path / "truth"]
     done = subprocess.run(
         list(map(str, command)),
@@ -644,20 +638,12 @@ def test_a_label_map_joins_classes(tmp_path: Path, pipeline: Pipeline) -> None:
     assert found.metrics["panoptic"]["per_class"]["mover"]["tp"] == 3 and found.metrics["lane"]["f1"] is None
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> str:
-    pytest.importorskip("onnx", reason="onnx is not installed")
-    from tiny_model import write_tiny_model
-
-    return str(write_tiny_model(tmp_path))
-
-
-def test_the_command_prints_a_table_and_writes_its_files(tmp_path: Path, tiny: str) -> None:
+def test_the_command_prints_a_table_and_writes_its_files(tmp_path: Path, model: Path) -> None:
     for package in ("rosbags", "jinja2", "matplotlib"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     write_truth_bag(tmp_path / "in", range(4), camera=True)
     out = tmp_path / "report"
-    options = ("--model", tiny, "-o", out)
+    options = ("--model", model, "-o", out)
     arguments = ("evaluate", tmp_path / "in", *options)
     printed = drive_seg(*arguments).stdout
     assert "vehicle" in printed and "100.0" in printed
@@ -679,11 +665,11 @@ def test_the_command_prints_a_table_and_writes_its_files(tmp_path: Path, tiny: s
     assert last_object(drive_seg(*arguments, "--overwrite", "--json")) == json.loads((out / "metrics.json").read_text())
 
 
-def test_the_command_scores_folders_and_says_what_is_missing(tmp_path: Path, tiny: str) -> None:
+def test_the_command_scores_folders_and_says_what_is_missing(tmp_path: Path, model: Path) -> None:
     write_images(tmp_path / "in", NAMES)
     write_truth(tmp_path / "truth", NAMES)
     made, truth = tmp_path / "made", tmp_path / "truth"
-    drive_seg("run", tmp_path / "in", "-o", made, "--model", tiny)
+    drive_seg("run", tmp_path / "in", "-o", made, "--model", model)
     perfect(last_object(drive_seg("evaluate", made, "-g", truth, "--json")), 3)
     said = drive_seg("evaluate", made, code=1).stderr
     assert "holds predictions only; name their truth with --ground-truth" in said

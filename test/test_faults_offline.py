@@ -18,12 +18,11 @@ import cv2
 import numpy as np
 import pytest
 from command_line import drive_seg, drive_seg_process, errors
-from recordings import HEIGHT, WIDTH, write_bag, write_images, write_video
+from recordings import write_bag, write_images, write_video
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("rosbags", reason="rosbags is not installed")
 
-from tiny_model import write_tiny_model
 
 from drive_seg.errors import SourceError
 from drive_seg.offline.bag_images import bag_topics
@@ -35,11 +34,6 @@ FRAMES = 60
 LONG = 3000
 ROOM = 4 << 20
 """Bytes that the output may have: about 20 of the frames."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model"), size=(WIDTH, HEIGHT))
 
 
 @pytest.fixture(scope="module")

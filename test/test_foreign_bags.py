@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import drive_seg
-from recordings import HEIGHT, WIDTH, image_message, picture, stamp_of, write_bag
-from tiny_model import write_tiny_model
+from recordings import image_message, picture, stamp_of, write_bag
 
 pytest.importorskip("rosbags", reason="rosbags is not installed")
 
@@ -408,10 +407,8 @@ def test_a_ros1_bag_that_was_never_closed_is_read_then_one_error(tmp_path: Path)
         next(entries)
 
 
-def test_a_topic_without_messages_is_named(tmp_path: Path) -> None:
+def test_a_topic_without_messages_is_named(tmp_path: Path, model: Path) -> None:
     """A camera that was off while the bag was recorded."""
-    pytest.importorskip("onnx", reason="onnx is not installed")
-    model = write_tiny_model(tmp_path, size=(WIDTH, HEIGHT))
     write_bag(tmp_path / "in", 0, others=("/rear",))
     given = ("run", tmp_path / "in", "-o", tmp_path / "out", "--model", model, "--backend", "onnxruntime")
     assert "in has no images on /rear" in drive_seg(*given, "--topic", "/rear", code=1).stderr

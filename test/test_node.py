@@ -101,11 +101,6 @@ node.destroy_node()""",
 """Another, that shuts ROS down while the engine has a batch that takes it seconds."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture
 def peer(model: Path) -> Iterator[Peer]:
     with serving(*node_command(model)) as peer:

@@ -97,11 +97,6 @@ sys.exit(node.main(sys.argv[1:]))
 """The node itself; a file gets a line with the frame rate of every overlay that is drawn."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model"))
-
-
 def test_each_camera_keeps_its_own_header_size_and_content(model: Path) -> None:
     # Sizes at which the letterbox need not interpolate: no class between two others on their border.
     scenes = {"left": ((640, 384), 3, "vehicle"), "right": ((160, 192), 4, "pedestrian")}

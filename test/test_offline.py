@@ -52,12 +52,6 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys.modules[__name__], "run", functools.partial(run, threads=request.param))
 
 
-@pytest.fixture
-def pipeline() -> Iterator[Pipeline]:
-    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
-        yield made
-
-
 def go(source: str | Path, out: Path, pipeline: Pipeline, topic: str | None = None) -> Outcome:
     opened = open_source(str(source), topic)
     return run(opened, open_sink(out, DRIVING, opened.fps), pipeline, "tiny")

@@ -347,7 +347,7 @@ import drive_seg.network.__main__
         script = """
 import sys
 import drive_seg.cli
-heavy = {'numpy', 'cv2', 'openvino', 'onnxruntime', 'torch', 'rclpy', 'rosbags'} & set(sys.modules)
+heavy = {'numpy', 'cv2', 'openvino', 'onnxruntime', 'torch', 'rclpy', 'rosbags', 'matplotlib'} & set(sys.modules)
 sys.exit(f'imported for nothing: {heavy}' if heavy else 0)
 """
         result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from command_line import drive_seg
 from evaluations import EVIL, HEIGHT, TIMES, WIDTH, make_evaluation
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed")
@@ -436,16 +435,10 @@ class TestWriting:
         with pytest.raises(MissingDependency, match=rf"'{package}'.* -m pip install .*{package}"):
             report.require_report_packages()
 
-    def test_evaluate_writes_it(self, tmp_path: Path) -> None:
-        pytest.importorskip("onnx", reason="onnx is not installed")
+    def test_evaluate_writes_it(self, tmp_path: Path, model: Path) -> None:
         pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-        from tiny_model import write_tiny_model
-
-        model = write_tiny_model(tmp_path, size=(64, 32))
-        command = [sys.executable, "-m", "drive_seg", "evaluate", "sim", "--frames", "3", "--worst", "2"]
-        command += ["--model", str(model), "--backend", "onnxruntime", "-o", str(tmp_path / "out"), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
+        given = ("--model", model, "--backend", "onnxruntime", "-o", tmp_path / "out", "--json")
+        drive_seg("evaluate", "sim", "--frames", 3, "--worst", 2, *given)
         page = parse((tmp_path / "out/report.html").read_text(encoding="utf-8"))
         metrics = json.loads((tmp_path / "out/metrics.json").read_text())
         assert cards(page)["mIoU"].startswith(f"{100 * metrics['semantic']['miou']:.1f} %")

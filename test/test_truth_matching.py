@@ -10,9 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from recordings import HEIGHT, WIDTH, picture, stamp_of, write_bag, write_images
-from tiny_model import network
 
-from drive_seg.engines import FunctionEngine
 from drive_seg.errors import SourceError
 from drive_seg.frame import CameraImage, Frame
 from drive_seg.labels import DRIVING
@@ -29,12 +27,6 @@ from drive_seg.offline.truth import open_truth
 from drive_seg.offline.truth_files import open_folder
 from drive_seg.pipeline import Pipeline
 from drive_seg.sim import Simulator
-
-
-@pytest.fixture
-def pipeline() -> Iterator[Pipeline]:
-    with Pipeline(FunctionEngine(network, (WIDTH, HEIGHT)), DRIVING) as made:
-        yield made
 
 
 class Camera:
