@@ -33,6 +33,32 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from peer import stay_apart
+from rclpy.node import Node
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from drive_seg.demo import children, spool
+from drive_seg.demo.children import Child
+from drive_seg.demo.display import LiveDisplay, PlainDisplay, open_display
+from drive_seg.demo.player import _images
+from drive_seg.demo.render import plot_latency, render_video
+from drive_seg.demo.session import _Show, at_most, ros_arguments
+from drive_seg.demo.spool import Spool, from_runs, runs_of
+from drive_seg.demo.watch import Arrivals, NodeState, SeenFrame, Watcher
+from drive_seg.errors import DriveSegError
+from drive_seg.frame import Box, CameraImage, Instance, Lane
+from drive_seg.labels import DRIVING
+from drive_seg.offline.sources import open_source
+from drive_seg.ros.convert import ImageBuffer, detections
+from drive_seg.ros.lanes import cloud
+from drive_seg.ros.pictures import open_pictures
+from drive_seg.ros.publishers import latency_message
+
 SUMMARY_KEYS = {"frames", "fps", "latency_ms", "backend", "precision", "model", "in_flight", "versions", "warnings"}
 MARK = "DRIVE_SEG_TEST_MARK"
 
@@ -47,9 +73,11 @@ class Demo:
         domain = str(60 + os.getpid() % 40)
         self.environment = {**os.environ, MARK: self._mark, "ROS_DOMAIN_ID": domain, "PYTHONUNBUFFERED": "1"}
 
-    def start(self, *arguments: object, pipe: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: object, program: tuple[str, str] = ("-m", "drive_seg"), pipe: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         given = ["--out", self.out, "--model", self._model, "--backend", "onnxruntime", *arguments]
-        command = [sys.executable, "-m", "drive_seg", "demo", *map(str, given)]
+        command = [sys.executable, *program, "demo", *map(str, given)]
         return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
     def run(self, *arguments: object, code: int = 0) -> tuple[dict, str]:
@@ -191,10 +219,6 @@ def test_what_the_node_complains_about_is_the_error(demo: Demo, tmp_path: Path) 
 def test_that_somebody_else_is_a_camera_too_is_said_beside_the_figures(
     demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rclpy
-    from peer import stay_apart
-    from sensor_msgs.msg import Image
-
     stay_apart(monkeypatch)
     write_video(tmp_path / "in.mp4", 30)
     context = rclpy.Context()
@@ -250,33 +274,24 @@ def test_a_node_that_freezes_makes_no_good_figures(demo: Demo, tmp_path: Path) -
 
 
 @pytest.mark.skipif(ros_distro() == "humble", reason="knows no range of discovery")
-def test_processes_that_cannot_find_each_other_are_said_early(demo: Demo, model: Path, tmp_path: Path) -> None:
+def test_processes_that_cannot_find_each_other_are_said_early(demo: Demo, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", 5)
     script = "from drive_seg import cli; from drive_seg.demo import session; session._DISCOVERY_S = 1; cli.main()"
-    given = ["--source", tmp_path / "in.mp4", "--model", model, "--backend", "onnxruntime", "--out", demo.out]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "demo", *map(str, given)],
-        env={**demo.environment, "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "do not find each other" in done.stderr and "it is OFF" in done.stderr, done.stderr
+    demo.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
+    process = demo.start("--source", tmp_path / "in.mp4", program=("-c", script))
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in stderr
+    assert "do not find each other" in stderr and "it is OFF" in stderr, stderr
 
 
-def test_ctrl_c_while_the_video_is_drawn_ends_it(demo: Demo, model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_video_is_drawn_ends_it(demo: Demo, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", 5)
     # In short naps: a signal that comes just before a long one would wait for its end.
     draw_for_ever = (
         "session.render_video = lambda *_: print('drawing', flush=True) or [*map(time.sleep, [0.01] * 60_000)]"
     )
     script = f"import time; from drive_seg import cli; from drive_seg.demo import session; {draw_for_ever}; cli.main()"
-    given = ["--source", tmp_path / "in.mp4", "--model", model, "--backend", "onnxruntime", "--out", demo.out]
-    command = [sys.executable, "-c", script, "demo", *map(str, given)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, env=demo.environment, stdout=pipe, stderr=pipe, text=True)
+    process = demo.start("--source", tmp_path / "in.mp4", program=("-c", script))
     try:
         assert process.stdout is not None and "drawing\n" in process.stdout
         process.send_signal(signal.SIGTERM)  # taken as Ctrl-C, which children of a background job may not hear
@@ -327,19 +342,7 @@ def test_what_ros_cannot_start_with_is_one_line_that_says_what_to_do(
     assert says in done.stderr and "arguments" not in done.stderr
 
 
-def test_without_ros_the_error_says_what_to_do(tmp_path: Path, model: Path) -> None:
-    block = "import sys; sys.modules['rclpy'] = None; import drive_seg.cli"
-    arguments = ["demo", "--out", str(tmp_path), "--model", str(model)]
-    script = f"{block}; sys.argv[1:] = {arguments!r}; drive_seg.cli.main()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "make venv" in done.stderr and "rclpy" in done.stderr and "Traceback" not in done.stderr
-
-
 def test_a_child_that_fails_is_quoted() -> None:
-    from drive_seg.demo.children import Child
-    from drive_seg.errors import DriveSegError
-
     with Child("camera", ["-c", "print('lens cap is on'); raise SystemExit(3)"]) as child:
         assert wait_for(lambda: child.exit_code is not None, 20.0)
         with pytest.raises(DriveSegError, match=r"camera process ended with code 3:\n  lens cap is on"):
@@ -347,8 +350,6 @@ def test_a_child_that_fails_is_quoted() -> None:
 
 
 def test_a_child_that_ignores_ctrl_c_is_killed() -> None:
-    from drive_seg.demo import children
-
     ignore = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     deaf = f"{ignore}; print('deaf', flush=True); time.sleep(99)"
     with pytest.MonkeyPatch.context() as patch, children.Child("deaf", ["-c", deaf]) as child:
@@ -359,18 +360,12 @@ def test_a_child_that_ignores_ctrl_c_is_killed() -> None:
 
 @pytest.mark.parametrize(("claimed", "played"), [(25, 25), (1000, 30), (5000, 30), (0.05, 30)])
 def test_the_camera_plays_a_video_at_the_rate_that_run_gives_it(tmp_path: Path, claimed: float, played: float) -> None:
-    from drive_seg.offline.sources import open_source
-    from drive_seg.ros.pictures import open_pictures
-
     video = tmp_path / "in.mp4"
     write_video(video, 3, claimed)
     assert open_pictures(str(video)).rate == open_source(str(video)).fps == played
 
 
 def test_going_round_in_a_recording_without_an_image_ends(tmp_path: Path) -> None:
-    from drive_seg.demo.player import _images
-    from drive_seg.offline.sources import open_source
-
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\nno more of it")
     assert list(_images(open_source(str(tmp_path)), loop=True)) == []
@@ -391,8 +386,6 @@ def test_a_recording_without_an_image_ends_the_camera_with_the_reason(tmp_path: 
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 40), st.integers(1, 40))
 def test_runs_are_lossless(data: st.DataObject, height: int, width: int) -> None:
-    from drive_seg.demo.spool import from_runs, runs_of
-
     values = st.sampled_from([0, 1, 2, 3001, 3002, 5999, 65535])
     pixels = data.draw(st.lists(values, min_size=height * width, max_size=height * width))
     panoptic = np.array(pixels, np.uint16).reshape(height, width)
@@ -401,33 +394,33 @@ def test_runs_are_lossless(data: st.DataObject, height: int, width: int) -> None
     assert np.all(run_values[1:] != run_values[:-1])
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full")
-def test_a_full_disk_ends_the_keeping_of_frames_and_not_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    from drive_seg.demo import spool
-    from drive_seg.demo.watch import SeenFrame
-    from drive_seg.frame import CameraImage, StageTimes
-
-    full = Path("/dev/full").open("wb+", buffering=0)  # noqa: SIM115 - the spool closes it
-    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **options: full)
+def seen(stamp_ns: int, value: int = 0, **times: float) -> SeenFrame:
+    """A small frame that is all of one panoptic value."""
     image = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8))
-    panoptic = np.zeros((64, 64), np.uint16)
-    kept = spool.Spool()
-    for number in range(20):
-        kept.add(SeenFrame(number, image, panoptic, (), StageTimes()))
-        time.sleep(0.01)
+    return SeenFrame(stamp_ns, image, np.full((64, 64), value, np.uint16), (), StageTimes(**times))
+
+
+def finish_in_time(kept: Spool) -> None:
     end = threading.Thread(target=kept.finish, daemon=True)
     end.start()
     end.join(20.0)
     assert not end.is_alive()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full")
+def test_a_full_disk_ends_the_keeping_of_frames_and_not_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("wb+", buffering=0)  # noqa: SIM115 - the spool closes it
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **options: full)
+    kept = Spool()
+    for number in range(20):
+        kept.add(seen(number))
+        time.sleep(0.01)
+    finish_in_time(kept)
     assert len(kept) == 0 and list(kept.frames()) == []
     kept.__exit__(None, None, None)
 
 
 def test_what_a_disk_takes_a_part_of_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from drive_seg.demo import spool
-    from drive_seg.demo.watch import SeenFrame
-    from drive_seg.frame import CameraImage, StageTimes
-
     class Small(io.FileIO):
         """A file with room for one frame and a half."""
 
@@ -435,20 +428,15 @@ def test_what_a_disk_takes_a_part_of_is_left_out(monkeypatch: pytest.MonkeyPatch
             return super().write(content if self.tell() == 0 else content[: len(content) // 2])
 
     monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **options: Small(tmp_path / "file", "w+"))
-    image = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8))
-    with spool.Spool() as kept:
+    with Spool() as kept:
         for number in range(3):
-            kept.add(SeenFrame(number, image, np.zeros((64, 64), np.uint16), (), StageTimes()))
+            kept.add(seen(number))
         kept.finish()
         assert [frame.stamp_ns for frame in kept.frames()] == [0]
 
 
 def test_a_frame_that_memory_has_no_room_for_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ended the thread, and the demo waited for it for ever."""
-    from drive_seg.demo import spool
-    from drive_seg.demo.watch import SeenFrame
-    from drive_seg.frame import CameraImage, StageTimes
-
     runs_of = spool.runs_of
     taken: list[None] = []
 
@@ -459,42 +447,27 @@ def test_a_frame_that_memory_has_no_room_for_is_left_out(monkeypatch: pytest.Mon
         return runs_of(panoptic)
 
     monkeypatch.setattr(spool, "runs_of", short_of_memory)
-    image = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8))
-    kept = spool.Spool()
+    kept = Spool()
     for number in range(6):
-        kept.add(SeenFrame(number, image, np.full((64, 64), number < 3, np.uint16), (), StageTimes()))
+        kept.add(seen(number, number < 3))
         assert wait_for(lambda number=number: len(taken) > number, 20.0)
-    end = threading.Thread(target=kept.finish, daemon=True)
-    end.start()
-    end.join(20.0)
-    assert not end.is_alive()
+    finish_in_time(kept)
     assert [frame.stamp_ns for frame in kept.frames()] == [3, 4, 5]
     kept.__exit__(None, None, None)
 
 
 def test_frames_are_kept_where_there_is_one_scheduling_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from drive_seg.demo.spool import Spool
-    from drive_seg.demo.watch import SeenFrame
-    from drive_seg.frame import CameraImage, StageTimes
-
     def refuse(*_: object) -> None:
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse, raising=False)
-    image = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8))
     with Spool() as kept:
-        kept.add(SeenFrame(7, image, np.zeros((64, 64), np.uint16), (), StageTimes()))
+        kept.add(seen(7))
         kept.finish()
         assert [frame.stamp_ns for frame in kept.frames()] == [7]
 
 
 def test_the_video_has_every_kept_frame_in_order_at_the_speed_of_their_stamps(tmp_path: Path) -> None:
-    from drive_seg.demo.render import render_video
-    from drive_seg.demo.spool import Spool
-    from drive_seg.demo.watch import SeenFrame
-    from drive_seg.frame import CameraImage, StageTimes
-    from drive_seg.labels import DRIVING
-
     told: list[int] = []
     with Spool() as kept:
         for number in (1, 0, 3, 2):
@@ -510,27 +483,22 @@ def test_the_video_has_every_kept_frame_in_order_at_the_speed_of_their_stamps(tm
     np.testing.assert_allclose(shown, [0, 60, 120, 180], atol=8)
 
 
-def test_the_parts_of_a_frame_are_put_together_by_their_stamp(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rclpy
-    from builtin_interfaces.msg import Time
-    from diagnostic_msgs.msg import DiagnosticArray
-    from peer import stay_apart
-    from sensor_msgs.msg import Image, PointCloud2
-    from std_msgs.msg import Header
-    from vision_msgs.msg import Detection2DArray
-
-    from drive_seg.demo.watch import SeenFrame, Watcher
-    from drive_seg.frame import Box, Instance, Lane, StageTimes
-    from drive_seg.labels import DRIVING
-    from drive_seg.ros.convert import ImageBuffer, detections
-    from drive_seg.ros.lanes import cloud
-    from drive_seg.ros.publishers import latency_message
-
+@pytest.fixture
+def watching(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Node, Watcher, list[SeenFrame]]]:
+    """A node, who watches with it, and the frames that were whole."""
     stay_apart(monkeypatch)
     rclpy.init(args=[])
     node = rclpy.create_node("watching")
-    seen: list[SeenFrame] = []
-    watcher = Watcher(node, DRIVING, lambda stamp: True, seen.append)
+    whole: list[SeenFrame] = []
+    watcher = Watcher(node, DRIVING, lambda stamp: True, whole.append)
+    yield node, watcher, whole
+    watcher.close()
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def test_the_parts_of_a_frame_are_put_together_by_their_stamp(watching: tuple[Node, Watcher, list[SeenFrame]]) -> None:
+    node, watcher, whole = watching
     topics = {"panoptic": Image, "instances": Detection2DArray, "lanes": PointCloud2, "latency": DiagnosticArray}
     out = {name: node.create_publisher(kind, f"/segmentation/{name}", 10) for name, kind in topics.items()}
     out["image"] = node.create_publisher(Image, "/camera/image_raw", 10)
@@ -557,77 +525,48 @@ def test_the_parts_of_a_frame_are_put_together_by_their_stamp(monkeypatch: pytes
             watcher.spin(0.01)
         assert watcher.arrivals[name].count > before, name
 
-    try:
-        end = time.monotonic() + 20.0
-        while not all(topic.get_subscription_count() for topic in out.values()) and time.monotonic() < end:
-            watcher.spin(0.05)
-        for stamp in (5, 4):  # of two at once, the later comes first
-            for name in ("image", "latency", "lanes", "panoptic"):
-                send(name, stamp)
-        assert not seen
-        for stamp in (4, 5):
-            send("instances", stamp)
-        assert [frame.stamp_ns for frame in seen] == [4 * 10**9, 5 * 10**9]
-        assert (seen[0].instances, seen[0].times) == ((car,), times)
-        assert (seen[0].panoptic == 3001).all() and (seen[0].image.data == 4).all() and (seen[1].image.data == 5).all()
-        np.testing.assert_array_equal(seen[0].lanes[0].points, lane.points)
-        assert watcher.instance_counts["vehicle"] == 1
-        for stamp in range(10, 41):  # one more than may be incomplete
-            send("panoptic", stamp)
-        for stamp in (11, 10):
-            for name in ("image", "latency", "lanes", "instances"):
-                send(name, stamp)
-        assert [frame.stamp_ns for frame in seen[2:]] == [11 * 10**9], "the first was given up"
-    finally:
-        watcher.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    end = time.monotonic() + 20.0
+    while not all(topic.get_subscription_count() for topic in out.values()) and time.monotonic() < end:
+        watcher.spin(0.05)
+    for stamp in (5, 4):  # of two at once, the later comes first
+        for name in ("image", "latency", "lanes", "panoptic"):
+            send(name, stamp)
+    assert not whole
+    for stamp in (4, 5):
+        send("instances", stamp)
+    assert [frame.stamp_ns for frame in whole] == [4 * 10**9, 5 * 10**9]
+    assert (whole[0].instances, whole[0].times) == ((car,), times)
+    assert (whole[0].panoptic == 3001).all() and (whole[0].image.data == 4).all() and (whole[1].image.data == 5).all()
+    np.testing.assert_array_equal(whole[0].lanes[0].points, lane.points)
+    assert watcher.instance_counts["vehicle"] == 1
+    for stamp in range(10, 41):  # one more than may be incomplete
+        send("panoptic", stamp)
+    for stamp in (11, 10):
+        for name in ("image", "latency", "lanes", "instances"):
+            send(name, stamp)
+    assert [frame.stamp_ns for frame in whole[2:]] == [11 * 10**9], "the first was given up"
 
 
 @pytest.mark.parametrize(("configured", "trouble"), [("false", "no such model"), ("true", "")])
 def test_a_batch_that_takes_long_does_not_end_the_demo(
-    configured: str, trouble: str, monkeypatch: pytest.MonkeyPatch
+    configured: str, trouble: str, watching: tuple[Node, Watcher, list[SeenFrame]]
 ) -> None:
-    import rclpy
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-    from peer import stay_apart
-
-    from drive_seg.demo.watch import Watcher
-    from drive_seg.labels import DRIVING
-
-    stay_apart(monkeypatch)
-    rclpy.init(args=[])
-    node = rclpy.create_node("watching")
-    watcher = Watcher(node, DRIVING, lambda stamp: False, lambda frame: None)
-    try:
-        publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        status = DiagnosticStatus(level=DiagnosticStatus.ERROR, name="drive_seg: engine")
-        status.message = trouble or "the engine has been at work on one batch for 3 s"
-        status.values = [KeyValue(key="configured", value=configured)]
-        end = time.monotonic() + 20.0
-        while watcher.state is None and time.monotonic() < end:
-            publisher.publish(DiagnosticArray(status=[status]))
-            watcher.spin(0.1)
-        assert watcher.state is not None and watcher.state.trouble == trouble
-    finally:
-        watcher.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    node, watcher, _ = watching
+    publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    status = DiagnosticStatus(level=DiagnosticStatus.ERROR, name="drive_seg: engine")
+    status.message = trouble or "the engine has been at work on one batch for 3 s"
+    status.values = [KeyValue(key="configured", value=configured)]
+    end = time.monotonic() + 20.0
+    while watcher.state is None and time.monotonic() < end:
+        publisher.publish(DiagnosticArray(status=[status]))
+        watcher.spin(0.1)
+    assert watcher.state is not None and watcher.state.trouble == trouble
 
 
-def test_what_others_publish_on_its_topics_does_not_end_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rclpy
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-    from peer import stay_apart
-    from sensor_msgs.msg import Image, PointCloud2
-    from std_msgs.msg import Header
-    from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
-
-    from drive_seg.demo.watch import SeenFrame, Watcher
-    from drive_seg.frame import StageTimes
-    from drive_seg.labels import DRIVING
-    from drive_seg.ros.lanes import cloud
-    from drive_seg.ros.publishers import latency_message
+def test_what_others_publish_on_its_topics_does_not_end_the_demo(
+    watching: tuple[Node, Watcher, list[SeenFrame]],
+) -> None:
+    node, watcher, whole = watching
 
     def image(encoding: str, width: int, height: int, step: int, size: int) -> Image:
         return Image(encoding=encoding, width=width, height=height, step=step, data=bytes(size))
@@ -683,42 +622,32 @@ def test_what_others_publish_on_its_topics_does_not_end_the_demo(monkeypatch: py
             DiagnosticArray(status=[status("drive_seg: engine"), status("drive_seg: camera front", received="many")]),
         ],
     }
-    stay_apart(monkeypatch)
-    rclpy.init(args=[])
-    node = rclpy.create_node("watching")
-    whole: list[SeenFrame] = []
-    watcher = Watcher(node, DRIVING, lambda stamp: True, whole.append)
-    try:
-        publishers = {topic: node.create_publisher(type(message), topic, 50) for topic, message in ours.items()}
-        end = time.monotonic() + 20.0
-        while not all(publisher.get_subscription_count() for publisher in publishers.values()):
-            assert time.monotonic() < end
-            watcher.spin(0.05)
-        foreign = [(topic, message) for topic, messages in theirs.items() for message in messages]
-        for second, (topic, message) in enumerate(foreign, start=1):
-            for part, fine in ours.items():
-                sent = message if part == topic else fine
-                if part != "/diagnostics" or part == topic:
-                    sent.header.stamp.sec = second
-                    publishers[part].publish(sent)
-            while watcher.arrivals["image"].count < second and time.monotonic() < end:
-                watcher.spin(0.01)
-        untouched = {second for second, (topic, _) in enumerate(foreign, start=1) if topic == "/diagnostics"}
-        while len(whole) < len(untouched) and time.monotonic() < end:
-            watcher.spin(0.05)
+    publishers = {topic: node.create_publisher(type(message), topic, 50) for topic, message in ours.items()}
+    end = time.monotonic() + 20.0
+    while not all(publisher.get_subscription_count() for publisher in publishers.values()):
+        assert time.monotonic() < end
+        watcher.spin(0.05)
+    foreign = [(topic, message) for topic, messages in theirs.items() for message in messages]
+    for second, (topic, message) in enumerate(foreign, start=1):
+        for part, fine in ours.items():
+            sent = message if part == topic else fine
+            if part != "/diagnostics" or part == topic:
+                sent.header.stamp.sec = second
+                publishers[part].publish(sent)
+        while watcher.arrivals["image"].count < second and time.monotonic() < end:
+            watcher.spin(0.01)
+    untouched = {second for second, (topic, _) in enumerate(foreign, start=1) if topic == "/diagnostics"}
+    while len(whole) < len(untouched) and time.monotonic() < end:
+        watcher.spin(0.05)
+    watcher.spin(0.1)
+    assert {frame.stamp_ns // 10**9 for frame in whole} == untouched
+    assert watcher.state is None
+    publishers["/diagnostics"].publish(ours["/diagnostics"])
+    while watcher.state is None and time.monotonic() < end:
         watcher.spin(0.1)
-        assert {seen.stamp_ns // 10**9 for seen in whole} == untouched
-        assert watcher.state is None
-        publishers["/diagnostics"].publish(ours["/diagnostics"])
-        while watcher.state is None and time.monotonic() < end:
-            watcher.spin(0.1)
-        assert watcher.state is not None and watcher.state.trouble == "" and watcher.instance_counts["vehicle"] == 1
-        assert watcher.percentiles()["inference"].max == 5.0
-        assert watcher.percentiles(600.0) == watcher.percentiles() and not watcher.percentiles(0.0)
-    finally:
-        watcher.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    assert watcher.state is not None and watcher.state.trouble == "" and watcher.instance_counts["vehicle"] == 1
+    assert watcher.percentiles()["inference"].max == 5.0
+    assert watcher.percentiles(600.0) == watcher.percentiles() and not watcher.percentiles(0.0)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it keeps its priority")
@@ -736,12 +665,6 @@ def test_a_demo_that_was_started_with_nice_stays_as_nice(more: int) -> None:
 
 @pytest.mark.parametrize("name", ['it\'s "q" \\ \\ud83d\\ude00', "\u65e5\x85\u2028", "\U0001f600 \U00020bb7"])
 def test_a_path_of_any_characters_reaches_the_node(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import rclpy
-    from peer import stay_apart
-    from rclpy.node import Node
-
-    from drive_seg.demo.session import ros_arguments
-
     stay_apart(monkeypatch)
     context = rclpy.Context()
     rclpy.init(args=ros_arguments({"model": f"/tmp/{name}.yaml"}), context=context)
@@ -754,16 +677,9 @@ def test_a_path_of_any_characters_reaches_the_node(name: str, monkeypatch: pytes
 
 
 def test_a_video_plays_at_its_pace_though_the_clock_was_set_meanwhile(tmp_path: Path) -> None:
-    from drive_seg.demo.render import render_video
-    from drive_seg.demo.spool import Spool
-    from drive_seg.demo.watch import SeenFrame
-    from drive_seg.frame import CameraImage, StageTimes
-    from drive_seg.labels import DRIVING
-
-    image, panoptic = CameraImage.from_rgb(np.zeros((64, 64, 3), np.uint8)), np.zeros((64, 64), np.uint16)
     with Spool() as kept:
         for count, number in enumerate((*range(10), *range(36_000, 36_010)), start=1):
-            kept.add(SeenFrame(number * 10**8, image, panoptic, (), StageTimes(inference=1.0)))
+            kept.add(seen(number * 10**8, inference=1.0))
             assert wait_for(lambda count=count: len(kept) == count, 20.0)
         kept.finish()
         assert render_video(kept, DRIVING, tmp_path / "overlay.mp4", lambda done: None) == 20
@@ -773,10 +689,6 @@ def test_a_video_plays_at_its_pace_though_the_clock_was_set_meanwhile(tmp_path: 
 @pytest.mark.parametrize(("came", "complaints"), [(100, 0), (99, 0), (60, 1)])
 def test_frames_whose_times_were_lost_count_and_are_said(came: int, complaints: int) -> None:
     """Whoever watches may be held up; the node goes on."""
-    from drive_seg.demo.session import _Show
-    from drive_seg.demo.watch import NodeState
-    from drive_seg.frame import StageTimes
-
     times = [(10 * number / (came - 1), StageTimes(end_to_end=5.0)) for number in range(came)]
     arrivals = {"image": SimpleNamespace(last=9.9), "latency": SimpleNamespace(count=came)}
     show = SimpleNamespace(
@@ -795,8 +707,6 @@ def test_frames_whose_times_were_lost_count_and_are_said(came: int, complaints: 
 
 @pytest.mark.parametrize("hertz", [1, 30, 1000])
 def test_the_rate_of_a_topic_is_that_of_the_last_two_seconds(hertz: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from drive_seg.demo.watch import Arrivals
-
     now = 100.0
     monkeypatch.setattr("drive_seg.demo.watch.time", SimpleNamespace(monotonic=lambda: now))
     arrivals = Arrivals()
@@ -812,8 +722,6 @@ def test_the_rate_of_a_topic_is_that_of_the_last_two_seconds(hertz: int, monkeyp
 
 
 def test_at_most_so_many_frames_are_kept() -> None:
-    from drive_seg.demo.session import at_most
-
     keep = at_most(10.0)
     stamps = [round(number * 1e9 / 30) for number in range(90)]
     assert [number for number, stamp in enumerate(stamps) if keep(stamp)] == list(range(0, 90, 3))
@@ -828,8 +736,6 @@ def stage_times(scale: float = 1.0) -> StageTimes:
 
 def plotted(path: Path, rows: list[tuple[float, StageTimes]]) -> np.ndarray:
     """Where the upper panel of a plot has the colour of the inference, bool (H, W)."""
-    from drive_seg.demo.render import plot_latency
-
     plot_latency(rows, path)
     plot = cv2.imread(str(path))
     return (np.abs(plot[: plot.shape[0] // 2, :, ::-1].astype(int) - (230, 159, 0)).max(axis=2) < 8)[30:]
@@ -865,8 +771,6 @@ def test_the_legend_of_the_plot_hides_no_frame(tmp_path: Path) -> None:
 def test_the_live_tables_fit_a_terminal_of_24_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from drive_seg.demo.display import LiveDisplay
-
     monkeypatch.setenv("COLUMNS", "53")  # the fewest that it is given
     names = ("transport", "queue", "decode", "preprocess", "inference", "postprocess", "publish", "processing")
     milliseconds = {name: Percentiles.of(np.array([1.0, 23.0, 456.0, 7890.0])) for name in (*names, "end_to_end")}
@@ -891,8 +795,6 @@ def test_the_live_tables_fit_a_terminal_of_24_lines(
 def test_a_terminal_that_cannot_redraw_or_is_too_narrow_for_the_tables_is_given_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from drive_seg.demo.display import LiveDisplay, PlainDisplay, open_display
-
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     kinds = (("dumb", "80", PlainDisplay), ("xterm", "40", PlainDisplay), ("xterm", "80", LiveDisplay))

@@ -42,8 +42,10 @@ main()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("drive_seg: error: the demo needs the package 'rclpy'") and "setup.bash" in line
+    assert line.startswith("drive_seg: error: the demo needs the package 'rclpy'")
+    assert "setup.bash" in line and "make venv" in line
 
 
 @pytest.mark.parametrize(
