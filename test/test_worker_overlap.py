@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from tiny_model import road_everywhere
 
 from drive_seg.engines import EngineInfo, FunctionEngine
 from drive_seg.errors import DriveSegError, EngineLost
-from drive_seg.frame import CameraImage, CompressedImage, Frame, PanopticResult, RawOutputs
+from drive_seg.frame import CameraImage, Frame, PanopticResult, RawOutputs
 from drive_seg.labels import DRIVING
 from drive_seg.pipeline import Pipeline
 from drive_seg.worker import Worker
@@ -50,17 +48,13 @@ class EngineBeside(FunctionEngine):
     """Counts what it is given; ``network`` runs on its thread."""
 
     def __init__(
-        self,
-        network: Callable[[NDArray[np.uint8]], RawOutputs] = road_everywhere,
-        slots: int = 2,
-        max_batch: int = 1,
-        on_gpu: bool = True,
+        self, network: Callable[[NDArray[np.uint8]], RawOutputs] = road_everywhere, max_batch: int = 1
     ) -> None:
         super().__init__(network, SIZE, max_batch)
-        self.info = EngineInfo("function", "fp32", "a device", "1", on_gpu=on_gpu)
+        self.info = EngineInfo("function", "fp32", "a device", "1", on_gpu=True)
         self.network = network
         self.pool = ThreadPoolExecutor(1)
-        self.slots: Any = [Beside(self, (max_batch, SIZE[1], SIZE[0], 3)) for _ in range(slots)]
+        self.slots: Any = [Beside(self, (max_batch, SIZE[1], SIZE[0], 3)) for _ in range(2)]
         self.given = 0
         self.is_lost = False
         self.changed = threading.Condition()
@@ -75,9 +69,9 @@ class EngineBeside(FunctionEngine):
     def run(self, batch: NDArray[np.uint8]) -> RawOutputs:
         return self.network(batch)
 
-    def was_given(self, batches: int, seconds: float = LIMIT) -> bool:
+    def was_given(self, batches: int) -> bool:
         with self.changed:
-            return self.changed.wait_for(lambda: self.given >= batches, timeout=seconds)
+            return self.changed.wait_for(lambda: self.given >= batches, timeout=LIMIT)
 
     def close(self) -> None:
         self.pool.shutdown()
@@ -125,8 +119,8 @@ def serving(engine: FunctionEngine, *cameras: str) -> Iterator[Served]:
         worker.stop()
 
 
-def frame(stamp: int, camera: str = "front", image: CompressedImage | None = None) -> Frame:
-    pixels = image or CameraImage("mono8", 40, 30, 40, np.zeros(1200, np.uint8))
+def frame(stamp: int, camera: str = "front") -> Frame:
+    pixels = CameraImage("mono8", 40, 30, 40, np.zeros(1200, np.uint8))
     return Frame(pixels, camera, stamp_ns=stamp, received_ns=time.monotonic_ns())
 
 
@@ -160,39 +154,6 @@ def test_the_engine_has_the_next_batch_before_the_last_is_published() -> None:
     assert had == [2, 2] and served.stamps() == [1, 2]
     counts = served.worker.ledgers["front"].counts()
     assert (counts.received, counts.published, counts.in_flight) == (2, 2, 0)
-
-
-def test_no_frame_is_taken_before_the_engine_is_free_so_that_the_newest_is() -> None:
-    turnstile = Turnstile()
-    engine = EngineBeside(turnstile)
-    with serving(engine) as served:
-        served.worker.offer(frame(1))
-        assert engine.was_given(1)
-        for stamp in (2, 3, 4):
-            served.worker.offer(frame(stamp))
-        assert not engine.was_given(2, seconds=0.1), "the engine has one batch at a time"
-        turnstile.open.release(2)
-        served.until(lambda: len(served.finished) == 2)
-    assert served.stamps() == [1, 4]
-    assert dict(served.worker.ledgers["front"].counts().dropped) == {"superseded": 2}
-
-
-@pytest.mark.parametrize(("slots", "jpeg", "on_gpu"), [(1, False, True), (2, True, True), (2, False, False)])
-def test_what_would_hold_up_the_last_batch_waits_for_it(slots: int, jpeg: bool, on_gpu: bool) -> None:
-    """An engine of one slot has no room for another batch; a JPEG would have to be decoded first; on a CPU the next
-    batch and the results of the last would take cores from each other."""
-    turnstile = Turnstile()
-    engine = EngineBeside(turnstile, slots, on_gpu=on_gpu)
-    _, data = cv2.imencode(".jpg", np.zeros((30, 40, 3), np.uint8))
-    had = []
-    with serving(engine) as served:
-        served.on_publish = lambda result: had.append(engine.given)
-        served.worker.offer(frame(1))
-        assert engine.was_given(1)
-        served.worker.offer(frame(2, image=CompressedImage(data.reshape(-1), "jpeg") if jpeg else None))
-        turnstile.open.release(2)
-        served.until(lambda: len(served.finished) == 2)
-    assert had == [1, 2] and served.stamps() == [1, 2]
 
 
 def test_a_batch_that_fails_takes_no_other_with_it() -> None:
