@@ -49,6 +49,66 @@ def stamp_of(number: int) -> int:
     return 1_700_000_000_123_456_789 + number * 100_000_007
 
 
+class Recording:
+    """A rosbag2 folder in the making."""
+
+    def __init__(self, path: Path, storage: str = "mcap", packed: str = "none") -> None:
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+        from drive_seg.offline.vision_msgs import DEFINITIONS
+
+        self.store: Any = get_typestore(Stores.ROS2_HUMBLE)
+        for name, text in DEFINITIONS.items():
+            self.store.register(get_types_from_msg(text, name))
+        self._topics: dict[str, Any] = {}
+        self._writer = Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()])
+        self._writer.set_compression(CompressionMode[packed.upper()], CompressionFormat.ZSTD)
+
+    def __enter__(self) -> Recording:
+        self._writer.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def message(self, kind: str, *values: Any) -> Any:
+        """A message of ``package/Name``."""
+        package, _, name = kind.partition("/")
+        return self.store.types[f"{package}/msg/{name}"](*values)
+
+    def header(self, stamp_ns: int) -> Any:
+        time = self.message("builtin_interfaces/Time", *divmod(stamp_ns, 10**9))
+        return self.message("std_msgs/Header", time, "optical")
+
+    def image(self, header: Any, encoding: str, pixels: NDArray[Any], step: int = 0) -> Any:
+        data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+        height, width = pixels.shape[:2]
+        return self.message("sensor_msgs/Image", header, height, width, encoding, 0, step or data.size // height, data)
+
+    def vehicles(self, header: Any, *names: str) -> Any:
+        """A Detection2DArray of vehicles somewhere, each with the id that it is called by."""
+        vector, turn = self.message("geometry_msgs/Point", 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+        pose = self.message("geometry_msgs/Pose", vector, self.message("geometry_msgs/Quaternion", *turn))
+        pose = self.message("geometry_msgs/PoseWithCovariance", pose, np.zeros(36))
+        known = self.message("vision_msgs/ObjectHypothesis", "vehicle", 1.0)
+        result = self.message("vision_msgs/ObjectHypothesisWithPose", known, pose)
+        centre = self.message("vision_msgs/Pose2D", self.message("vision_msgs/Point2D", 1.0, 1.0), 0.0)
+        box = self.message("vision_msgs/BoundingBox2D", centre, 1.0, 1.0)
+        detections = [self.message("vision_msgs/Detection2D", header, [result], box, name) for name in names]
+        return self.message("vision_msgs/Detection2DArray", header, detections)
+
+    def add(self, topic: str, kind: str) -> None:
+        """A topic that may stay without messages."""
+        self._topics[topic] = self._writer.add_connection(topic, kind, typestore=self.store)
+
+    def write(self, topic: str, message: Any, recorded: int) -> None:
+        kind = message.__msgtype__
+        if topic not in self._topics:
+            self.add(topic, kind)
+        self._writer.write(self._topics[topic], recorded, self.store.serialize_cdr(message, kind))
+
+
 def write_bag(
     path: Path,
     count: int,
@@ -70,20 +130,14 @@ def write_bag(
         packed: what zstd compresses: ``none``, ``file``, ``message``, or ``storage`` (the chunks of MCAP).
         first: number of the first picture; those before it are missing.
     """
-    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_HUMBLE)
     kind = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
-    plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
-    writer = Writer(path, version=8, storage_plugin=plugin)
-    writer.set_compression(CompressionMode[packed.upper()], CompressionFormat.ZSTD)
-    with writer:
-        connections = [writer.add_connection(name, kind, typestore=store) for name in (topic, *others)]
+    with Recording(path, storage, packed) as bag:
+        for name in (topic, *others):
+            bag.add(name, kind)
         for number in range(first, first + count):
-            message = image_message(store, kind, number, cut=number == broken)
-            for connection in connections:
-                writer.write(connection, stamp_of(number) + 5_000_000, store.serialize_cdr(message, kind))
+            message = image_message(bag.store, kind, number, cut=number == broken)
+            for name in (topic, *others):
+                bag.write(name, message, stamp_of(number) + 5_000_000)
     (file,) = [file for file in path.iterdir() if file.suffix != ".yaml"]
     return file
 

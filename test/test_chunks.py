@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import drive_seg, drive_seg_process, last_object
-from recordings import HEIGHT, WIDTH, picture, stamp_of, write_bag
+from recordings import HEIGHT, WIDTH, Recording, picture, stamp_of, write_bag
 from tiny_model import paint, write_tiny_model
 
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -47,21 +47,7 @@ Drives = Callable[[str], tuple[Path, Figures]]
 def write_drive(path: Path, seed: int = 0, storage: str = "mcap") -> Path:
     """A bag whose pictures are right, wrong or flickering by chance; some frames have no truth, one is no image, in two
     the truth does not know its object again, and in four it is hidden: too long for the tracker."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    from drive_seg.offline.bag_writer import DETECTIONS
-    from drive_seg.offline.vision_msgs import DEFINITIONS
-
-    store: Any = get_typestore(Stores.ROS2_HUMBLE)
-    for name, text in DEFINITIONS.items():
-        store.register(get_types_from_msg(text, name))
-    kind = "sensor_msgs/msg/Image"
-    plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
-    with Writer(path, version=8, storage_plugin=plugin) as writer:
-        topics = ("/camera/image_raw", "/camera/truth/panoptic")
-        images, truths = (writer.add_connection(topic, kind, typestore=store) for topic in topics)
-        listings = writer.add_connection("/camera/truth/instances", DETECTIONS, typestore=store)
+    with Recording(path, storage) as bag:
         for number in range(FRAMES):
             random = np.random.default_rng([seed, number])
             truth = np.ones((HEIGHT, WIDTH), np.uint16)
@@ -71,30 +57,15 @@ def write_drive(path: Path, seed: int = 0, storage: str = "mcap") -> Path:
             x, y = random.integers(0, WIDTH - 60), random.integers(0, HEIGHT - 40)
             shown[y : y + 40, x : x + 60] = paint(60, 40, ground=int(random.integers(0, 6)))
             at = stamp_of(number)
-            stamp = store.types["builtin_interfaces/msg/Time"](*divmod(at, 10**9))
-            header = store.types["std_msgs/msg/Header"](stamp, "optical")
-            step = WIDTH * 3 if number != 13 else 1
-            image = store.types[kind](header, HEIGHT, WIDTH, "rgb8", 0, step, shown.reshape(-1))
-            writer.write(images, at + int(random.integers(0, 30_000_000)), store.serialize_cdr(image, kind))
+            header = bag.header(at)
+            image = bag.image(header, "rgb8", shown, step=WIDTH * 3 if number != 13 else 1)
+            bag.write("/camera/image_raw", image, at + int(random.integers(0, 30_000_000)))
             if number not in (7, 8, 15):
-                data = truth.view(np.uint8).reshape(-1)
-                message = store.types[kind](header, HEIGHT, WIDTH, "16UC1", 0, WIDTH * 2, data)
-                writer.write(truths, at + int(random.integers(0, 60_000_000)), store.serialize_cdr(message, kind))
-                names = ["3001/7"] if number not in (4, 19) else ["3001"]
-                listing = store.types[DETECTIONS](header, [_detection(store, header, name) for name in names])
                 recorded = at + int(random.integers(0, 60_000_000))
-                writer.write(listings, recorded, store.serialize_cdr(listing, DETECTIONS))
+                bag.write("/camera/truth/panoptic", bag.image(header, "16UC1", truth), recorded)
+                listing = bag.vehicles(header, "3001/7" if number not in (4, 19) else "3001")
+                bag.write("/camera/truth/instances", listing, at + int(random.integers(0, 60_000_000)))
     return path
-
-
-def _detection(store: Any, header: Any, name: str) -> Any:
-    types = {kind.rpartition("/")[2]: made for kind, made in store.types.items()}
-    pose = types["Pose"](types["Point"](0.0, 0.0, 0.0), types["Quaternion"](0.0, 0.0, 0.0, 1.0))
-    hypothesis = types["ObjectHypothesis"]("vehicle", 1.0)
-    result = types["ObjectHypothesisWithPose"](hypothesis, types["PoseWithCovariance"](pose, np.zeros(36)))
-    vision = {name: store.types[f"vision_msgs/msg/{name}"] for name in ("Point2D", "Pose2D", "BoundingBox2D")}
-    box = vision["BoundingBox2D"](vision["Pose2D"](vision["Point2D"](1.0, 1.0), 0.0), 1.0, 1.0)
-    return types["Detection2D"](header, [result], box, name)
 
 
 @pytest.fixture(scope="module")
@@ -242,36 +213,22 @@ def write_frames(
         cut: of which picture the file lacks its end.
         small: of which picture the truth has half the width.
     """
-    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store: Any = get_typestore(Stores.ROS2_HUMBLE)
     width, height = size
-    raw, packed = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-    writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
-    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-    with writer:
-        kind = packed if compressed else raw
-        topic = "/camera/image_raw/compressed" if compressed else "/camera/image_raw"
-        images = writer.add_connection(topic, kind, typestore=store)
-        truths = writer.add_connection("/camera/truth/panoptic", raw, typestore=store)
+    topic = "/camera/image_raw/compressed" if compressed else "/camera/image_raw"
+    with Recording(path, packed="storage") as bag:
         for number in range(10):
-            at = stamp_of(number)
-            stamp = store.types["builtin_interfaces/msg/Time"](*divmod(at, 10**9))
-            header = store.types["std_msgs/msg/Header"](stamp, "optical")
+            header = bag.header(stamp_of(number))
             shown = paint(width, height, [(3, 16 + 8 * (number % 3), 80, 48, 40)])
             if compressed:
                 data = cv2.imencode(".png", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))[1].reshape(-1)
                 data = data[: len(data) // 2] if number == cut else data
-                image = store.types[packed](header, "png", data)
+                image = bag.message("sensor_msgs/CompressedImage", header, "png", data)
             else:
-                image = store.types[raw](header, height, width, "rgb8", 0, width * 3, shown.reshape(-1))
-            writer.write(images, at, store.serialize_cdr(image, kind))
+                image = bag.image(header, "rgb8", shown)
+            bag.write(topic, image, stamp_of(number))
             ids = np.ones((height, width // 2 if number == small else width), np.uint16)
             ids[80:120, 16:64] = 3001
-            wide = ids.shape[1]
-            truth = store.types[raw](header, height, wide, "16UC1", 0, wide * 2, ids.view(np.uint8).reshape(-1))
-            writer.write(truths, at + 1, store.serialize_cdr(truth, raw))
+            bag.write("/camera/truth/panoptic", bag.image(header, "16UC1", ids), stamp_of(number) + 1)
     return path
 
 

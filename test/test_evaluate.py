@@ -20,7 +20,7 @@ import pytest
 import yaml
 from command_line import drive_seg, last_object
 from evaluations import make_evaluation
-from recordings import HEIGHT, WIDTH, picture, put, stamp_of, write_bag, write_images
+from recordings import HEIGHT, WIDTH, Recording, picture, put, stamp_of, write_bag, write_images
 from tiny_model import network
 
 from drive_seg.engines import FunctionEngine
@@ -84,32 +84,20 @@ def write_truth_bag(
         late: frames by which truths were recorded after their images.
         unset: nobody filled the stamps in: they are 0.
     """
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    kind = "sensor_msgs/msg/Image"
     image, truth = "/camera/image_raw", topic or f"/camera/truth/{'panoptic' if encoding == '16UC1' else 'mask'}"
     numbers = list(numbers)
     images = numbers if camera is True else range(camera) if isinstance(camera, int) else camera
     messages = [(stamp_of(order), image, number) for order, number in enumerate(images)]
     places = {number: order for order, number in enumerate(images)} or {n: order for order, n in enumerate(numbers)}
     messages += [(stamp_of(places[number] + late), truth, number) for number in numbers]
-    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        topics = dict.fromkeys(topic for _, topic, _ in sorted(messages))
-        connections = {name: writer.add_connection(name, kind, typestore=store) for name in topics}
+    with Recording(path) as bag:
         for recorded, topic, number in sorted(messages):
-            seconds, nanoseconds = divmod(0 if unset else stamp_of(number) + shift, 10**9)
-            header = store.types["std_msgs/msg/Header"](
-                store.types["builtin_interfaces/msg/Time"](seconds, nanoseconds), "optical"
-            )
             pixels = picture(number) if topic == image else truth_of(number)
             name = "rgb8" if topic == image else encoding
             if name in ("mono8", "8UC1"):
                 pixels = np.where(pixels >= 1000, 3, pixels).astype(np.uint8)
-            data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
-            message = store.types[kind](header, HEIGHT, WIDTH, name, 0, data.size // HEIGHT, data)
-            writer.write(connections[topic], recorded, store.serialize_cdr(message, kind))
+            header = bag.header(0 if unset else stamp_of(number) + shift)
+            bag.write(topic, bag.image(header, name, pixels), recorded)
 
 
 def perfect(document: dict[str, Any], frames: int) -> None:
@@ -292,13 +280,9 @@ def test_a_topic_whose_name_says_nothing_has_objects_where_its_images_do(
 
 def test_compressed_images_are_no_truth(tmp_path: Path) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        for topic, kind in (("/gt/labels/compressed", "CompressedImage"), ("/gt/labels", "Image")):
-            writer.add_connection(topic, f"sensor_msgs/msg/{kind}", typestore=store)
+    with Recording(tmp_path / "in") as bag:
+        bag.add("/gt/labels/compressed", "sensor_msgs/msg/CompressedImage")
+        bag.add("/gt/labels", "sensor_msgs/msg/Image")
     with pytest.raises(SourceError, match=r"no topic '/gt/labels/compressed' of .*msg/Image.* has /gt/labels$"):
         open_truth(str(tmp_path / "in"), DRIVING, topic="/gt/labels/compressed")
 
@@ -313,19 +297,10 @@ def test_objects_are_told_apart_in_a_namespace_that_is_called_semantic(tmp_path:
 
 def test_carlas_instance_camera_in_a_bag(tmp_path: Path) -> None:
     pytest.importorskip("rosbags", reason="rosbags is not installed")
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    kind = "sensor_msgs/msg/Image"
-    topic = "/carla/ego/instance_segmentation_front/image"
     bgra = np.array([[[9, 0, 1, 255], [0, 1, 14, 255], [1, 0, 14, 255], [9, 0, 24, 255]]], np.uint8)
-    with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
-        connection = writer.add_connection(topic, kind, typestore=store)
-        time = store.types["builtin_interfaces/msg/Time"](3, 5)
-        header = store.types["std_msgs/msg/Header"](time, "optical")
-        message = store.types[kind](header, 1, 4, "bgra8", 0, 16, bgra.reshape(-1))
-        writer.write(connection, 0, store.serialize_cdr(message, kind))
+    with Recording(tmp_path / "in", "sqlite3") as bag:
+        message = bag.image(bag.header(3_000_000_005), "bgra8", bgra)
+        bag.write("/carla/ego/instance_segmentation_front/image", message, 0)
     source = open_truth(str(tmp_path / "in"), DRIVING)
     truth = source.find("000000", 3_000_000_005)
     source.close()

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import drive_seg, drive_seg_process, errors
-from recordings import write_bag, write_images, write_video
+from recordings import Recording, write_bag, write_images, write_video
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("rosbags", reason="rosbags is not installed")
@@ -252,11 +252,5 @@ def test_a_bag_without_the_topic_is_one_clear_error(
 
 def write_notes(folder: Path) -> None:
     """A bag without images."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    with Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        notes = writer.add_connection("/note", "std_msgs/msg/String", typestore=store)
-        note = store.types["std_msgs/msg/String"]("rain")
-        writer.write(notes, 1, store.serialize_cdr(note, "std_msgs/msg/String"))
+    with Recording(folder) as bag:
+        bag.write("/note", bag.message("std_msgs/String", "rain"), 1)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from recordings import Recording
 
 from drive_seg.labels import DRIVING
 from drive_seg.offline.instance_lists import instances_of
@@ -43,34 +44,12 @@ def write_folder(path: Path, name: str) -> Path:
 
 def write_bag(path: Path, name: str) -> Path:
     """The same in topics of a bag."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    from drive_seg.offline.bag_writer import DETECTIONS
-    from drive_seg.offline.vision_msgs import DEFINITIONS
-
-    store: Any = get_typestore(Stores.ROS2_HUMBLE)
-    for kind, text in DEFINITIONS.items():
-        store.register(get_types_from_msg(text, kind))
-    types = {kind.rpartition("/")[2]: made for kind, made in store.types.items()}
-    vision = {kind: store.types[f"vision_msgs/msg/{kind}"] for kind in ("Point2D", "Pose2D", "BoundingBox2D")}
-    image = "sensor_msgs/msg/Image"
-    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        maps = writer.add_connection("/truth/panoptic", image, typestore=store)
-        lists = writer.add_connection("/truth/instances", DETECTIONS, typestore=store)
+    with Recording(path) as bag:
         for number in range(FRAMES):
-            header = types["Header"](types["Time"](*divmod(stamp_of(number), 10**9)), "optical")
-            data = truth_map(number).view(np.uint8).reshape(-1)
-            message = types["Image"](header, 32, 48, "16UC1", 0, 96, data)
-            writer.write(maps, stamp_of(number), store.serialize_cdr(message, image))
-            pose = types["Pose"](types["Point"](0.0, 0.0, 0.0), types["Quaternion"](0.0, 0.0, 0.0, 1.0))
-            result = types["ObjectHypothesisWithPose"](
-                types["ObjectHypothesis"]("vehicle", 1.0), types["PoseWithCovariance"](pose, np.zeros(36))
-            )
-            box = vision["BoundingBox2D"](vision["Pose2D"](vision["Point2D"](1.0, 1.0), 0.0), 1.0, 1.0)
-            things = [] if number in EMPTY else [types["Detection2D"](header, [result], box, name)]
-            listing = store.types[DETECTIONS](header, things)
-            writer.write(lists, stamp_of(number), store.serialize_cdr(listing, DETECTIONS))
+            header = bag.header(stamp_of(number))
+            bag.write("/truth/panoptic", bag.image(header, "16UC1", truth_map(number)), stamp_of(number))
+            things = bag.vehicles(header, *([] if number in EMPTY else [name]))
+            bag.write("/truth/instances", things, stamp_of(number))
     return path
 
 
