@@ -266,10 +266,6 @@ class TestRefusals:
         with pytest.raises(SourceError, match="nowhere"):
             compare_files(folders / "good", tmp_path / "nowhere")
 
-    def test_foreign_schema(self, folders: Path, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match="schema 7, expected 1"):
-            compare_files(edited(folders / "good", tmp_path / "later", schema=7), folders / "good")
-
     def test_no_frames_beside_it(self, folders: Path, tmp_path: Path) -> None:
         lonely = edited(folders / "good", tmp_path / "lonely")
         (lonely / "frames.jsonl").unlink()

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recordings import HEIGHT, WIDTH, write_bag, write_ros1_bag, write_video
+from recordings import HEIGHT, WIDTH, write_bag, write_video
 
 from drive_seg.frame import StageTimes
 from drive_seg.machine import ros_distro
@@ -193,14 +193,6 @@ def test_a_bag_with_a_chosen_topic_goes_round_until_the_time_is_up(demo: Demo, t
     printed, _ = demo.run(*source, "--loop", "--rate", 20, "--seconds", 2)
     check_results(demo.out, (WIDTH, HEIGHT))
     assert printed["camera_sent"] > 20
-
-
-def test_a_ros1_bag_is_played_as_a_camera(demo: Demo, tmp_path: Path) -> None:
-    pytest.importorskip("rosbags", reason="rosbags is not installed")
-    write_ros1_bag(tmp_path / "in.bag", 10, "/front/image_raw/compressed", "lz4")
-    printed, _ = demo.run("--source", tmp_path / "in.bag", "--seconds", 60)
-    check_results(demo.out, (WIDTH, HEIGHT))
-    assert printed["camera_sent"] == 10
 
 
 def test_a_rate_that_no_timer_has_is_bad_usage(demo: Demo) -> None:

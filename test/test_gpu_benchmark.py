@@ -486,16 +486,6 @@ class TestRun:
         rows = [line.split(" | ")[2] for line in page.splitlines() if line.startswith("| 160x96 | fp32 | ")]
         assert rows == ["1", "2", "4"]
 
-    def test_shares_follow_when_the_peaks_are_known(
-        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        case = Case(SIZE, "fp32", 1)
-        assert "roofline_share" not in self.run(tmp_path, [case])["cases"][case.name]
-        peaks = {"flops": {"fp32": 1e12, "fp16": 2e12, "int8": 4e12}, "memory": 1e12, "h2d": 5e10, "d2h": 5e10}
-        monkeypatch.setattr(cases_module, "ask_torch", lambda *_: {"torch": "2", "peaks": peaks}.items())
-        found = self.run(tmp_path, [case])["cases"][case.name]
-        assert found["roofline_share"] == pytest.approx(1.0 / found["gpu_ms"]["gpu_inference"], rel=1e-3)
-
     def test_shares_follow_for_what_former_runs_measured_and_all_are_of_the_same_peaks(
         self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

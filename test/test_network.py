@@ -425,12 +425,12 @@ def test_unknown_set_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:
         load_set("sim", tmp_path)
 
 
-def write_pair(root: Path, name: str, truth: np.ndarray, suffix: str) -> None:
+def write_pair(root: Path, name: str, truth: np.ndarray, folder: str = "truth") -> None:
     (root / "images").mkdir(exist_ok=True)
-    (root / "truth").mkdir(exist_ok=True)
+    (root / folder).mkdir(exist_ok=True)
     image = np.zeros((*truth.shape[:2], 3), np.uint8)
     cv2.imwrite(str(root / "images" / f"{name}.png"), image)
-    cv2.imwrite(str(root / "truth" / f"{name}{suffix}.png"), truth)
+    cv2.imwrite(str(root / folder / f"{name}.png"), truth)
 
 
 def test_own_folders_teach_what_their_label_map_says(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_own_folders_teach_what_their_label_map_says(tmp_path: Path) -> None:
     ids[44:60, 42:50] = 24  # a group of people
     ids[44:60, 52:60] = 33_000  # bicycle: nobody says whether it is ridden
     ids[:4] = 3  # out of the region of interest
-    write_pair(tmp_path, "a_leftImg8bit", ids, "")
+    write_pair(tmp_path, "a_leftImg8bit", ids)
     (tmp_path / "truth" / "a_leftImg8bit.png").rename(tmp_path / "truth" / "a_gtFine_instanceIds.png")
     folder = FolderConfig("images", "truth", "cityscapes")
     sample = load_set("city", tmp_path, {"city": folder})[0]
@@ -465,7 +465,7 @@ def test_own_folders_teach_what_their_label_map_says(tmp_path: Path) -> None:
 def test_own_folders_without_objects_leave_them_open(tmp_path: Path) -> None:
     labels = np.zeros((64, 96), np.uint8)
     labels[30:60, 10:60] = 3
-    write_pair(tmp_path, "a", labels, "")
+    write_pair(tmp_path, "a", labels)
     folder = FolderConfig("images", "truth", "camvid", "labels")
     with pytest.raises(ConfigError, match="label map labels"):
         load_set("own", tmp_path, {"own": folder})
@@ -487,16 +487,14 @@ def test_own_folders_without_objects_leave_them_open(tmp_path: Path) -> None:
     ],
 )
 def test_own_folders_say_what_is_wrong(tmp_path: Path, folder: FolderConfig, message: str) -> None:
-    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
-    (tmp_path / "truth").rename(tmp_path / "labels")
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "labels")
     (tmp_path / "drive.mcap").touch()
     with pytest.raises(ConfigError, match=message):
         load_set("own", tmp_path, {"own": folder})
 
 
 def test_an_own_set_called_sim_is_below_the_data_root_as_any_other(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
-    (tmp_path / "truth").rename(tmp_path / "labels")
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "labels")
     own = {"sim": FolderConfig("images", ".", "labels")}
     assert len(open_sets(TrainConfig(sets={"sim": 1.0}, folders=own, data_root=tmp_path))["sim"]) == 1
 
@@ -505,8 +503,7 @@ def test_a_picture_is_learnt_and_scored_as_it_is_stored_not_as_exif_turns_it(tmp
     """Truth, ``run`` and the node mean the sensor's pixels."""
     image, label = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8)
     image[:16], label[:16] = 255, 1
-    write_pair(tmp_path, "a", label, "")
-    (tmp_path / "truth").rename(tmp_path / "labels")
+    write_pair(tmp_path, "a", label, "labels")
     (tmp_path / "images" / "a.png").unlink()
     plain = cv2.imencode(".jpg", image)[1].tobytes()
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x0112, 3, 1, 3, 0) + b"\0\0\0\0"
@@ -519,16 +516,14 @@ def test_a_picture_is_learnt_and_scored_as_it_is_stored_not_as_exif_turns_it(tmp
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
-    (tmp_path / "truth").rename(tmp_path / "labels")
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "labels")
     with pytest.raises(ConfigError, match=r"images/a\.png and .*labels/a\.png have the same name"):
         load_set("own", tmp_path, {"own": FolderConfig(".", ".", "labels")})
 
 
 def test_an_image_without_truth_is_an_error_with_its_name(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "")
+    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8), "labels")
     cv2.imwrite(str(tmp_path / "images" / "lonely.png"), np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "truth").rename(tmp_path / "labels")
     samples = load_set("own", tmp_path, {"own": FolderConfig("images", ".", "labels")})
     assert len(samples) == 2
     with pytest.raises(ConfigError, match="lonely"):

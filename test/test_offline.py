@@ -329,24 +329,6 @@ def test_a_malformed_message_is_left_out_and_counted(tmp_path: Path, pipeline: P
     assert [line["frame"] for line in lines_of(tmp_path / "out")] == ["000000", "000001", "000003", "000004"]
 
 
-@pytest.mark.usefixtures("rosbags")
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-@pytest.mark.parametrize("as_folder", [False, True], ids=["file", "folder"])
-def test_a_bag_that_was_cut_off_gives_what_it_has_and_one_error(
-    tmp_path: Path, pipeline: Pipeline, storage: str, as_folder: bool
-) -> None:
-    file = write_bag(tmp_path / "in", 20, storage)
-    data = file.read_bytes()
-    file.write_bytes(data[: len(data) * 6 // 10])
-    (tmp_path / "in/metadata.yaml").unlink()
-    outcome = go(tmp_path / "in" if as_folder else file, tmp_path / "out", pipeline)
-    assert isinstance(outcome.error, SourceError) and "cut short" in str(outcome.error)
-    lines = lines_of(tmp_path / "out")
-    assert 8 <= len(lines) <= 12
-    assert [line["stamp_ns"] for line in lines] == [stamp_of(number) for number in range(len(lines))]
-    assert outcome.summary.counts.published == len(lines)
-
-
 def test_a_video_that_was_cut_off_gives_what_it_has_and_one_error(tmp_path: Path, pipeline: Pipeline) -> None:
     path = tmp_path / "in.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (WIDTH, HEIGHT))
@@ -651,23 +633,6 @@ def test_what_progress_raises_ends_the_run_and_is_raised_where_it_was_called(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("drive_seg_")]
 
 
-def test_a_frame_the_engine_fails_on_is_failed_and_the_others_go_on(tmp_path: Path) -> None:
-    calls = iter(range(100))
-
-    def moody(batch: np.ndarray) -> RawOutputs:
-        if next(calls) == 1:
-            raise RuntimeError("out of memory")
-        return network(batch)
-
-    write_images(tmp_path / "in", NAMES)
-    with Pipeline(FunctionEngine(moody, (WIDTH, HEIGHT)), DRIVING) as pipeline:
-        outcome = go(tmp_path / "in", tmp_path / "out", pipeline)
-    counts = outcome.summary.counts
-    assert (counts.received, counts.published, counts.failed) == (3, 2, 1)
-    assert [line["frame"] for line in lines_of(tmp_path / "out")] == [IN_ORDER[0], IN_ORDER[2]]
-    assert outcome.error is not None and "out of memory" in str(outcome.error)
-
-
 def test_frames_that_the_engine_does_not_take_are_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(count: int) -> None:
         raise EngineError("fell off the bus")
@@ -754,7 +719,7 @@ def test_a_frame_that_fails_in_flight_is_counted_once_and_its_slot_goes_on(tmp_p
         outcome = run(source, open_sink(tmp_path / "out", DRIVING, 30.0), pipeline, "tiny", warn=said.append)
         counts = outcome.summary.counts
         assert (counts.received, counts.published, counts.failed, counts.total_dropped) == (10, 7, 3, 0)
-        assert len(said) == 3
+        assert len(said) == 3 and "out of memory" in str(outcome.error)
         done = [line["frame"] for line in lines_of(tmp_path / "out")]
         assert len(done) == 7 and done == sorted(done)
         again = go(tmp_path / "in", tmp_path / "again", pipeline)
