@@ -49,6 +49,11 @@ class Child:
             self.lines.append(line.rstrip())
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
