@@ -13,10 +13,10 @@ import time
 import numpy as np
 
 from drive_seg import FusionOptions, open_pipeline
+from drive_seg.decode import decode
 from drive_seg.frame import Frame
 from drive_seg.lanes import LaneFinder
 from drive_seg.offline.sources import open_source
-from drive_seg.pipeline import decode
 
 
 def main() -> None:
@@ -40,19 +40,19 @@ def main() -> None:
             if number >= 5:  # the first ones warm up
                 pipeline_ms.append(1e3 * (between - begun))
                 finder_ms.append(1e3 * (ended - between))
+    stages = {"pipeline_ms": _percentiles(pipeline_ms), "lanes_ms": _percentiles(finder_ms)}
     figures = {
         "frames": len(finder_ms),
         "boundaries": found,
-        "pipeline_ms": _percentiles(pipeline_ms),
-        "lanes_ms": _percentiles(finder_ms),
+        **stages,
         "ratio": float(np.median(finder_ms) / np.median(pipeline_ms)),
     }
     if given.json:
         print(json.dumps(figures))
         return
     print(f"{figures['frames']} frames of {given.source}, {found} boundaries")
-    for name in ("pipeline_ms", "lanes_ms"):
-        print(f"{name:12}" + "".join(f"  {key} {value:.2f}" for key, value in figures[name].items()))
+    for name, percentiles in stages.items():
+        print(f"{name:12}" + "".join(f"  {key} {value:.2f}" for key, value in percentiles.items()))
     print(f"lanes take {figures['ratio']:.3f} of the pipeline's time")
 
 

@@ -85,7 +85,7 @@ def look_at(pid: int) -> Sample:
     """What /proc says of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    rss, threads = (int(re.search(rf"^{key}:\s+(\d+)", status, re.MULTILINE)[1]) for key in ("RssAnon", "Threads"))
+    rss, threads = (int(re.findall(rf"^{key}:\s+(\d+)", status, re.MULTILINE)[0]) for key in ("RssAnon", "Threads"))
     return Sample(time.monotonic(), rss / 1024, (int(stat[11]) + int(stat[12])) / _TICKS, threads)
 
 
@@ -188,7 +188,8 @@ def _served(message: DiagnosticArray) -> Served:
 
 def _accounts(values: Mapping[str, str]) -> Accounts:
     dropped = {key.partition(".")[2]: int(value) for key, value in values.items() if key.startswith("dropped.")}
-    return Accounts(*(int(values[key]) for key in ("received", "published", "failed", "in_flight")), dropped)
+    counts = {key: int(values[key]) for key in ("received", "published", "failed", "in_flight")}
+    return Accounts(**counts, dropped=dropped)
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:

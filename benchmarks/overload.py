@@ -139,7 +139,7 @@ def judge(
     for account in accounts.values():
         for reason, count in account.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count
-    found = {
+    found: dict[str, Any] = {
         "rate_per_camera": round(rate, 2),
         "frames": {name: account.as_dict() for name, account in accounts.items()},
         "dropped": dropped,
@@ -163,7 +163,8 @@ def judge(
 
 def sleeping_rate(given: argparse.Namespace) -> float:
     """Frames per second and camera of an engine that only sleeps."""
-    return 1e3 / given.engine_ms * (given.batch or given.cameras) / given.cameras
+    rate: float = 1e3 / given.engine_ms * (given.batch or given.cameras) / given.cameras
+    return rate
 
 
 def engine_rate(observed: ObservedNode, given: argparse.Namespace) -> float:
@@ -173,7 +174,9 @@ def engine_rate(observed: ObservedNode, given: argparse.Namespace) -> float:
         started = time.monotonic()
         observed.spin(5.0, [child])
         seconds = time.monotonic() - started
-    return (sum(account.published for account in observed.drain().values()) - before) / seconds / given.cameras
+    served = sum(account.published for account in observed.drain().values()) - before
+    rate: float = served / seconds / given.cameras
+    return rate
 
 
 def least_served(observed: ObservedNode) -> int:

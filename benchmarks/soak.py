@@ -92,7 +92,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             samples = list(observed.samples)
             seconds, busy = time.monotonic() - started, machine_busy_s() - busy
             camera.stop()
-            sent = next(int(found[1]) for line in camera.lines if (found := re.search(r"(\d+) images? sent", line)))
+            sent = next(int(said[1]) for line in camera.lines if (said := re.search(r"(\d+) images? sent", line)))
         accounts = observed.drain()[CAMERA]
         found = report(frames, samples, camera_samples, accounts, sent)
     others = busy / seconds - found["node_cores"] - cores_used(camera_samples)

@@ -18,12 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from drive_seg import open_pipeline
-from drive_seg.decode import decode_rgb
+from drive_seg.decode import decode, decode_rgb
 from drive_seg.frame import Frame
 from drive_seg.model import load_model
 from drive_seg.offline.metrics.temporal import STILL
 from drive_seg.offline.sources import camera_size, open_source
-from drive_seg.pipeline import decode
 from drive_seg.resources import find_model
 
 

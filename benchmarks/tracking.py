@@ -77,7 +77,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.drives:
-        identities(*arguments.drives, arguments.frames)
+        first, last = arguments.drives
+        identities(first, last, arguments.frames)
         return
     image = Frame(CameraImage.from_rgb(Simulator(0).frame(40).image))
     trackers = {objects: Tracker() for objects in OBJECTS}

@@ -37,7 +37,7 @@ class TutorialNode(Node):
         started = time.perf_counter()
         image = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
         if message.encoding == "bgr8":
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
         resized = cv2.resize(image, (self.model.width, self.model.height))
         outputs = self.model.outputs
         names = [outputs.semantic, outputs.centers, outputs.offsets]

@@ -216,8 +216,8 @@ def seeds(target: str) -> list[bytes]:
         return [bytes([number]) + _chunk_of(_bag("mcap", "none")) for number in range(len(_PACKERS))]
     if target == "lanes":
         places = [place for _, place, _ in FIELDS]
-        line = Lane(-1, np.float32([[9, 80], [7, 50], [6, 30]]), 0.5, 100, True)
-        other = Lane(1, np.float32([[90, 80], [70, 50]]), 1.0, 7, None)
+        line = Lane(-1, np.array([[9, 80], [7, 50], [6, 30]], np.float32), 0.5, 100, True)
+        other = Lane(1, np.array([[90, 80], [70, 50]], np.float32), 1.0, 7, None)
         records = to_records([line, other])
         return [_CLOUD.pack(records.size, RECORD.itemsize, flags, *places) + records.tobytes() for flags in (0, 1)]
     if target == "list":
