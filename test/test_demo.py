@@ -341,6 +341,12 @@ def test_a_child_that_fails_is_quoted() -> None:
             child.check()
 
 
+def test_the_benchmarks_find_a_child_and_set_its_environment() -> None:
+    say = "import os; print(os.getpid(), os.environ['LENS'], 'PATH' in os.environ)"
+    with Child("camera", ["-c", say], {"LENS": "wide"}) as child:
+        assert wait_for(lambda: list(child.lines) == [f"{child.pid} wide True"], 20.0), child.lines
+
+
 def test_a_child_that_ignores_ctrl_c_is_killed() -> None:
     ignore = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     deaf = f"{ignore}; print('deaf', flush=True); time.sleep(99)"
