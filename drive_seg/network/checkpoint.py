@@ -44,7 +44,7 @@ def read_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler stumbles over: KeyError, EOFError ...
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if "weights_only" in reason:  # torch's advice is to run what the file says
+        if reason.startswith("UnpicklingError"):  # torch's advice, in colour, is to run what the file says
             reason = "it is damaged, or holds more than weights, and nothing else is read"
         raise ModelError(f"cannot read the checkpoint {path}: {reason}") from error
     if not isinstance(state, dict):
