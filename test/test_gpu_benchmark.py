@@ -104,7 +104,7 @@ def test_torch_says_why_it_has_no_figures(tmp_path: Path) -> None:
 def test_a_figure_of_torch_is_known_before_the_next_is_begun(tmp_path: Path) -> None:
     """A command that may not take as long as torch compiles must not cost the peaks."""
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho a library says hello\necho '{\"peaks\": 1}'\nexec sleep 600\n")
+    python.write_text("#!/bin/sh\necho a library says hello\necho 3\necho '{\"peaks\": 1}'\nexec sleep 600\n")
     python.chmod(0o755)
     figures = ask_torch(str(python), [CameraImage.from_rgb(picture(1))], 1, SIZE)
     assert next(figures) == ("peaks", 1)

@@ -300,8 +300,7 @@ def ask_torch(
                 try:
                     assert torch.stdout is not None
                     for line in torch.stdout:
-                        with suppress(ValueError):  # a library's own words
-                            yield from dict(json.loads(line)).items()
+                        yield from _said(line).items()
                 except BaseException:
                     torch.kill()
                     raise
@@ -311,6 +310,14 @@ def ask_torch(
                     "why",
                     f"{python or 'this Python'} ended with code {torch.returncode}: {_last_line(errors.read())}",
                 )
+
+
+def _said(line: str) -> dict[str, Any]:
+    """What a line of ``torch_speed`` says; nothing where it is a library's own words."""
+    with suppress(ValueError):
+        if isinstance(figures := json.loads(line), dict):
+            return figures
+    return {}
 
 
 def _other_python(python: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
