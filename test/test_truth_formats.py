@@ -332,6 +332,14 @@ def test_errors_of_truth_say_what_was_expected(tmp_path: Path, make: Any, says: 
         open_truth(str(tmp_path), DRIVING).find("a", 0)
 
 
+OWN = {label.name: {} for label in DRIVING}
+
+
+def empty(*names: str) -> dict[str, Any]:
+    """Scored classes that neither side has."""
+    return {name: {"truth": [], "predicted": []} for name in names}
+
+
 @pytest.mark.parametrize(
     ("document", "says"),
     [
@@ -345,6 +353,10 @@ def test_errors_of_truth_say_what_was_expected(tmp_path: Path, make: Any, says: 
             {"classes": {"a": {"truth": ["road"], "predicted": ["road"]}, "b": {"truth": [], "predicted": ["road"]}}},
             "names 'road' of the model more than once",
         ),
+        ({"classes": {False: {"truth": ["road"], "predicted": ["road"]}}}, r"map\.yaml: .* must be text, .* got False"),
+        ({"classes": {**OWN, **empty("a\x1b[2J")}}, r"label map map\.yaml: .* without control characters"),
+        ({"classes": {**OWN, **empty(*map(str, range(250)))}}, r"label map map\.yaml: at most 255 classes"),
+        ({"classes": {**OWN, **empty(*map(str, range(251)))}}, r"label map map\.yaml: at most 255 classes"),
     ],
 )
 def test_errors_of_label_maps_say_what_is_wrong(tmp_path: Path, document: Any, says: str) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_seg.documents import read_yaml
-from drive_seg.errors import ConfigError
+from drive_seg.errors import ConfigError, ModelError
 from drive_seg.labels import (
     PANOPTIC_DIVISOR,
     PANOPTIC_UNLABELLED,
@@ -140,13 +140,17 @@ def _parse(name: str, document: Any) -> MapFile:
         raise ConfigError(f"label map {name} has unknown keys {sorted(map(str, unknown))}; expected classes, instances")
     rows = []
     for scored, row in document["classes"].items():
+        if not isinstance(scored, str):  # YAML reads no and null as other things
+            raise ConfigError(
+                f"label map {name}: the names of classes must be text, in quotes if need be, got {scored!r:.80}"
+            )
         names = row if isinstance(row, dict) else {}
         lists = {key: names.get(key, [scored]) for key in ("truth", "predicted")}
         if not isinstance(row, dict) or names.keys() - lists.keys() or not all(map(_is_names, lists.values())):
             raise ConfigError(
                 f"label map {name}: class '{scored}' must be {{truth: [...], predicted: [...]}}, got {row}"
             )
-        rows.append(ScoredClass(str(scored), tuple(lists["truth"]), tuple(lists["predicted"])))
+        rows.append(ScoredClass(scored, tuple(lists["truth"]), tuple(lists["predicted"])))
     instances = document.get("instances", True)
     if not isinstance(instances, bool):
         raise ConfigError(f"label map {name}: instances must be true or false, got {instances!r}")
@@ -164,7 +168,8 @@ def bind(file: MapFile, model: LabelSet, truth: Mapping[str, int]) -> LabelMap:
     scored too: the truth then never shows them.
 
     Raises:
-        ConfigError: a name that the model does not have, one named twice, or a class of the model left out.
+        ConfigError: a name that the model does not have, one named twice, a class of the model left out, or scored
+            classes that no label set has.
     """
     ids = {label.name: label.id for label in model}
     named = [name for row in file.classes for name in row.predicted]
@@ -178,15 +183,20 @@ def bind(file: MapFile, model: LabelSet, truth: Mapping[str, int]) -> LabelMap:
     if not any(name in truth for name in asked):
         raise ConfigError(f"label map {file.name} names no class of the truth, which has {', '.join(truth)}")
     _check_names(file.name, "the truth", [name for name in asked if name in truth], truth)
-    labels = []
+    members = [[model[ids[name]] for name in row.predicted] for row in file.classes]
+    labels = tuple(
+        Label(number, row.name, bool(of) and all(label.thing for label in of), of[0].color if of else (128, 128, 128))
+        for number, (row, of) in enumerate(zip(file.classes, members, strict=True))
+    )
+    try:
+        scored = LabelSet(labels)
+    except ModelError as error:
+        raise ConfigError(f"label map {file.name}: {error}") from error
     tables = [np.full(256, UNLABELLED, np.uint8) for _ in range(2)]
-    for number, row in enumerate(file.classes):
-        members = [model[ids[name]] for name in row.predicted]
-        thing = bool(members) and all(label.thing for label in members)
-        labels.append(Label(number, row.name, thing, members[0].color if members else (128, 128, 128)))
+    for number, (row, of) in enumerate(zip(file.classes, members, strict=True)):
         tables[0][[truth[name] for name in row.truth if name in truth]] = number
-        tables[1][[label.id for label in members]] = number
-    return LabelMap(LabelSet(tuple(labels)), tables[0], tables[1], file.instances)
+        tables[1][[label.id for label in of]] = number
+    return LabelMap(scored, tables[0], tables[1], file.instances)
 
 
 def _check_names(file: str, side: str, named: Sequence[str], known: Mapping[str, int]) -> None:
