@@ -642,6 +642,14 @@ class TestOpening:
             engine_of(dataclasses.replace(model, width=192))
         assert not gpu.leaks
 
+    def test_what_an_engine_is_not_is_said_by_the_command_that_makes_it(
+        self, gpu: FakeGpu, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = Made(b"FAKE", b"", Agreement(8, 1.0, 0.0, 0.0, 0.0), "the rest is fp32")
+        monkeypatch.setattr(planned, "make_in_child", lambda *_: made)
+        ended = CliRunner().invoke(app, ["build-engine", "--model", str(model.path), "--cache", str(tmp_path)])
+        assert ended.exit_code == 0 and ended.stdout.splitlines()[-1] == "the rest is fp32"
+
     def test_the_command_in_the_message_makes_the_engine_that_is_missing(
         self, gpu: FakeGpu, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -56,5 +56,5 @@ def build_engine(
         payload,
         f"{plan.key.text}\n{path} ({plan.notes['bytes'] / 2**20:.1f} MiB, built in {plan.notes['seconds']} s)\n"
         f"labels equal to the fp32 network's on {agreement['labels_equal']:.3%} of the pixels "
-        f"of {agreement['frames']} frames",
+        f"of {agreement['frames']} frames" + (f"\n{note}" if (note := plan.notes.get("note")) else ""),
     )
